@@ -1,0 +1,50 @@
+"""What every command shares: one clear line for an error, --debug for the traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+
+class FriendlyCommand(click.Command):
+    """A command whose errors are one line; `--debug` lets the traceback through."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_set_debug,
+                help="Show the traceback of an error, and more of the log.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.meta.get("keyreid.debug", False)
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
+        )
+        if debug:
+            return super().invoke(ctx)
+        from keyreid.pipeline.errors import KeyReIDError
+
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except KeyReIDError as error:
+            raise click.ClickException(str(error)) from error
+        except Exception as error:
+            raise click.ClickException(
+                f"{type(error).__name__}: {error} (not foreseen; --debug shows where it happened)"
+            ) from error
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta["keyreid.debug"] = value

@@ -1,0 +1,23 @@
+"""keyreid-prep: from a dataset's frames to shards that training streams."""
+
+from __future__ import annotations
+
+import click
+
+from .index import index
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Prepare video tracklets for person re-identification.
+
+    \b
+    The usual order, each command going on where it stopped:
+      keyreid-prep index mars /data/MARS prepared/
+      keyreid-prep extract-keypoints prepared/ --checkpoint shufflenetv2k16 --workers 8
+      keyreid-prep build-shards prepared/
+    Then train with keyreid-train and measure with keyreid-eval.
+    """
+
+
+main.add_command(index)

@@ -1,0 +1,22 @@
+"""Progress bars on standard error, with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+
+def progress_bar(total: int | None, label: str, unit: str, done: int = 0) -> tqdm:
+    """A bar that redraws often on a terminal and every ten seconds in a log file."""
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=label,
+        unit=f" {unit}",
+        file=sys.stderr,
+        mininterval=0.2 if on_terminal else 10,
+        dynamic_ncols=on_terminal,
+        smoothing=0.1,
+    )

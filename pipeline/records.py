@@ -1,0 +1,87 @@
+"""The nouns that cross modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLITS = ("train", "query", "gallery")
+
+FRAME_OK = "ok"  # read, and a person was found
+FRAME_NO_POSE = "no_pose"  # read, but no person was found: keypoints are all zero
+FRAME_UNREADABLE = "unreadable"  # missing or broken image: left out of the shards
+FRAME_STATUSES = (FRAME_OK, FRAME_NO_POSE, FRAME_UNREADABLE)
+
+
+@dataclass(frozen=True)
+class Tracklet:
+    """One person seen by one camera over consecutive frames.
+
+    Attributes:
+        tracklet_id: row in the manifest, from 0; the name of the tracklet everywhere.
+        split: "train", "query" or "gallery".
+        identity: number of the person, as in the source; 0 may stand for distractors.
+        camera: number of the camera, as in the source (MARS: 1 to 6).
+        shard: number of the shard that holds its keypoints and frames.
+        frame_paths: image files relative to the source's root, in time order, "/" between folders.
+    """
+
+    tracklet_id: int
+    split: str
+    identity: int
+    camera: int
+    shard: int
+    frame_paths: tuple[str, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_paths)
+
+
+@dataclass(frozen=True)
+class FramePose:
+    """What pose estimation says of one frame.
+
+    Attributes:
+        tracklet_id: the tracklet.
+        frame_index: position in Tracklet.frame_paths, from 0.
+        width, height: size of the frame in pixels; 0 where it could not be read.
+        status: one of FRAME_STATUSES.
+        score: score of the chosen person, 0 to 1; 0 where there is none.
+        keypoints: float32 (17, 3): x, y in pixels of the frame, origin at the top left, x before y, and confidence
+            0 to 1; rows in the order of skeleton.JOINTS; all zero where a joint was not found.
+    """
+
+    tracklet_id: int
+    frame_index: int
+    width: int
+    height: int
+    status: str
+    score: float
+    keypoints: np.ndarray
+
+
+@dataclass(frozen=True)
+class ShardReceipt:
+    """Written last: a shard with a receipt is whole.
+
+    Attributes:
+        stage: "keypoints" or "shards".
+        shard: number of the shard.
+        file: path of the artefact relative to the prepared dataset.
+        sha256: hash of the artefact's bytes.
+        rows: frames in it.
+        settings: hash of the settings that made it.
+        inputs: hash of what it was made from.
+        notes: counts and file names worth telling at the end, such as unreadable frames.
+    """
+
+    stage: str
+    shard: int
+    file: str
+    sha256: str
+    rows: int
+    settings: str
+    inputs: str
+    notes: dict[str, object]

@@ -1,0 +1,59 @@
+"""The prepared tracklets of one dataset as training and evaluation see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .commit import read_receipt
+from .errors import FormatError
+from .manifest import Manifest, read_manifest
+from .records import Tracklet
+from .shards import ShardReader
+
+
+class TrackletStore:
+    """Frames and heatmaps of a prepared dataset, by tracklet; picklable, opens files lazily in each process.
+
+    Attributes:
+        manifest: the manifest, under the chosen identity split.
+        dropped: tracklets without any readable frame; they are in no split of this store.
+
+    Raises:
+        FormatError: not a prepared dataset, or shards are missing.
+    """
+
+    def __init__(self, prepared: Path, identity_split: int = 0) -> None:
+        self.path = Path(prepared)
+        manifest = read_manifest(self.path)
+        self.manifest: Manifest = manifest.with_identity_split(identity_split) if manifest.identity_splits else manifest
+        receipts = [read_receipt(self.path, "shards", shard) for shard in range(manifest.num_shards)]
+        missing = [shard for shard, receipt in enumerate(receipts) if receipt is None]
+        if missing:
+            raise FormatError(
+                f"{len(missing)} of {manifest.num_shards} shards of {prepared} are not built (first: {missing[0]:05d})",
+                "all of them",
+                "run keyreid-prep extract-keypoints and keyreid-prep build-shards; they go on where they stopped",
+            )
+        self._readers = [ShardReader(self.path / receipt.file) for receipt in receipts if receipt is not None]
+        self._places: dict[int, tuple[int, int, int]] = {}  # tracklet_id -> shard, position, readable frames
+        for shard, reader in enumerate(self._readers):
+            for position, tracklet_id in enumerate(reader.tracklet_ids):
+                self._places[int(tracklet_id)] = (shard, position, reader.num_frames(position))
+            reader.close()
+        self.dropped = tuple(t for t in manifest.tracklets if self.num_frames(t.tracklet_id) == 0)
+
+    def tracklets(self, *splits: str) -> tuple[Tracklet, ...]:
+        """The tracklets of the named splits that have at least one readable frame, in manifest order."""
+        return tuple(t for t in self.manifest.tracklets if t.split in splits and self.num_frames(t.tracklet_id) > 0)
+
+    def num_frames(self, tracklet_id: int) -> int:
+        """Readable frames of a tracklet."""
+        return self._places.get(tracklet_id, (0, 0, 0))[2]
+
+    def read(self, tracklet_id: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
+        """Encoded images and part heatmaps of some readable frames of a tracklet; see ShardReader.read."""
+        shard, position, _ = self._places[tracklet_id]
+        return self._readers[shard].read(position, frames)

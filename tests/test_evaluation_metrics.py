@@ -1,0 +1,171 @@
+"""Metrics against a plain per-query loop, and the messages of bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from keyreid.model.evaluation.distances import squared_distances
+from keyreid.model.evaluation.metrics import RankMetrics, kept_ranking, rank_metrics
+from keyreid.pipeline.errors import KeyReIDError
+
+
+def brute_force(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank):
+    """The definition, one query and one gallery entry at a time."""
+    firsts, precisions, penalties, average = [], [], [], []
+    for query in range(len(query_ids)):
+        entries = [
+            (distances[query][entry], entry)
+            for entry in range(len(gallery_ids))
+            if not (gallery_ids[entry] == query_ids[query] and gallery_cameras[entry] == query_cameras[query])
+        ]
+        hits = [gallery_ids[entry] == query_ids[query] for _, entry in sorted(entries)]
+        ranks = [rank for rank, hit in enumerate(hits, start=1) if hit]
+        if not ranks:
+            average.append(float("nan"))
+            continue
+        firsts.append(ranks[0])
+        precisions.append(sum((n + 1) / rank for n, rank in enumerate(ranks)) / len(ranks))
+        penalties.append(len(ranks) / ranks[-1])
+        average.append(precisions[-1])
+    length = min(max_rank, len(gallery_ids))
+    cmc = [sum(first <= k for first in firsts) / len(firsts) for k in range(1, length + 1)]
+    return np.array(cmc), np.mean(precisions), np.mean(penalties), len(firsts), np.array(average)
+
+
+def random_case(rng: np.random.Generator):
+    """Few identities and cameras, coarse distances (ties), distractors of identity 0."""
+    num_queries, num_gallery = int(rng.integers(1, 20)), int(rng.integers(1, 40))
+    distances = rng.integers(0, rng.integers(1, 30), (num_queries, num_gallery)).astype(np.float32)
+    query_ids, gallery_ids = rng.integers(1, 6, num_queries), rng.integers(0, 6, num_gallery)
+    return distances, query_ids, gallery_ids, rng.integers(1, 4, num_queries), rng.integers(1, 4, num_gallery)
+
+
+@pytest.mark.parametrize("block", [3, 256], ids=["many blocks", "one block"])
+def test_random_cases_equal_the_plain_loop(block, monkeypatch):
+    monkeypatch.setattr("keyreid.model.evaluation.metrics.QUERIES_AT_ONCE", block)
+    rng = np.random.default_rng(0)
+    measured = 0
+    for _ in range(200):
+        case = random_case(rng)
+        try:
+            found = rank_metrics(*case, max_rank=10)
+        except KeyReIDError:
+            continue
+        measured += 1
+        cmc, precision, penalty, valid, average = brute_force(*case, max_rank=10)
+        np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
+        np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
+        np.testing.assert_allclose(found.average_precision, average, atol=1e-12)
+        assert (found.num_valid_queries, found.num_queries) == (valid, len(case[1]))
+    assert measured > 150  # the loop above compared something
+
+
+def one_query(distances, gallery_ids, gallery_cameras) -> RankMetrics:
+    """Query of identity 7 under camera 1."""
+    return rank_metrics(np.array([distances]), [7], gallery_ids, [1], gallery_cameras)
+
+
+def test_worked_example_by_hand():
+    # Nearest is the query's own camera (removed), then wrong, right, wrong, right: ranks 2 and 4.
+    metrics = one_query([0, 1, 2, 3, 4], [7, 3, 7, 0, 7], [1, 2, 2, 1, 3])
+    assert metrics.cmc.tolist() == [0, 1, 1, 1, 1]
+    assert metrics.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert metrics.mINP == pytest.approx(2 / 4)
+    assert metrics.first_match.tolist() == [2]
+    assert metrics.rank(1) == 0 and metrics.rank(20) == 1
+
+
+@pytest.mark.parametrize(
+    ("gallery_ids", "first"), [([7, 3, 3], 1), ([3, 7, 3], 2), ([3, 3, 7], 3)], ids=["first", "second", "third"]
+)
+def test_equal_distances_keep_the_gallery_order(gallery_ids, first):
+    assert one_query([5, 5, 5], gallery_ids, [2, 2, 2]).first_match.tolist() == [first]
+
+
+def test_distractors_never_match_and_count_as_wrong():
+    metrics = one_query([0, 1, 2], [0, 0, 7], [1, 2, 3])
+    assert metrics.first_match.tolist() == [3]
+
+
+def test_a_query_without_a_match_is_skipped_and_counted():
+    metrics = rank_metrics(np.array([[0.0, 1.0], [0.0, 1.0]]), [7, 8], [7, 8], [1, 2], [2, 2])
+    assert (metrics.num_queries, metrics.num_valid_queries) == (2, 1)
+    assert np.isnan(metrics.average_precision[1]) and metrics.first_match.tolist() == [1, 0]
+    assert metrics.mAP == 1
+
+
+def test_camera_ids_repeated_for_each_frame_are_refused():
+    """The misalignment of docs/evaluation.md cannot happen: four frames a tracklet give four times the cameras."""
+    cameras = np.repeat([1, 2, 3], 4)
+    with pytest.raises(KeyReIDError, match="12 gallery cameras for 3 columns of distances; expected 3, one for each"):
+        rank_metrics(np.zeros((2, 3)), [1, 2], [1, 2, 3], [1, 1], cameras)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_ids": [1]}, "1 query identities for 2 rows of distances; expected 2, one for each query tracklet"),
+        ({"query_cameras": [1, 1, 1]}, "3 query cameras for 2 rows"),
+        ({"gallery_ids": [1]}, "1 gallery identities for 2 columns"),
+        ({"gallery_ids": [[1], [2]]}, r"an array of shape \(2, 1\) as gallery identities for 2 columns"),
+        ({"distances": np.zeros(4)}, r"distances of shape \(4,\); expected \(queries, gallery tracklets\)"),
+        ({"distances": np.zeros((2, 0)), "gallery_ids": [], "gallery_cameras": []}, r"shape \(2, 0\).*neither of them"),
+        ({"distances": np.array([[0, 1], [0, np.nan]])}, "1 of 4 distances are NaN or infinite .first: query 1, gall"),
+        ({"distances": np.array([[0, np.inf], [0, 1]])}, "1 of 4 distances are NaN or infinite .first: query 0, gall"),
+        ({"gallery_ids": [8, 9]}, "none of the 2 queries has a match in the gallery under another camera"),
+        ({"gallery_cameras": [1, 1]}, "none of the 2 queries has a match"),
+        ({"max_rank": 0}, "max_rank 0; expected 1 or more"),
+    ],
+)
+def test_bad_input_is_refused_with_what_was_found(changes, message):
+    good = {
+        "distances": np.zeros((2, 2)),
+        "query_ids": [1, 2],
+        "gallery_ids": [1, 2],
+        "query_cameras": [1, 1],
+        "gallery_cameras": [2, 2],
+    }
+    assert rank_metrics(**good).num_valid_queries == 2
+    with pytest.raises(KeyReIDError, match=message):
+        rank_metrics(**{**good, **changes})
+
+
+def test_rank_zero_is_refused():
+    with pytest.raises(KeyReIDError, match="Rank-0; expected a rank of 1 or more"):
+        one_query([0], [7], [2]).rank(0)
+
+
+def test_kept_ranking_is_what_the_metrics_ranked():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        distances, query_ids, gallery_ids, query_cameras, gallery_cameras = random_case(rng)
+        try:
+            metrics = rank_metrics(distances, query_ids, gallery_ids, query_cameras, gallery_cameras)
+        except KeyReIDError:
+            continue
+        for query, first in enumerate(metrics.first_match):
+            order = kept_ranking(distances[query], query_ids[query], query_cameras[query], gallery_ids, gallery_cameras)
+            hits = np.flatnonzero(gallery_ids[order] == query_ids[query])
+            assert first == (hits[0] + 1 if len(hits) else 0)
+
+
+def test_squared_distances_equal_the_definition_whatever_the_blocks(monkeypatch):
+    rng = np.random.default_rng(2)
+    queries, gallery = rng.normal(size=(7, 12)).astype(np.float32), rng.normal(size=(9, 12)).astype(np.float32)
+    expected = ((queries[:, None].astype(float) - gallery[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(squared_distances(queries, gallery), expected, rtol=1e-6)
+    monkeypatch.setattr("keyreid.model.evaluation.distances.ROWS_AT_ONCE", 4)
+    np.testing.assert_allclose(squared_distances(queries, gallery), expected, rtol=1e-6)
+
+
+def test_squared_distances_keep_near_neighbours_apart_far_from_the_origin():
+    """Where a float32 product would lose every digit of the difference."""
+    gallery = np.full((3, 4), 1000, np.float32)
+    gallery[1] += 0.25
+    gallery[2] += 0.5
+    np.testing.assert_allclose(squared_distances(gallery[:1], gallery), [[0, 0.25, 1]])
+
+
+def test_squared_distances_refuse_descriptors_of_two_models():
+    with pytest.raises(KeyReIDError, match=r"query descriptors of shape \(2, 3\) and gallery descriptors of shape"):
+        squared_distances(np.zeros((2, 3)), np.zeros((2, 4)))

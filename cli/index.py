@@ -1,0 +1,101 @@
+"""keyreid-prep index: a dataset on disk -> manifest.parquet and dataset.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from keyreid.pipeline.sources import SOURCES
+
+from .command import FriendlyCommand
+
+if TYPE_CHECKING:
+    from keyreid.pipeline.manifest import Manifest
+
+
+@click.command(cls=FriendlyCommand)
+@click.argument("source", type=click.Choice(list(SOURCES)))
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("prepared", type=click.Path(path_type=Path))
+@click.option("--allow-incomplete", is_flag=True, help="Index what is there; missing frames are left out and counted.")
+@click.option(
+    "--frames-per-shard",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="Shards are filled with whole tracklets up to this many frames; a shard is the unit of all later work.",
+)
+@click.option(
+    "--root",
+    "table_root",
+    type=click.Path(path_type=Path),
+    help="Source table alone: the folder that frame paths start from.  [default: the folder of the table]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def index(
+    source: str,
+    root: Path,
+    prepared: Path,
+    allow_incomplete: bool,
+    frames_per_shard: int,
+    table_root: Path | None,
+    as_json: bool,
+) -> None:
+    """List the tracklets of the dataset at ROOT in the folder PREPARED.
+
+    Nothing is copied. The dataset's tables are checked against its file names and files, and the counts against those
+    of a complete copy; an incomplete one is refused with a list of what is missing.
+
+    \b
+    mars       ROOT/bbox_train, bbox_test, info
+               keyreid-prep index mars /data/MARS prepared/mars
+    ilids-vid  ROOT/i-LIDS-VID/sequences, train-test people splits
+               keyreid-prep index ilids-vid /data/iLIDS-VID prepared/ilids
+    folder     ROOT/train|query|gallery/IDENTITY/CAMERA/TRACKLET/frame.jpg
+               keyreid-prep index folder /data/shop prepared/shop
+    table      ROOT is a .csv or .parquet with one row a frame and the columns
+               frame_path, tracklet, identity, camera, split[, frame_index]
+               keyreid-prep index table shop.csv prepared/shop --root /data/shop
+
+    Next: keyreid-prep extract-keypoints PREPARED --checkpoint NAME.
+    """
+    from keyreid.pipeline.manifest import write_manifest
+    from keyreid.pipeline.sources import read_source
+
+    manifest = read_source(
+        source,
+        root,
+        table_root=table_root,
+        allow_incomplete=allow_incomplete,
+        frames_per_shard=frames_per_shard,
+    )
+    fingerprint = write_manifest(prepared, manifest)
+    if as_json:
+        click.echo(json.dumps({**_facts(manifest), "prepared": str(prepared), "fingerprint": fingerprint}))
+    else:
+        click.echo(f"{_summary(manifest)} -> {prepared}")
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "counts": manifest.counts(),
+        "num_frames": manifest.num_frames,
+        "num_shards": manifest.num_shards,
+        "num_identity_splits": len(manifest.identity_splits),
+        "notes": manifest.notes,
+    }
+
+
+def _summary(manifest: Manifest) -> str:
+    splits = ", ".join(f"{counts['tracklets']:,} {name}" for name, counts in manifest.counts().items())
+    parts = [f"{manifest.name}: {splits} tracklets", f"{manifest.num_frames:,} frames, {manifest.num_shards:,} shards"]
+    if manifest.identity_splits:
+        parts.append(f"the first of {len(manifest.identity_splits)} splits")
+    if "junk" in manifest.notes:
+        parts.append(f"{manifest.notes['junk']['tracklets']:,} junk tracklets left out")
+    if "incomplete" in manifest.notes:
+        parts.append("NOT COMPLETE (dataset.json says what is missing)")
+    return "; ".join(parts)

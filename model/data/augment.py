@@ -1,0 +1,207 @@
+"""Random flip, shift and erasing, one draw for frames and heatmaps, in batch on the frames' device.
+
+Letters: B clips, T frames of a clip, P parts, H x W a frame, N patches. Nothing here is a loop over frames: the frames
+are gathered by index, and each part weight is the exact mean over the patch's pixels of the flipped, shifted and
+erased heatmap, computed from the overlaps of patches and heatmap cells without ever drawing it at the frame's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from keyreid.pipeline.skeleton import PART_FLIP
+from torch import Tensor
+
+from .prepare import normalise_frames, scale_heatmaps
+
+_ATTEMPTS = 20  # rectangles drawn for a frame until one fits; one in ten or so does not
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """The paper's augmentation (method, section 3).
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        pad: border in pixels of a 256x128 frame that the random crop moves over; scaled with the frame size.
+        whole_clip: draw flip and shift once for a clip instead of once for a frame. The paper's recipe draws for each
+            frame; with aligned rows (position i of all frames in one token) that mixes places.
+        erase: probability that a frame gets a random rectangle erased; drawn for each frame, as the attention loss
+            needs clips with some frames erased.
+        erase_area: smallest and largest share of the frame that is erased.
+        erase_aspect: smallest and largest height / width of the rectangle.
+        erase_fill: value of the erased pixels for red, green, blue, after normalisation, as re-identification code has
+            it.
+    """
+
+    flip: float = 0.5
+    pad: int = 10
+    whole_clip: bool = False
+    erase: float = 0.5
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_aspect: tuple[float, float] = (0.3, 3.3)
+    erase_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+
+
+class Draw(NamedTuple):
+    """What happens to each of n = B * T frames; output pixel (y, x) shows input pixel (y + down, x + right).
+
+    Attributes:
+        flipped: bool (n,); the flip comes before the shift.
+        down, right: int64 (n,), shift in pixels.
+        boxes: int64 (n, 4): top, bottom, left, right of the erased rectangle in the output; empty where none.
+    """
+
+    flipped: Tensor
+    down: Tensor
+    right: Tensor
+    boxes: Tensor
+
+
+def augment_batch(
+    frames: Tensor,
+    heatmaps: Tensor,
+    settings: AugmentSettings,
+    generator: torch.Generator,
+    frame_size: tuple[int, int],
+    patch_grid: tuple[int, int],
+    variant: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Augment one batch of clips.
+
+    A flip swaps the left and right parts' heatmaps for "aligned"; for "reference" it does not (finding M4). What the
+    shift brings in is black in the frames and weight 0 in the heatmaps; erased pixels have weight 0.
+
+    Args:
+        frames: uint8 (B, T, 3, H, W).
+        heatmaps: uint8 (B, T, P, 64, 32), 255 for 1.0.
+        settings: probabilities and sizes.
+        generator: a CPU generator; the only source of randomness, so that every device draws the same.
+        frame_size: H, W.
+        patch_grid: rows and columns of patches; N = rows * columns, row-major.
+        variant: "aligned" or "reference".
+
+    Returns:
+        frames float32 (B, T, 3, H, W) in [-1, 1]; part weights float32 (B, T, N, P), see part_weights_from_heatmaps;
+        erased float32 (B, T), 1 where a rectangle was erased.
+    """
+    clips, length = frames.shape[:2]
+    drawn = draw_augmentation(clips, length, settings, generator, frame_size)
+    on_device = Draw(*(tensor.to(frames.device, non_blocking=True) for tensor in drawn))
+    fill = torch.tensor(settings.erase_fill, dtype=torch.float32).to(frames.device, non_blocking=True)
+    moved = transform_frames(frames.flatten(0, 1), on_device, fill)
+    weights = transform_heatmaps(heatmaps.flatten(0, 1), on_device, frame_size, patch_grid, variant)
+    erased = (on_device.boxes[:, 1] > on_device.boxes[:, 0]).float()
+    return moved.unflatten(0, (clips, length)), weights.unflatten(0, (clips, length)), erased.view(clips, length)
+
+
+def draw_augmentation(
+    clips: int, length: int, settings: AugmentSettings, generator: torch.Generator, frame_size: tuple[int, int]
+) -> Draw:
+    """Draw what happens to each frame of `clips` clips of `length` frames."""
+    height, width = frame_size
+    pad_y, pad_x = round(settings.pad * height / 256), round(settings.pad * width / 128)
+    drawn = (clips, 1) if settings.whole_clip else (clips, length)
+    flipped = torch.rand(drawn, generator=generator) < settings.flip
+    down = torch.randint(-pad_y, pad_y + 1, drawn, generator=generator)
+    right = torch.randint(-pad_x, pad_x + 1, drawn, generator=generator)
+    boxes = _draw_boxes(clips * length, settings, generator, frame_size)
+    flat = [tensor.expand(clips, length).reshape(-1) for tensor in (flipped, down, right)]
+    return Draw(flat[0], flat[1], flat[2], boxes)
+
+
+def _draw_boxes(
+    count: int, settings: AugmentSettings, generator: torch.Generator, frame_size: tuple[int, int]
+) -> Tensor:
+    height, width = frame_size
+    chance, *uniform = torch.rand(5, count, _ATTEMPTS, generator=generator, dtype=torch.float64)
+    area = _between(uniform[0], *settings.erase_area) * height * width
+    aspect = _between(uniform[1], *settings.erase_aspect)
+    tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (tall < height) & (wide < width)
+    top = (uniform[2] * (height - tall + 1)).floor()
+    left = (uniform[3] * (width - wide + 1)).floor()
+    boxes = torch.stack([top, top + tall, left, left + wide], dim=-1).long()
+    first = fits.int().argmax(dim=1)  # the first rectangle that fits
+    chosen = boxes[torch.arange(count), first]
+    wanted = (chance[:, 0] < settings.erase) & fits.any(dim=1)
+    return torch.where(wanted[:, None], chosen, torch.zeros_like(chosen))
+
+
+def _between(uniform: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * uniform
+
+
+def transform_frames(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
+    """uint8 (n, 3, H, W) -> float32 (n, 3, H, W) in [-1, 1]; `fill` is float32 (3,)."""
+    height, width = frames.shape[2:]
+    rows = torch.arange(height, device=frames.device) + draw.down[:, None]
+    columns = torch.arange(width, device=frames.device) + draw.right[:, None]
+    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
+    columns = torch.where(draw.flipped[:, None], width - 1 - columns, columns).clamp(0, width - 1)
+    pixels = rows.clamp(0, height - 1)[:, :, None] * width + columns[:, None, :]
+    gathered = frames.flatten(2).gather(2, pixels.flatten(1)[:, None].expand(-1, 3, -1)).view_as(frames)
+    moved = normalise_frames(gathered.masked_fill_(outside[:, None], 0))
+    return torch.where(_inside(draw.boxes, height, width)[:, None], fill[:, None, None], moved)
+
+
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in each frame's rectangle; bool (n, H, W)."""
+    y, x = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
+    top, bottom, left, right = boxes[:, :, None].unbind(1)
+    return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
+
+
+def transform_heatmaps(
+    heatmaps: Tensor, draw: Draw, frame_size: tuple[int, int], patch_grid: tuple[int, int], variant: str
+) -> Tensor:
+    """uint8 (n, P, 64, 32) -> part weights float32 (n, N, P) of the flipped, shifted and erased heatmaps.
+
+    The mean over a patch is rows @ heatmap @ columns^T, where row r holds the share of patch r's height that lies in
+    each heatmap cell; erasing subtracts the same product restricted to the rectangle.
+    """
+    if variant == "aligned":
+        swapped = heatmaps[:, list(PART_FLIP)]
+        heatmaps = torch.where(draw.flipped[:, None, None, None], swapped, heatmaps)
+    scaled = scale_heatmaps(heatmaps, variant)
+    top, bottom, left, right = draw.boxes.unbind(1)
+    tall, wide = heatmaps.shape[2:]
+    nothing = torch.zeros_like(draw.flipped)
+    rows = _overlaps(patch_grid[0], frame_size[0], tall, draw.down, nothing, None)
+    columns = _overlaps(patch_grid[1], frame_size[1], wide, draw.right, draw.flipped, None)
+    erased_rows = _overlaps(patch_grid[0], frame_size[0], tall, draw.down, nothing, (top, bottom))
+    erased_columns = _overlaps(patch_grid[1], frame_size[1], wide, draw.right, draw.flipped, (left, right))
+    weights = _pool(rows, scaled, columns) - _pool(erased_rows, scaled, erased_columns)
+    return weights.flatten(2).transpose(1, 2)
+
+
+def _pool(rows: Tensor, heatmaps: Tensor, columns: Tensor) -> Tensor:
+    """(n, R, h), (n, P, h, w), (n, C, w) -> (n, P, R, C)."""
+    return rows[:, None] @ heatmaps @ columns[:, None].transpose(2, 3)
+
+
+def _overlaps(
+    patches: int, pixels: int, cells: int, shift: Tensor, flipped: Tensor, box: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Share of each patch that shows each heatmap cell along one axis; float32 (n, patches, cells).
+
+    Args:
+        patches, pixels, cells: how many there are along the axis.
+        shift: int64 (n,): output pixel x shows input pixel x + shift.
+        flipped: bool (n,).
+        box: start and end (n,) of the output pixels to count; None for all.
+    """
+    edges = torch.arange(patches + 1, device=shift.device) * (pixels / patches)
+    start, end = edges[None, :-1].expand(len(shift), -1), edges[None, 1:].expand(len(shift), -1)
+    if box is not None:
+        start, end = start.clamp(box[0][:, None], box[1][:, None]), end.clamp(box[0][:, None], box[1][:, None])
+    start, end = start + shift[:, None], end + shift[:, None]
+    start, end = (
+        torch.where(flipped[:, None], pixels - end, start),
+        torch.where(flipped[:, None], pixels - start, end),
+    )
+    cell = torch.arange(cells + 1, device=shift.device) * (pixels / cells)
+    overlap = torch.minimum(end[:, :, None], cell[1:]) - torch.maximum(start[:, :, None], cell[:-1])
+    return overlap.clamp_min_(0).mul_(patches / pixels)

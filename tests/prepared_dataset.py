@@ -1,0 +1,79 @@
+"""A prepared dataset made in the test: tiny flat-coloured frames with a square where each part is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from keyreid.pipeline.commit import sha256_of, write_receipt
+from keyreid.pipeline.manifest import SourceTracklet, build_manifest, write_manifest
+from keyreid.pipeline.records import ShardReceipt
+from keyreid.pipeline.shards import TrackletFrames, write_shard
+from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
+from PIL import Image
+
+
+def make_prepared(
+    prepared: Path,
+    *,
+    identities: int = 4,
+    cameras: int = 2,
+    num_frames: int = 5,
+    size: tuple[int, int] = (32, 64),
+    shards: bool = True,
+    splits: tuple[str, ...] = ("train",),
+) -> Path:
+    """One tracklet for each split, identity and camera; an identity is a colour, a camera a brightness.
+
+    Args:
+        prepared: folder to make.
+        num_frames: frames of a tracklet; every third tracklet has two fewer.
+        size: width and height of the frames.
+        shards: whether to build the shards.
+    """
+    sources = [
+        SourceTracklet(split, identity, camera, tuple(f"{split}/{identity}/{camera}/{f}.jpg" for f in range(count)))
+        for split in splits
+        for identity in range(1, identities + 1)
+        for camera in range(1, cameras + 1)
+        for count in [max(1, num_frames - 2 * (identity % 3 == 0))]
+    ]
+    manifest = build_manifest("tiny", prepared, sources, frames_per_shard=4 * num_frames)
+    fingerprint = write_manifest(prepared, manifest)
+    for shard in range(manifest.num_shards if shards else 0):
+        file = Path("shards") / f"{shard:05d}.h5"
+        (prepared / file).parent.mkdir(exist_ok=True)
+        tracklets = [_tracklet(t.tracklet_id, t.identity, t.camera, t.num_frames, size) for t in manifest.shard(shard)]
+        write_shard(prepared / file, tracklets, {})
+        rows = sum(t.num_frames for t in tracklets)
+        digest = sha256_of(prepared / file)
+        write_receipt(prepared, ShardReceipt("shards", shard, str(file), digest, rows, "test", fingerprint, {}))
+    return prepared
+
+
+def encode(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """An image file's bytes of a uint8 (H, W) or (H, W, channels) array."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _tracklet(tracklet_id: int, identity: int, camera: int, num_frames: int, size: tuple[int, int]) -> TrackletFrames:
+    generator = np.random.default_rng(tracklet_id)
+    colour = np.random.default_rng(1000 + identity).integers(40, 220, 3)
+    encoded = []
+    for _ in range(num_frames):
+        noise = generator.integers(-15, 16, (size[1], size[0], 3))
+        encoded.append(encode((colour + 20 * camera + noise).clip(0, 255).astype(np.uint8)))
+    heatmaps = np.zeros((num_frames, NUM_PARTS, 64, 32), np.uint8)
+    for part in range(NUM_PARTS):
+        heatmaps[:, part, 10 * part : 10 * part + 12, 6:26] = 255
+    return TrackletFrames(
+        tracklet_id,
+        np.arange(num_frames),
+        tuple(encoded),
+        np.tile(np.array(size), (num_frames, 1)),
+        np.zeros((num_frames, NUM_JOINTS, 3), np.float32),
+        heatmaps,
+    )

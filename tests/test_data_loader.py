@@ -1,0 +1,56 @@
+import pickle
+
+import pytest
+import torch
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.loader import training_loader
+from keyreid.pipeline.store import TrackletStore
+from prepared_dataset import make_prepared
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return TrackletStore(make_prepared(tmp_path_factory.mktemp("tiny"), splits=("query", "train")))
+
+
+def load(store, epoch=0, **options):
+    labels = LabelTables.of(store.tracklets("train"))
+    settings = {"clip_length": 4, "frame_size": (32, 16), "identities_per_batch": 2, "clips_per_identity": 2, "seed": 0}
+    return list(training_loader(store, labels, **{**settings, **options}).epoch(epoch))
+
+
+def same(first, second):
+    pairs = list(zip(first, second, strict=True))
+    assert pairs
+    return all(torch.equal(a.frames, b.frames) and torch.equal(a.tracklet_ids, b.tracklet_ids) for a, b in pairs)
+
+
+def test_a_batch_carries_what_its_docstring_says(store):
+    batch = load(store)[0]
+    assert batch.frames.shape == (4, 4, 3, 32, 16) and batch.frames.dtype == torch.uint8
+    assert batch.heatmaps.shape == (4, 4, 6, 64, 32) and batch.heatmaps.dtype == torch.uint8
+    tracklets = [store.manifest.tracklets[i] for i in batch.tracklet_ids.tolist()]
+    assert all(t.split == "train" for t in tracklets)
+    assert batch.identities.tolist() == [t.identity - 1 for t in tracklets]  # identities are 1..4, cameras 1..2
+    assert batch.cameras.tolist() == [t.camera - 1 for t in tracklets]
+
+
+def test_epochs_differ_and_repeat_exactly(store):
+    assert same(load(store, epoch=1), load(store, epoch=1))
+    assert not same(load(store, epoch=1), load(store, epoch=2))
+    assert not same(load(store), load(store, seed=5))
+
+
+def test_worker_processes_change_nothing(store):
+    store.read(store.tracklets("train")[0].tracklet_id, [0])  # a file open in the parent must not disturb the workers
+    assert same(load(store, epoch=1), load(store, epoch=1, num_workers=2))
+
+
+def test_the_dataset_travels_without_open_files(store):
+    from keyreid.model.data.loader import TrainingClips, _ClipKey
+
+    dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
+    key = _ClipKey(store.tracklets("train")[0].tracklet_id, 0, 0, 0)
+    before = dataset[key]
+    after = pickle.loads(pickle.dumps(dataset))[key]
+    assert torch.equal(before[1], after[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .index import index
+from .synthesize import synthesize
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,4 +21,5 @@ def main() -> None:
     """
 
 
-main.add_command(index)
+for command in (synthesize, index):
+    main.add_command(command)

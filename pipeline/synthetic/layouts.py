@@ -1,0 +1,177 @@
+"""Writes a synthetic dataset in the exact tree of a real one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.io import savemat
+
+from ..errors import SettingsError
+from ..progress import progress_bar
+from .plan import JUNK, PlannedTracklet, RenderedTracklet, SyntheticSettings, plan_tracklets, render_all
+
+NOTE_FILE = "SYNTHETIC.json"  # marks a made dataset, and holds its counts
+TRUTH_FILE = "true_keypoints.parquet"  # for tests and measurements alone
+
+FramePaths = Callable[[PlannedTracklet], list[str]]
+
+
+def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int = 1) -> dict[str, int]:
+    """Write a synthetic dataset; `out` appears only when it is whole.
+
+    Args:
+        out: folder to make; it must not exist yet, or be empty.
+        layout: one of LAYOUTS.
+        settings: what to draw.
+        workers: processes that render.
+
+    Returns:
+        Counts: identities, tracklets, frames.
+
+    Raises:
+        SettingsError: an unknown layout, a folder that is not empty, or settings that the layout cannot hold.
+    """
+    if layout not in LAYOUTS:
+        raise SettingsError(f"layout {layout!r}", "one of " + ", ".join(LAYOUTS))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingsError(f"{out} exists and is not an empty folder", "a new folder", "choose another name")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    counts = LAYOUTS[layout](partial, settings, workers)
+    note = {"layout": layout, "settings": asdict(settings), "counts": counts}
+    (partial / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n")
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+    return counts
+
+
+def _mars(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
+    planned = sorted(plan_tracklets(settings, extras=True), key=lambda t: (t.split == "test", t.identity))
+
+    def frame_paths(tracklet: PlannedTracklet) -> list[str]:
+        name = "00-1" if tracklet.identity == JUNK else f"{tracklet.identity:04d}"
+        stem = f"bbox_{tracklet.split}/{name}/{name}C{tracklet.camera}T{tracklet.number:04d}F"
+        return [f"{stem}{frame + 1:03d}.jpg" for frame in range(tracklet.num_frames)]
+
+    _write_frames(out, settings, planned, frame_paths, (256, 128), "JPEG", workers)
+    info = out / "info"
+    info.mkdir()
+    for split in ("train", "test"):
+        names, rows = [], []
+        for tracklet in (t for t in planned if t.split == split):
+            rows.append([len(names) + 1, len(names) + tracklet.num_frames, tracklet.identity, tracklet.camera])
+            names += [path.rsplit("/", 1)[1] for path in frame_paths(tracklet)]
+        (info / f"{split}_name.txt").write_text("".join(f"{name}\n" for name in names))
+        _save_mat(info / f"tracks_{split}_info.mat", f"track_{split}_info", np.array(rows, np.int32))
+    tests = [t for t in planned if t.split == "test"]
+    query = [row for row, t in enumerate(tests, 1) if t.identity > 0 and t.number == 1]
+    _save_mat(info / "query_IDX.mat", "query_IDX", np.array([query], np.int32))
+    trains = [t for t in planned if t.split == "train"]
+    junk = sum(t.identity == JUNK for t in tests)
+    return {
+        "identities": settings.num_identities,
+        "cameras": settings.num_cameras,
+        "train_tracklets": len(trains),
+        "train_frames": sum(t.num_frames for t in trains),
+        "test_tracklets": len(tests),
+        "test_frames": sum(t.num_frames for t in tests),
+        "query_tracklets": len(query),
+        "gallery_tracklets": len(tests) - len(query) - junk,
+        "junk_tracklets": junk,
+    }
+
+
+def _ilids_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
+    if settings.num_cameras != 2 or settings.tracklets_per_camera != 1:
+        raise SettingsError(
+            f"{settings.num_cameras} cameras with {settings.tracklets_per_camera} tracklets each",
+            "2 cameras with 1 tracklet each in the ilids-vid layout",
+        )
+    planned = sorted(plan_tracklets(settings, extras=False), key=lambda t: (t.camera, t.identity))
+
+    def frame_paths(tracklet: PlannedTracklet) -> list[str]:
+        camera, person = f"cam{tracklet.camera}", f"person{tracklet.identity:03d}"
+        stem = f"i-LIDS-VID/sequences/{camera}/{person}/{camera}_{person}_"
+        return [f"{stem}{frame + 1:05d}.png" for frame in range(tracklet.num_frames)]
+
+    _write_frames(out, settings, planned, frame_paths, (128, 64), "PNG", workers)
+    rng = np.random.default_rng([settings.seed, 99])
+    splits = np.stack([1 + rng.permutation(settings.num_identities) for _ in range(10)])
+    folder = out / "train-test people splits"
+    folder.mkdir()
+    _save_mat(folder / "train_test_splits_ilidsvid.mat", "ls_set", splits.astype(np.uint16))
+    return {
+        "identities": settings.num_identities,
+        "cameras": 2,
+        "tracklets": len(planned),
+        "frames": sum(t.num_frames for t in planned),
+    }
+
+
+def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
+    planned = plan_tracklets(settings, extras=False)
+
+    def frame_paths(tracklet: PlannedTracklet) -> list[str]:
+        split = "train" if tracklet.split == "train" else "query" if tracklet.number == 1 else "gallery"
+        stem = f"{split}/{tracklet.identity:04d}/{tracklet.camera}/{tracklet.number:02d}/"
+        return [f"{stem}{frame + 1:03d}.jpg" for frame in range(tracklet.num_frames)]
+
+    _write_frames(out, settings, planned, frame_paths, (256, 128), "JPEG", workers)
+    return {
+        "identities": settings.num_identities,
+        "cameras": settings.num_cameras,
+        "tracklets": len(planned),
+        "frames": sum(t.num_frames for t in planned),
+    }
+
+
+LAYOUTS: dict[str, Callable[[Path, SyntheticSettings, int], dict[str, int]]] = {
+    "mars": _mars,
+    "ilids-vid": _ilids_vid,
+    "folder": _folder,
+}
+
+
+def _write_frames(
+    out: Path,
+    settings: SyntheticSettings,
+    planned: list[PlannedTracklet],
+    frame_paths: FramePaths,
+    size: tuple[int, int],
+    file_format: str,
+    workers: int,
+) -> None:
+    truth_paths: list[str] = []
+    truth: list[np.ndarray] = []
+    total = sum(tracklet.num_frames for tracklet in planned)
+    with progress_bar(total, "synthesize", "frames") as bar:
+        rendered: RenderedTracklet
+        for rendered in render_all(settings, planned, size=size, file_format=file_format, workers=workers):
+            paths = frame_paths(rendered.planned)
+            (out / paths[0]).parent.mkdir(parents=True, exist_ok=True)
+            for path, data in zip(paths, rendered.encoded, strict=True):
+                (out / path).write_bytes(data)
+            truth_paths += paths
+            truth.append(rendered.keypoints.reshape(len(paths), -1))
+            bar.update(len(paths))
+    keypoints = np.concatenate(truth).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), keypoints.shape[1])
+    pq.write_table(pa.table({"frame_path": truth_paths, "keypoints": column}), out / TRUTH_FILE)
+
+
+def _save_mat(path: Path, name: str, value: np.ndarray) -> None:
+    """Write a MATLAB file without the date that scipy puts into its header: the same bytes every time."""
+    savemat(path, {name: value}, do_compression=True)
+    data = bytearray(path.read_bytes())
+    header = b"MATLAB 5.0 MAT-file, written by keyreid-prep synthesize"
+    data[:116] = header.ljust(116)
+    path.write_bytes(bytes(data))

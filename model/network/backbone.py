@@ -1,0 +1,123 @@
+"""A timm ViT without its last block: the tokens that both branches start from (paper, section 3.1).
+
+Letters: F frames (clips times frames of a clip), N patches, C channels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from timm.layers import HybridEmbed, LayerNorm
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_hybrid import ConvStem
+from torch import Tensor, nn
+
+from keyreid.pipeline.errors import SettingsError
+
+from .config import ModelConfig
+
+
+class Backbone(nn.Module):
+    """Patch, position and camera embedding and the shared blocks.
+
+    Args:
+        vit: a timm ViT whose last block was taken off by `split_last_block`.
+        num_cameras: rows of the camera table.
+        camera_scale: factor of the camera embedding; 0 leaves the table out.
+    """
+
+    def __init__(self, *, vit: VisionTransformer, num_cameras: int, camera_scale: float) -> None:
+        super().__init__()
+        self.vit = vit
+        self.camera_scale = camera_scale
+        self.camera_embedding = nn.Embedding(num_cameras, vit.embed_dim) if camera_scale else None
+        if self.camera_embedding is not None:
+            nn.init.trunc_normal_(self.camera_embedding.weight, std=0.02)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        rows, columns = self.vit.patch_embed.grid_size
+        return int(rows), int(columns)
+
+    def forward(self, frames: Tensor, cameras: Tensor) -> Tensor:
+        """Tokens of each frame.
+
+        Args:
+            frames: float (F, 3, H, W), mean 0.5 and standard deviation 0.5 taken out.
+            cameras: int64 (F,), rows of the camera table.
+
+        Returns:
+            float (F, 1 + N, C): the class token, then the patches row by row; no final norm. Distillation and
+            register tokens took part in the blocks and are left out here.
+        """
+        tokens = self.vit._pos_embed(self.vit.patch_embed(frames))
+        if self.camera_embedding is not None:
+            # On every token, the class token included (paper, section 3.1).
+            tokens = tokens + self.camera_scale * self.camera_embedding(cameras)[:, None]
+        tokens = self.vit.norm_pre(self.vit.patch_drop(tokens))
+        for block in self.vit.blocks:
+            tokens = block(tokens)
+        extra = self.vit.num_prefix_tokens
+        return tokens if extra == 1 else torch.cat([tokens[:, :1], tokens[:, extra:]], dim=1)
+
+
+def create_vit(config: ModelConfig, *, hub_weights: bool = False) -> VisionTransformer:
+    """The whole timm ViT for the config's frame size, positions resized to it.
+
+    Raises:
+        SettingsError: timm does not know the name, or it is no ViT with a class token and two blocks or more.
+    """
+    options: dict[str, Any] = {"num_classes": 0, "img_size": config.frame_size, "drop_path_rate": config.drop_path}
+    options |= {
+        timm_name: value
+        for timm_name, value in (
+            ("embed_dim", config.width), ("depth", config.depth), ("num_heads", config.num_heads),
+            ("patch_size", config.patch_size),
+        )
+        if value
+    }  # fmt: skip
+    if config.stem == "conv":
+        options |= _conv_stem(config)
+    if not timm.is_model(config.backbone):
+        near = timm.list_models(f"*{config.backbone.split('_patch')[0]}*")[:5]
+        raise SettingsError(
+            f"timm {timm.__version__} has no model {config.backbone!r}", "the name of a ViT", f"near it: {near}"
+        )
+    vit = timm.create_model(config.backbone, pretrained=hub_weights, **options)
+    if not isinstance(vit, VisionTransformer) or not vit.has_class_token:
+        raise SettingsError(
+            f"{config.backbone} is a {type(vit).__name__} without a class token"
+            if isinstance(vit, VisionTransformer)
+            else f"{config.backbone} is a {type(vit).__name__}",
+            "a timm VisionTransformer with a class token, such as vit_base_patch16_224",
+        )
+    if len(vit.blocks) < 2:
+        raise SettingsError(f"the backbone has {len(vit.blocks)} block(s)", "2 or more: the branches share all but one")
+    return vit
+
+
+def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
+    """Take the last block and the final norm off `vit`, for the global branch; its classifier goes with them."""
+    block = vit.blocks[-1]
+    norms = [norm for norm in (vit.norm, vit.fc_norm) if not isinstance(norm, nn.Identity)]
+    vit.blocks = nn.Sequential(*vit.blocks[:-1])
+    for unread in ("norm", "fc_norm", "head", "attn_pool"):
+        setattr(vit, unread, nn.Identity())
+    return block, norms[0] if norms else LayerNorm(vit.embed_dim)
+
+
+def _conv_stem(config: ModelConfig) -> dict[str, Any]:
+    """3x3 convolutions of stride 2, as many as halve a patch to a pixel, widths doubling up to the backbone's."""
+    stages = config.patch_size.bit_length() - 1
+    if config.patch_size < 4 or config.patch_size != 1 << stages or not config.width:
+        raise SettingsError(
+            f"stem 'conv' with patch_size {config.patch_size} and width {config.width}",
+            "a patch_size of 4, 8, 16 or 32 and a width",
+        )
+    channels = [max(config.width >> (stages - 1 - stage), 16) for stage in range(stages)]
+    stem = ConvStem(depth=stages, channels=tuple(channels), stride=(2,) * stages)
+    return {"embed_layer": partial(HybridEmbed, backbone=stem, proj=False), "patch_size": 1}

@@ -1,0 +1,135 @@
+"""The network as a whole: composes the parts that `build_model` makes.
+
+Letters: B clips, T frames, N patches, P parts, C channels, D channels of a part feature, K identities.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from keyreid.pipeline.errors import KeyReIDError
+from keyreid.pipeline.skeleton import NUM_PARTS
+
+from .backbone import Backbone
+from .config import ModelConfig
+from .descriptor import ClipDescriptors, concatenate
+from .global_branch import GlobalBranch
+from .heads import GlobalHead, PartHeads
+from .part_attention import part_visibility
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses read.
+
+    Attributes:
+        global_feature: float (B, C), before the neck.
+        part_features: float (B, P, D), before the necks.
+        global_logits: float (B, K).
+        part_logits: float (B, P, K).
+        frame_scores: float (B, T), 0 or more, before the softmax.
+        part_visibility: float (B, P) in [0, 1]; 1 throughout in the `reference` variant.
+    """
+
+    global_feature: Tensor
+    part_features: Tensor
+    global_logits: Tensor
+    part_logits: Tensor
+    frame_scores: Tensor
+    part_visibility: Tensor
+
+
+class KeyReID(nn.Module):
+    """Clips of a person and the keypoints' patch weights in, a descriptor out (paper, section 3).
+
+    Args:
+        config: what the parts were built from.
+        backbone, global_branch, local_branch, global_head, part_heads: the parts.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ModelConfig,
+        backbone: Backbone,
+        global_branch: GlobalBranch,
+        local_branch: nn.Module,
+        global_head: GlobalHead,
+        part_heads: PartHeads,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.global_branch = global_branch
+        self.local_branch = local_branch
+        self.global_head = global_head
+        self.part_heads = part_heads
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches in a frame; N = rows * columns, numbered row by row."""
+        return self.backbone.patch_grid
+
+    def forward(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> TrainingOutput | Tensor:
+        """Training: what the losses read. Evaluation: the descriptor, float (B, C + P * D).
+
+        Args:
+            frames: float (B, T, 3, H, W), mean 0.5 and standard deviation 0.5 taken out.
+            part_weights: float (B, T, N, P), in [0, 1] for `aligned`, in [-1, 1] for `reference`.
+            cameras: int64 (B,), rows of the camera table.
+
+        Raises:
+            KeyReIDError: a shape differs from these.
+        """
+        if not self.training:
+            return concatenate(self.describe(frames, part_weights, cameras), self.config)
+        global_feature, scores, part_features = self._features(frames, part_weights, cameras)
+        return TrainingOutput(
+            global_feature,
+            part_features,
+            self.global_head(global_feature)[1],
+            self.part_heads(part_features)[1],
+            scores,
+            self._visibility(part_weights),
+        )
+
+    def describe(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> ClipDescriptors:
+        """The branches of the descriptor apart, for pooling over clips; arguments as in `forward`.
+
+        Raises:
+            KeyReIDError: the network is in training mode, or a shape is wrong.
+        """
+        if self.training:
+            raise KeyReIDError("descriptors were asked of a network in training mode", "eval mode", "call model.eval()")
+        global_feature, _, part_features = self._features(frames, part_weights, cameras)
+        return ClipDescriptors(
+            self.global_head.neck(global_feature),
+            self.part_heads.neck(part_features.flatten(1)).view_as(part_features),
+            self._visibility(part_weights),
+        )
+
+    def _features(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self._check_shapes(frames, part_weights, cameras)
+        batch, num_frames = frames.shape[:2]
+        tokens = self.backbone(frames.flatten(0, 1), cameras.repeat_interleave(num_frames))
+        tokens = tokens.unflatten(0, (batch, num_frames))
+        global_feature, scores = self.global_branch(tokens)
+        return global_feature, scores, self.local_branch(tokens, part_weights)
+
+    def _visibility(self, part_weights: Tensor) -> Tensor:
+        if self.config.variant == "reference":
+            return torch.ones_like(part_weights[:, 0, 0])
+        return part_visibility(part_weights, self.config.visible_mass)
+
+    def _check_shapes(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> None:
+        rows, columns = self.patch_grid
+        batch, length = frames.shape[0], self.config.clip_length
+        for name, tensor, shape in (
+            ("frames", frames, (batch, length, 3, *self.config.frame_size)),
+            ("part_weights", part_weights, (batch, length, rows * columns, NUM_PARTS)),
+            ("cameras", cameras, (batch,)),
+        ):
+            if tuple(tensor.shape) != shape:
+                raise KeyReIDError(f"{name} of shape {tuple(tensor.shape)}", f"{shape} for {batch} clips")

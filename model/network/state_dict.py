@@ -1,0 +1,87 @@
+"""State dicts from files, and the one comparison that says what does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from keyreid.pipeline.errors import CheckpointError
+
+LISTED = 12  # names of tensors in a message before "and n more"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, or of a state dict saved by torch (never unpickled beyond tensors), on the CPU.
+
+    Raises:
+        CheckpointError: no such file, or not tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}", "a .safetensors file or a state dict saved by torch")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read ({reason})",
+            "a .safetensors file or a state dict saved by torch, tensors only",
+            "if it is whole, save its state dict again with torch.save(model.state_dict(), path)",
+        ) from error
+    return unwrap(content, str(path))
+
+
+def unwrap(content: Any, source: str) -> dict[str, Tensor]:
+    """The state dict within what training scripts save: under "model" or "state_dict", names led by "module.".
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(torch.is_tensor(v) for v in content.values()):
+        raise CheckpointError(f"{source} holds a {type(content).__name__}", "a state dict: names and tensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, remedy: str = "") -> None:
+    """Copy `tensors` into `module`, every one of them into every place.
+
+    Raises:
+        CheckpointError: names are missing, unexpected or of another shape, each listed; nothing was copied.
+    """
+    wanted = module.state_dict()
+    both = wanted.keys() & tensors.keys()
+    reshaped = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(both)
+        if tensors[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f"{label}: {listed(names)}"
+        for label, names in (
+            ("missing", sorted(wanted.keys() - both)),
+            ("unexpected", sorted(tensors.keys() - both)),
+            ("of another shape", reshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit the network; {'; '.join(problems)}", "", remedy)
+    module.load_state_dict(dict(tensors))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, the first dozen of them."""
+    names = list(names)
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest

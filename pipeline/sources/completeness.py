@@ -70,7 +70,7 @@ def check_completeness(reading: Reading, source: str, *, allow_incomplete: bool 
     expected, remedy = _expected(reading.root, source)
     name = f"synthetic-{reading.name}" if (reading.root / SYNTHETIC_FILE).is_file() else reading.name
     if not reading.tracklets:
-        raise SourceError(f"no tracklets in {reading.root}{_listing(reading.missing)}", "", f"\n{remedy}")
+        raise SourceError(f"no tracklets in {reading.root}{_listing(reading.missing)}", "", remedy)
     found = count(reading)
     unknown = sorted(set(expected) - set(found))
     if unknown:
@@ -85,7 +85,7 @@ def check_completeness(reading: Reading, source: str, *, allow_incomplete: bool 
         raise SourceError(
             f"{reading.root} is not a complete copy of {name}{problems}{_listing(reading.missing)}",
             "",
-            f"\n{remedy}, or index what is there with --allow-incomplete",
+            f"{remedy}, or index what is there with --allow-incomplete",
         )
     notes = {**reading.notes, "incomplete": [*differences, *reading.missing[:MAX_NAMED]]}
     return replace(reading, name=name, notes=notes)

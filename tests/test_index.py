@@ -1,0 +1,163 @@
+"""Completeness, the descriptors in data_manifests/, and the command keyreid-prep index."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyreid.cli.index import index
+from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
+from keyreid.pipeline.manifest import SourceTracklet, read_manifest
+from keyreid.pipeline.sources import SOURCES, read_source
+from keyreid.pipeline.sources.completeness import check_completeness, count, flatten, load_description
+from keyreid.pipeline.sources.reading import Reading
+
+TRACKLETS = (
+    SourceTracklet("train", 1, 1, ("a.jpg", "b.jpg")),
+    SourceTracklet("query", 2, 1, ("c.jpg",)),
+    SourceTracklet("gallery", 2, 2, ("d.jpg",)),
+)
+COUNTS = {"train": {"tracklets": 1, "frames": 2}, "junk": {"tracklets": 3}, "all": {"identities": 2, "cameras": 2}}
+
+
+def make_folder(root: Path) -> Path:
+    for path in ("train/1/1/t/1.jpg", "train/1/1/t/2.jpg", "query/2/1/t/1.jpg", "gallery/2/2/t/1.jpg"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+def synthetic(root: Path, counts: object) -> Reading:
+    (root / "SYNTHETIC.json").write_text(json.dumps({"counts": counts}))
+    return Reading("mars", root, TRACKLETS, notes={"junk": {"tracklets": 3, "frames": 9}})
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(index, [str(argument) for argument in arguments])
+
+
+def test_descriptors_can_be_compared() -> None:
+    known = set(count(Reading("x", Path(), TRACKLETS)))
+    for name in ("mars", "ilids-vid"):
+        description = load_description(name)
+        assert description is not None and description["name"] == name
+        assert {"title", "page", "paper", "licence", "layout", "counts"} <= set(description)
+        assert set(flatten(description["counts"])) <= known
+    assert set(SOURCES) == {"mars", "ilids-vid", "folder", "table"}
+
+
+def test_mars_counts_add_up_to_the_published_tables() -> None:
+    description = load_description("mars")
+    assert description is not None
+    counts = description["counts"]
+    test = ("query", "gallery", "junk")
+    assert sum(counts[part]["tracklets"] for part in test) == 12_180
+    assert sum(counts[part]["frames"] for part in test) == 681_089
+    assert sum(counts[part]["frames"] for part in ("train", *test)) == 1_191_003
+
+
+def test_a_synthetic_tree_is_measured_by_its_own_counts(tmp_path: Path) -> None:
+    checked = check_completeness(synthetic(tmp_path, COUNTS), "mars")
+    assert checked.name == "synthetic-mars"
+    assert "incomplete" not in checked.notes
+
+
+def test_differences_are_listed(tmp_path: Path) -> None:
+    reading = synthetic(tmp_path, {**COUNTS, "train": {"tracklets": 1, "frames": 1234}, "identity_splits": 10})
+    message = (
+        r"is not a complete copy of synthetic-mars\n  train.frames: 2 found, 1,234 expected\n"
+        r"  identity_splits: 0 found, 10 expected; make it again .*--allow-incomplete"
+    )
+    with pytest.raises(SourceError, match=message):
+        check_completeness(reading, "mars")
+    allowed = check_completeness(reading, "mars", allow_incomplete=True)
+    assert allowed.notes["incomplete"][0] == "train.frames: 2 found, 1,234 expected"
+
+
+def test_more_than_a_complete_copy_is_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"train.tracklets: 1 found, 0 expected"):
+        check_completeness(synthetic(tmp_path, {"train": {"tracklets": 0}}), "mars")
+
+
+def test_the_real_dataset_is_measured_by_its_descriptor(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"train.tracklets: 1 found, 8,298 expected[\s\S]*project_mars.html"):
+        check_completeness(Reading("mars", tmp_path, TRACKLETS), "mars")
+
+
+def test_counts_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"unknown count train.trackets"):
+        check_completeness(synthetic(tmp_path, {"train": {"trackets": 1}}), "mars")
+    with pytest.raises(FormatError, match=r"SYNTHETIC.json has no counts"):
+        check_completeness(synthetic(tmp_path, None), "mars")
+
+
+def test_unknown_source(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"source 'duke'; expected one of mars, ilids-vid, folder, table"):
+        read_source("duke", tmp_path)
+
+
+def test_index_writes_a_manifest_and_one_line(tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    result = run("folder", make_folder(tmp_path / "shop"), prepared, "--frames-per-shard", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"shop: 1 train, 1 query, 1 gallery tracklets; 4 frames, 2 shards -> {prepared}\n"
+    manifest = read_manifest(prepared)
+    assert (manifest.name, manifest.root, manifest.num_shards) == ("shop", str(tmp_path / "shop"), 2)
+
+
+def test_index_again_changes_nothing(tmp_path: Path) -> None:
+    first = run("folder", make_folder(tmp_path / "shop"), tmp_path / "prepared", "--json")
+    second = run("folder", tmp_path / "shop", tmp_path / "prepared", "--json")
+    assert first.exit_code == second.exit_code == 0
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+    assert json.loads(first.stdout)["counts"]["train"] == {"tracklets": 1, "frames": 2, "identities": 1, "cameras": 1}
+
+
+def test_index_refuses_an_incomplete_copy(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "shop")
+    (root / "gallery/2/2/t/1.jpg").unlink()
+    refused = run("folder", root, tmp_path / "prepared")
+    assert refused.exit_code == 1
+    assert "missing: gallery/2/2/t/ (no frames in it)" in refused.stderr
+    assert "--allow-incomplete" in refused.stderr
+    assert not (tmp_path / "prepared").exists()
+    allowed = run("folder", root, tmp_path / "prepared", "--allow-incomplete")
+    assert allowed.exit_code == 0
+    assert "NOT COMPLETE" in allowed.stdout
+
+
+@pytest.mark.parametrize("source", ["mars", "ilids-vid", "folder"])
+def test_index_of_a_folder_that_is_no_dataset(tmp_path: Path, source: str) -> None:
+    result = run(source, tmp_path, tmp_path / "prepared")
+    assert result.exit_code == 1
+    assert re.match(r"Error: .* (lacks|has none of)", result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_index_of_a_table(tmp_path: Path) -> None:
+    make_folder(tmp_path / "shop")
+    table = tmp_path / "shop.csv"
+    table.write_text("frame_path,tracklet,identity,camera\ntrain/1/1/t/1.jpg,a,1,1\n")
+    result = run("table", table, tmp_path / "prepared", "--root", tmp_path / "shop")
+    assert result.exit_code == 1
+    assert "has no column split" in result.stderr
+    table.write_text("frame_path,tracklet,identity,camera,split\ntrain/1/1/t/1.jpg,a,1,1,train\n")
+    result = run("table", table, tmp_path / "prepared", "--root", tmp_path / "shop")
+    assert result.exit_code == 0, result.output
+    assert read_manifest(tmp_path / "prepared").root == str(tmp_path / "shop")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, keyreid.cli.index; "
+        "print([name for name in ('pandas', 'pyarrow', 'scipy', 'numpy', 'yaml', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert "keyreid-prep index mars" in run("--help").stdout

@@ -1,0 +1,182 @@
+"""The MARS reader on a tree of three persons, a distractor and junk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+from source_listings import reverse_listings
+
+from keyreid.pipeline.errors import SourceError
+from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.sources.mars import read
+
+# (identity, camera, frames) of each row, in the order of the name lists.
+TRAIN = [(1, 1, 3), (1, 2, 2), (3, 1, 2)]
+TEST = [(-1, 1, 2), (0, 2, 3), (2, 1, 2), (2, 3, 4), (4, 1, 2)]
+QUERY = [3]  # 1-based row of TEST: identity 2 under camera 1
+
+
+def make_mars(root: Path, query: list[int] | None = None) -> Path:
+    (root / "info").mkdir(parents=True)
+    for half, rows in (("train", TRAIN), ("test", TEST)):
+        names: list[str] = []
+        table = []
+        for track, (identity, camera, num_frames) in enumerate(rows, start=1):
+            person = "00-1" if identity == -1 else f"{identity:04d}"
+            table.append((len(names) + 1, len(names) + num_frames, identity, camera))
+            names += [f"{person}C{camera}T{track:04d}F{frame:03d}.jpg" for frame in range(1, num_frames + 1)]
+        (root / f"info/{half}_name.txt").write_text("\n".join(names) + "\n")
+        savemat(root / f"info/tracks_{half}_info.mat", {f"track_{half}_info": np.array(table, dtype=np.int32)})
+        for name in names:
+            path = root / f"bbox_{half}" / name[:4] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    savemat(root / "info/query_IDX.mat", {"query_IDX": np.array([query or QUERY], dtype=np.uint16)})
+    return root
+
+
+def rewrite(root: Path, half: str, change: Callable[[np.ndarray], Any]) -> None:
+    """Change the table of a half in place."""
+    path, key = root / f"info/tracks_{half}_info.mat", f"track_{half}_info"
+    table = loadmat(path)[key]
+    change(table)
+    savemat(path, {key: table})
+
+
+def test_splits_junk_and_distractors(tmp_path: Path) -> None:
+    reading = read(make_mars(tmp_path))
+    found = [(t.split, t.identity, t.camera, len(t.frame_paths)) for t in reading.tracklets]
+    assert found == [
+        ("train", 1, 1, 3),
+        ("train", 1, 2, 2),
+        ("train", 3, 1, 2),
+        ("gallery", 0, 2, 3),  # a distractor stays, junk does not
+        ("query", 2, 1, 2),
+        ("gallery", 2, 3, 4),
+        ("gallery", 4, 1, 2),
+    ]
+    assert reading.notes["junk"] == {"tracklets": 1, "frames": 2}
+    assert reading.tracklets[1].frame_paths == (
+        "bbox_train/0001/0001C2T0002F001.jpg",
+        "bbox_train/0001/0001C2T0002F002.jpg",
+    )
+    assert not reading.missing
+
+
+def test_junk_images_may_be_absent(tmp_path: Path) -> None:
+    shutil.rmtree(make_mars(tmp_path) / "bbox_test/00-1")
+    assert not read(tmp_path).missing
+
+
+def test_frames_are_sorted_by_number(tmp_path: Path) -> None:
+    make_mars(tmp_path)
+    names_path = tmp_path / "info/train_name.txt"
+    lines = names_path.read_text().split()
+    names_path.write_text("\n".join([lines[2], lines[0], lines[1], *lines[3:]]))
+    frames = read(tmp_path).tracklets[0].frame_paths
+    assert [path[-8:-4] for path in frames] == ["F001", "F002", "F003"]
+
+
+def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read(make_mars(tmp_path))
+    reverse_listings(monkeypatch)
+    assert read(tmp_path) == expected
+
+
+def set_cell(half: str, row: int, column: int, value: int) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        rewrite(root, half, lambda table: table.__setitem__((row, column), value))
+
+    return change
+
+
+def save(name: str, **variables: Any) -> Callable[[Path], None]:
+    return lambda root: savemat(root / name, variables)
+
+
+BAD_INPUTS = [
+    (
+        lambda root: (root / "info/query_IDX.mat").unlink(),
+        r"lacks info/query_IDX.mat; expected the root folder of MARS",
+    ),
+    (
+        lambda root: (root / "info/tracks_train_info.mat").write_bytes(b"x" * 200),
+        r"tracks_train_info.mat cannot be read",
+    ),
+    (save("info/tracks_train_info.mat", other=[[1]]), r"holds other; expected a variable track_train_info"),
+    (save("info/tracks_test_info.mat", track_test_info=[[1, 2, 3]]), r"has 3 columns; expected 4"),
+    (save("info/query_IDX.mat", query_IDX=[[1.5]]), r"query_IDX in .* is float64 .*expected a table of whole numbers"),
+    (set_cell("train", 2, 1, 99), r"row 3 of .*tracks_train_info.mat names lines 6 to 99 of train_name.txt; .*1 to 7"),
+    (set_cell("train", 0, 0, 0), r"row 1 of .* names lines 0 to 3"),
+    (set_cell("train", 0, 0, 5), r"row 1 of .* names lines 5 to 3"),
+    (set_cell("train", 1, 2, 3), r"row 2 of .* says identity 3, camera 2, but its frame is called 0001C2T0002F001.jpg"),
+    (set_cell("test", 3, 3, 1), r"row 4 of .* says identity 2, camera 1, but its frame is called 0002C3T0004F001.jpg"),
+    (
+        lambda root: (root / "info/train_name.txt").write_text("a.jpg\n" * 7),
+        r"'a.jpg' in info/train_name.txt; expected",
+    ),
+    (save("info/query_IDX.mat", query_IDX=[[6]]), r"query_IDX.mat names test tracklet 6; expected 1 to 5"),
+    (save("info/query_IDX.mat", query_IDX=[[0]]), r"query_IDX.mat names test tracklet 0; expected 1 to 5"),
+    (save("info/query_IDX.mat", query_IDX=[[3, 3]]), r"names test tracklet 3 twice"),
+    (save("info/query_IDX.mat", query_IDX=[[1]]), r"names test tracklet 1, which is junk"),
+    (save("info/query_IDX.mat", query_IDX=[[2]]), r"names test tracklet 2, which is a distractor"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_INPUTS, ids=[message[:40] for _, message in BAD_INPUTS])
+def test_bad_input(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+    spoil(make_mars(tmp_path))
+    with pytest.raises(SourceError, match=message):
+        read(tmp_path)
+
+
+def test_a_folder_nearby_is_suggested(tmp_path: Path) -> None:
+    make_mars(tmp_path / "MARS")
+    with pytest.raises(SourceError, match=r"did you mean .*MARS\?"):
+        read(tmp_path)
+    with pytest.raises(SourceError, match=r"did you mean .*MARS\?"):
+        read(tmp_path / "MARS/info")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere is not a folder"):
+        read(tmp_path / "nowhere")
+
+
+def test_missing_frames_are_named_and_left_out(tmp_path: Path) -> None:
+    make_mars(tmp_path)
+    (tmp_path / "bbox_train/0001/0001C1T0001F002.jpg").unlink()
+    shutil.rmtree(tmp_path / "bbox_test/0004")
+    reading = read(tmp_path)
+    assert reading.missing == ("bbox_test/0004/ (2 frames)", "bbox_train/0001/0001C1T0001F002.jpg")
+    assert reading.notes["missing_frames"] == 3
+    assert [path[-8:-4] for path in reading.tracklets[0].frame_paths] == ["F001", "F003"]
+    assert 4 not in {tracklet.identity for tracklet in reading.tracklets}
+
+
+def test_a_missing_half_is_named_once(tmp_path: Path) -> None:
+    shutil.rmtree(make_mars(tmp_path) / "bbox_train")
+    assert read(tmp_path).missing == ("bbox_train/ (7 frames)",)
+
+
+def test_folders_are_listed_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_mars(tmp_path)
+    listed: list[str] = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or real(path))
+    read(tmp_path)
+    assert len(listed) == len(set(listed)) == 5  # 0001, 0003; 0000, 0002, 0004
+
+
+def test_through_read_source(tmp_path: Path) -> None:
+    manifest = read_source("mars", make_mars(tmp_path), allow_incomplete=True, frames_per_shard=5)
+    assert [t.tracklet_id for t in manifest.tracklets] == list(range(7))
+    assert manifest.num_shards == 5
+    assert manifest.root == str(tmp_path.resolve())

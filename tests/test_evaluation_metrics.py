@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from keyreid.model.evaluation.distances import squared_distances
 from keyreid.model.evaluation.metrics import RankMetrics, kept_ranking, rank_metrics
 from keyreid.pipeline.errors import KeyReIDError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from keyreid.pipeline.errors import KeyReIDError
 
 ROWS_AT_ONCE = 1024  # two blocks of 1024 x 19,200 numbers in float64 take 0.3 GB

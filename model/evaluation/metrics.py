@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from keyreid.pipeline.errors import KeyReIDError
 
 QUERIES_AT_ONCE = 256  # bounds the memory of the sorted copies to a few times 256 x G numbers

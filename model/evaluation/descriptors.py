@@ -1,0 +1,176 @@
+"""One descriptor a tracklet: every clip through the network, in batches that span tracklets.
+
+Letters: n clips, K tracklets, T frames, N patches, P parts, D descriptor length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.records import Tracklet
+from keyreid.pipeline.store import TrackletStore
+
+from ..data.clips import Clip, evaluation_clips
+from ..data.decode import decode_clip
+from ..data.labels import camera_indices
+from ..data.prepare import normalise_frames, part_weights_from_heatmaps
+from ..network.config import ModelConfig
+from ..network.descriptor import ClipDescriptors, concatenate, pool_clips
+from ..network.keyreid import KeyReID
+
+
+@dataclass(frozen=True)
+class TrackletDescriptors:
+    """Descriptors of K tracklets, one row each.
+
+    Attributes:
+        values: float32 (K, D).
+        visibility: float32 (K, P), in [0, 1]: how much of each part the tracklet's clips show; (K, 0) where the
+            method has no parts.
+        tracklet_ids, identities, cameras: int64 (K,), as in the manifest.
+        fingerprint: what made them from which data; equal fingerprints and tracklets mean equal values.
+    """
+
+    values: np.ndarray
+    visibility: np.ndarray
+    tracklet_ids: np.ndarray
+    identities: np.ndarray
+    cameras: np.ndarray
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, tracklets: Sequence[Tracklet], values: np.ndarray, visibility: np.ndarray, fingerprint: str
+    ) -> TrackletDescriptors:
+        """Rows in the order of `tracklets`."""
+        tracklet_ids, identities, cameras = (
+            np.array([getattr(tracklet, name) for tracklet in tracklets], np.int64)
+            for name in ("tracklet_id", "identity", "camera")
+        )
+        return cls(values, visibility, tracklet_ids, identities, cameras, fingerprint)
+
+    def rows(self, tracklets: Sequence[Tracklet]) -> np.ndarray:
+        """Row of each tracklet, int64 (len(tracklets),); KeyError for one that was not described."""
+        place = {int(tracklet_id): row for row, tracklet_id in enumerate(self.tracklet_ids)}
+        return np.array([place[tracklet.tracklet_id] for tracklet in tracklets], np.int64)
+
+
+def describe_tracklets(
+    model: KeyReID,
+    store: TrackletStore,
+    tracklets: Sequence[Tracklet],
+    *,
+    batch_size: int,
+    fingerprint: str,
+    label: str = "describe",
+) -> TrackletDescriptors:
+    """Describe all clips of each tracklet and pool them (paper, section 3.4; method M8, M12).
+
+    Memory holds one batch of frames, the clips of the tracklets it touches, and the result.
+
+    Args:
+        model: in eval mode, on the device to use.
+        store: where the frames and heatmaps are.
+        tracklets: with at least one readable frame each.
+        batch_size: clips that go through the network at once; the result does not depend on it.
+        fingerprint: kept in the result.
+        label: of the progress bar.
+
+    Raises:
+        SettingsError: a camera that the network does not know, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise SettingsError(f"a batch of {batch_size} clips", "at least 1")
+    device = next(model.parameters()).device
+    cameras = _camera_rows(tracklets, model.config)
+    clips = _all_clips(store, tracklets, model.config)
+    pool = _Pool(len(tracklets), model.config)
+    with progress_bar(len(tracklets), label, "tracklets") as bar, torch.inference_mode():
+        while batch := list(islice(clips, batch_size)):
+            rows = torch.tensor([row for row, _ in batch])
+            frames, weights = _read_batch(store, [(tracklets[row], clip) for row, clip in batch], model, device)
+            pool.add(rows, model.describe(frames, weights, cameras[rows].to(device)))
+            bar.update(int(rows[-1]) - bar.n)
+        pool.finish()
+        bar.update(len(tracklets) - bar.n)
+    return TrackletDescriptors.of(tracklets, pool.values, pool.visibility, fingerprint)
+
+
+class _Pool:
+    """Collects clips in order of their tracklets and pools a tracklet as soon as its last clip is there."""
+
+    def __init__(self, num_tracklets: int, config: ModelConfig) -> None:
+        self.values = np.zeros((num_tracklets, 0), np.float32)
+        self.visibility = np.zeros((num_tracklets, 0), np.float32)
+        self._config = config
+        self._rows = torch.zeros(0, dtype=torch.int64)
+        self._clips: ClipDescriptors | None = None
+
+    def add(self, rows: Tensor, clips: ClipDescriptors) -> None:
+        clips = _map(lambda values: values.float().cpu(), clips)
+        waiting = self._clips
+        self._clips = clips if waiting is None else _map(lambda *values: torch.cat(values), waiting, clips)
+        self._rows = torch.cat([self._rows, rows])
+        self._store(self._rows < rows[-1])
+
+    def finish(self) -> None:
+        self._store(torch.ones_like(self._rows, dtype=torch.bool))
+
+    def _store(self, complete: Tensor) -> None:
+        if self._clips is None or not complete.any():
+            return
+        rows, place = torch.unique(self._rows[complete], return_inverse=True)
+        pooled = pool_clips(_map(lambda values: values[complete], self._clips), place, len(rows))
+        values = concatenate(pooled, self._config).numpy()
+        if not self.values.shape[1]:
+            self.values = np.zeros((len(self.values), values.shape[1]), np.float32)
+            self.visibility = np.zeros((len(self.values), pooled.visibility.shape[1]), np.float32)
+        self.values[rows.numpy()] = values
+        self.visibility[rows.numpy()] = pooled.visibility.numpy()
+        self._clips = _map(lambda values: values[~complete], self._clips)
+        self._rows = self._rows[~complete]
+
+
+def _map(change: Callable[..., Tensor], *clips: ClipDescriptors) -> ClipDescriptors:
+    """Change each of the tensors, or bring those of several together."""
+    return ClipDescriptors(
+        change(*(one.global_feature for one in clips)),
+        change(*(one.part_features for one in clips)),
+        change(*(one.visibility for one in clips)),
+    )
+
+
+def _all_clips(store: TrackletStore, tracklets: Sequence[Tracklet], config: ModelConfig) -> Iterator[tuple[int, Clip]]:
+    for row, tracklet in enumerate(tracklets):
+        for clip in evaluation_clips(store.num_frames(tracklet.tracklet_id), config.clip_length, config.variant):
+            yield row, clip
+
+
+def _read_batch(
+    store: TrackletStore, clips: Sequence[tuple[Tracklet, Clip]], model: KeyReID, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Frames float32 (n, T, 3, H, W) and part weights float32 (n, T, N, P), on the device."""
+    config = model.config
+    read = [store.read(tracklet.tracklet_id, clip.frames) for tracklet, clip in clips]
+    frames = torch.stack([decode_clip(encoded, config.frame_size) for encoded, _ in read]).to(device)
+    heatmaps = torch.from_numpy(np.stack([heatmaps for _, heatmaps in read])).to(device)
+    weights = part_weights_from_heatmaps(heatmaps, model.patch_grid, config.variant)
+    if config.variant == "reference":  # finding M8: repeated frames carry the weight 0, which is mid-range
+        for place, (_, clip) in enumerate(clips):
+            weights[place, config.clip_length - clip.padding :] = 0
+    return normalise_frames(frames), weights
+
+
+def _camera_rows(tracklets: Sequence[Tracklet], config: ModelConfig) -> Tensor:
+    """Row of the camera table for each tracklet, int64 (K,); all 0 where the network ignores cameras."""
+    if not config.camera_scale:
+        return torch.zeros(len(tracklets), dtype=torch.int64)
+    return camera_indices([tracklet.camera for tracklet in tracklets], config.camera_table)

@@ -1,0 +1,144 @@
+"""The evaluation stage: weights and a prepared dataset in, numbers and a report out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keyreid.pipeline.commit import commit_file, fingerprint
+from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.store import TrackletStore
+
+from ..network.keyreid import KeyReID
+from .baselines import describe_colours, untrained_twin
+from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint, save_descriptors
+from .descriptors import TrackletDescriptors, describe_tracklets
+from .figures import RankedQuery, choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
+from .measure import Measurement, measure
+from .plots import cmc_plot
+from .protocols import Protocol, Selection
+from .report import Evaluation, write_bytes, write_report
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One protocol on one dataset, for as many methods as one likes.
+
+    Attributes:
+        store: the prepared dataset.
+        protocol: chooses queries and gallery.
+        selection: what it chose.
+        identity_split: number of the split, 0 where there is only one.
+        batch_size: clips that go through a network at once.
+    """
+
+    store: TrackletStore
+    protocol: Protocol
+    selection: Selection
+    identity_split: int
+    batch_size: int
+
+    @classmethod
+    def on(cls, prepared: Path, identity_split: int, protocol: Protocol, batch_size: int = 16) -> Evaluator:
+        """Open a prepared dataset.
+
+        Raises:
+            FormatError: not a prepared dataset, or shards are missing.
+            SettingsError: an identity split that the dataset does not have.
+            SourceError: no query, or no gallery.
+        """
+        store = TrackletStore(prepared, identity_split)
+        if identity_split and not store.manifest.identity_splits:
+            raise SettingsError(
+                f"identity split {identity_split} of {store.manifest.name}, which has one fixed split",
+                "",
+                "leave --identity-split out",
+            )
+        return cls(store, protocol, protocol.select(store.tracklets("query", "gallery")), identity_split, batch_size)
+
+    def network(self, method: str, model: KeyReID, cache: Path | None = None) -> Measurement:
+        """Describe with a network and measure; descriptors in `cache` are used where they are of the same making."""
+        made_by = fingerprint([model_fingerprint(model), data_fingerprint(self.store)])
+        if cache is not None and cache.exists():
+            descriptors = load_descriptors(cache)
+            self._check_cache(cache, descriptors, made_by)
+        else:
+            descriptors = describe_tracklets(
+                model,
+                self.store,
+                self.selection.tracklets,
+                batch_size=self.batch_size,
+                fingerprint=made_by,
+                label=f"describe ({method})",
+            )
+            if cache is not None:
+                save_descriptors(cache, descriptors)
+        return measure(method, descriptors, self.protocol, self.selection)
+
+    def colours(self) -> Measurement:
+        """Measure the colour histogram."""
+        descriptors = describe_colours(self.store, self.selection.tracklets)
+        return measure("colour histogram", descriptors, self.protocol, self.selection)
+
+    def _check_cache(self, path: Path, descriptors: TrackletDescriptors, made_by: str) -> None:
+        wanted = {tracklet.tracklet_id for tracklet in self.selection.tracklets}
+        if descriptors.fingerprint != made_by or not wanted <= set(descriptors.tracklet_ids.tolist()):
+            raise SettingsError(
+                f"{path} holds descriptors of other weights, another dataset or another protocol",
+                f"fingerprint {made_by} and the {len(wanted)} tracklets of protocol {self.protocol.name}",
+                "name another file, or delete this one",
+            )
+
+
+def evaluate(
+    evaluator: Evaluator, checkpoint: Path, model: KeyReID, *, baselines: bool = False, cache: Path | None = None
+) -> Evaluation:
+    """Measure the network, and with `baselines` its untrained twin and the colour histogram beside it."""
+    measurements = [evaluator.network("trained", model, cache)]
+    if baselines:
+        device = next(model.parameters()).device
+        measurements.append(evaluator.network("untrained", untrained_twin(model.config).to(device)))
+        measurements.append(evaluator.colours())
+    return Evaluation(
+        _describe_dataset(evaluator),
+        evaluator.protocol,
+        str(checkpoint),
+        model_fingerprint(model),
+        model.config.to_dict(),
+        tuple(measurements),
+    )
+
+
+def write_evaluation(folder: Path, evaluator: Evaluator, evaluation: Evaluation) -> Path:
+    """Write report.html, metrics.json, cmc.png and ranking.png; the rankings are those of the trained network.
+
+    Returns:
+        The path of report.html.
+    """
+    trained = evaluation.measurements[0]
+    chosen = choose_queries(trained.metrics.first_match, trained.metrics.average_precision)
+    rows = [ranked_query(trained, evaluator.selection, query) for query in chosen]
+    pictures = [draw_ranking(evaluator.store, row) for row in rows]
+    picture = png_bytes(stack_pictures(pictures))
+    commit_file(folder / "ranking.png", lambda partial: write_bytes(partial, picture))
+    captions = [_caption(row, int(trained.metrics.first_match[query])) for row, query in zip(rows, chosen, strict=True)]
+    strips = [(caption, png_bytes(drawn)) for caption, drawn in zip(captions, pictures, strict=True)]
+    return write_report(folder, evaluation, cmc_plot(evaluation.measurements), strips)
+
+
+def _caption(row: RankedQuery, first_match: int) -> str:
+    place = "right at rank 1" if first_match == 1 else f"first right one at rank {first_match}"
+    return f"Person {row.query.identity} under camera {row.query.camera}: {place}"
+
+
+def _describe_dataset(evaluator: Evaluator) -> dict[str, Any]:
+    manifest = evaluator.store.manifest
+    count = len(manifest.identity_splits)
+    return {
+        "name": manifest.name,
+        "identity_split": f"{evaluator.identity_split} of {count}" if count else "the only one",
+        "counts": manifest.counts(),
+        "dropped_tracklets": len(evaluator.store.dropped),
+        "fingerprint": data_fingerprint(evaluator.store),
+    }

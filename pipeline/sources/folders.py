@@ -21,8 +21,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name is that of a frame; hidden files never are."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    """Whether a file name is that of a frame."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
@@ -56,11 +56,10 @@ def split_missing(root: Path, paths: Sequence[str], label: str) -> tuple[set[str
     absent: Counter[str] = Counter()
     with progress_bar(len(by_folder), label, "folders") as bar:
         for folder, members in by_folder.items():
-            prefix = f"{folder}/" if folder else ""
-            present = {prefix + name for name in list_folder(root / folder)[1]} if (root / folder).is_dir() else set()
-            lost = [path for path in members if path not in present]
+            names = _file_names(root / folder)
+            lost = [path for path in members if names is None or path.rpartition("/")[2] not in names]
             missing.update(lost)
-            if not (root / folder).is_dir():
+            if names is None:
                 absent[_highest_absent(root, folder)] += len(lost)
             else:
                 named.extend(lost)
@@ -87,6 +86,13 @@ def require_root(root: Path, entries: Iterable[str], dataset: str) -> None:
         f"the root folder of {dataset}",
         f"did you mean {better}?" if better else "docs/datasets.md shows the layout",
     )
+
+
+def _file_names(folder: Path) -> set[str] | None:
+    if not folder.is_dir():
+        return None
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if not entry.is_dir()}
 
 
 def _highest_absent(root: Path, folder: str) -> str:

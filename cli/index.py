@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from keyreid.pipeline.sources import SOURCES
 
 from .command import FriendlyCommand

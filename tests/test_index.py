@@ -132,6 +132,10 @@ def test_index_refuses_an_incomplete_copy(tmp_path: Path) -> None:
     assert "NOT COMPLETE" in allowed.stdout
 
 
+def test_counts_may_be_written_flat() -> None:
+    assert flatten({"train": {"frames": 2}, "all.frames": 4}) == {"train.frames": 2, "all.frames": 4}
+
+
 @pytest.mark.parametrize("source", ["mars", "ilids-vid", "folder"])
 def test_index_of_a_folder_that_is_no_dataset(tmp_path: Path, source: str) -> None:
     result = run(source, tmp_path, tmp_path / "prepared")

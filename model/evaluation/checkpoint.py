@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from keyreid.pipeline.errors import CheckpointError, SettingsError
 
 from ..network.keyreid import KeyReID
 from ..network.weights import WEIGHTS_FILE, load_model, read_config
+from ..training.device import choose_device
 
 
 def weights_folder(checkpoint: Path) -> Path:
@@ -41,15 +40,14 @@ def load_network(checkpoint: Path, device: str) -> KeyReID:
         CheckpointError: see weights_folder and load_model.
         SettingsError: there is no CUDA device.
     """
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise SettingsError("device cuda, but PyTorch sees no CUDA device", "", "use --device cpu")
-    chosen = "cuda" if available and device != "cpu" else "cpu"
+    chosen = choose_device(device)
     return load_model(weights_folder(checkpoint)).to(chosen)
 
 
 def choose_identity_split(checkpoint: Path, dataset: str, asked: int | None) -> int:
     """The split to measure on: the one the network was trained on, unless it comes from another dataset.
+
+    A checkpoint that does not say what it was trained on, such as one of the authors', takes what is asked for.
 
     Args:
         checkpoint: as for weights_folder.
@@ -59,8 +57,8 @@ def choose_identity_split(checkpoint: Path, dataset: str, asked: int | None) -> 
     Raises:
         SettingsError: another split of the training dataset, in which test identities were training identities.
     """
-    _, extra = read_config(weights_folder(checkpoint))
-    trained = extra.get("identity_split") if extra.get("dataset") == dataset else None
+    made_from = read_config(weights_folder(checkpoint))[1].get("dataset", {})
+    trained = made_from.get("identity_split") if made_from.get("name") == dataset else None
     if trained is None or asked == trained:
         return asked or 0
     if asked is not None:

@@ -120,7 +120,7 @@ def write_evaluation(folder: Path, evaluator: Evaluator, evaluation: Evaluation)
     chosen = choose_queries(trained.metrics.first_match, trained.metrics.average_precision)
     rows = [ranked_query(trained, evaluator.selection, query) for query in chosen]
     pictures = [draw_ranking(evaluator.store, row) for row in rows]
-    picture = png_bytes(stack_pictures(pictures))
+    picture = png_bytes(stack_pictures(evaluation.headline(), pictures))
     commit_file(folder / "ranking.png", lambda partial: write_bytes(partial, picture))
     captions = [_caption(row, int(trained.metrics.first_match[query])) for row, query in zip(rows, chosen, strict=True)]
     strips = [(caption, png_bytes(drawn)) for caption, drawn in zip(captions, pictures, strict=True)]

@@ -20,7 +20,7 @@ from .protocols import Selection
 GREEN, RED, BLUE = (26, 152, 80), (215, 48, 39), (69, 117, 180)
 INK, PAPER = (34, 34, 34), (255, 255, 255)
 THUMBNAIL = (160, 80)  # height and width inside the frame
-BORDER, GAP, CAPTION = 5, 8, 30  # pixels
+BORDER, GAP, CAPTION, TITLE = 5, 8, 30, 28  # pixels
 NUM_NEAREST = 10
 
 
@@ -88,10 +88,11 @@ def draw_ranking(store: TrackletStore, row: RankedQuery) -> Image.Image:
     return picture
 
 
-def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one width, one below the other."""
-    stacked = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)), PAPER)
-    top = 0
+def stack_pictures(title: str, pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one width, one below the other, under a title."""
+    stacked = Image.new("RGB", (pictures[0].width, TITLE + sum(picture.height for picture in pictures)), PAPER)
+    ImageDraw.Draw(stacked).text((GAP, GAP), title, INK, ImageFont.load_default(size=14))
+    top = TITLE
     for picture in pictures:
         stacked.paste(picture, (0, top))
         top += picture.height

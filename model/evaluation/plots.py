@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .measure import Measurement
 
@@ -25,7 +24,7 @@ def cmc_plot(measurements: Sequence[Measurement]) -> bytes:
         axes.plot(range(1, len(shares) + 1), shares, marker="o", markersize=3, label=label)
     axes.set(xlabel="rank k", ylabel="queries with a match in the k nearest [%]", ylim=(0, 102))
     axes.set_title(f"CMC, protocol {measurements[0].protocol}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks([1, *range(5, LAST_RANK + 1, 5)])
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     buffer = io.BytesIO()

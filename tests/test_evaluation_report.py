@@ -1,0 +1,175 @@
+"""The stage as a whole: numbers of every method, one self-contained page, metrics.json."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_dataset import ROWS, make_prepared, tiny_model
+from PIL import Image
+
+from keyreid.model.evaluation.evaluate import Evaluator, evaluate, write_evaluation
+from keyreid.model.evaluation.figures import TITLE
+from keyreid.model.evaluation.measure import Measurement, text_table
+from keyreid.model.evaluation.metrics import rank_metrics
+from keyreid.model.evaluation.protocols import find_protocol
+from keyreid.model.evaluation.report import Evaluation
+from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
+
+STANDARD = find_protocol("standard")
+METHODS = ["trained", "untrained", "colour histogram"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return make_prepared(tmp_path_factory.mktemp("prepared"), name="<striped> & co")
+
+
+@pytest.fixture(scope="module")
+def evaluation(prepared) -> Evaluation:
+    return evaluate(Evaluator.on(prepared, 0, STANDARD), Path("runs/first"), tiny_model(), baselines=True)
+
+
+@pytest.fixture(scope="module")
+def folder(prepared, evaluation, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "report"
+    assert write_evaluation(folder, Evaluator.on(prepared, 0, STANDARD), evaluation) == folder / "report.html"
+    return folder
+
+
+class References(HTMLParser):
+    """Everything that a page would load, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parse(folder: Path) -> References:
+    page = References()
+    page.feed((folder / "report.html").read_text(encoding="utf-8"))
+    return page
+
+
+def test_every_method_is_measured_under_the_same_protocol(evaluation):
+    assert [one.method for one in evaluation.measurements] == METHODS
+    assert {one.protocol for one in evaluation.measurements} == {"standard"}
+    for one in evaluation.measurements:  # the query of identity 9 is alone under its camera
+        assert (one.metrics.num_queries, one.metrics.num_valid_queries) == (4, 3)
+
+
+def test_the_page_loads_nothing(folder):
+    page = parse(folder)
+    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "url(" not in text and "@import" not in text
+    assert not re.search(r"https?://", re.sub(r"base64,[^\"]*", "", text))
+
+
+def test_the_page_shows_every_number_with_its_protocol(folder, evaluation):
+    text = parse(folder).text
+    for line in text_table(evaluation.measurements).splitlines()[2:]:
+        for cell in re.split(r"\s{2,}", line):
+            assert cell in text
+    assert text.count("standard") >= 2 + len(METHODS)
+    for name in ("3 of 4", "mINP", "Rank-20", "torch", "camera_scale", "gallery", "the only one"):
+        assert name in text
+
+
+def test_names_are_escaped_in_the_page(folder):
+    assert "&lt;striped&gt; &amp; co" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "<striped> & co" in parse(folder).text
+
+
+def test_pictures_in_the_page_are_whole(folder):
+    pictures = [Image.open(io.BytesIO(base64.b64decode(load.split(",")[1]))) for load in parse(folder).loads]
+    assert [picture.format for picture in pictures] == ["PNG"] * 4  # the CMC and three valid queries
+    for picture in pictures:
+        picture.load()
+    assert Image.open(folder / "ranking.png").height == TITLE + sum(picture.height for picture in pictures[1:])
+    assert (folder / "cmc.png").read_bytes() == base64.b64decode(parse(folder).loads[0].split(",")[1])
+
+
+def test_metrics_json_holds_the_same_numbers(folder, evaluation):
+    content = json.loads((folder / "metrics.json").read_text())
+    assert content == json.loads(json.dumps(evaluation.to_dict()))
+    assert content["protocol"]["name"] == "standard" and content["checkpoint"] == "runs/first"
+    assert [result["method"] for result in content["results"]] == METHODS
+    first = content["results"][0]
+    assert first["mAP"] == evaluation.measurements[0].metrics.mAP
+    assert first["rank1"] == first["cmc"][0] and first["num_valid_queries"] == 3
+    assert content["dataset"]["counts"]["gallery"]["tracklets"] == 5
+    assert set(content["versions"]) == {"python", "keyreid", "torch", "timm", "torchvision", "numpy"}
+
+
+def test_nothing_but_whole_files_is_left(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["cmc.png", "metrics.json", "ranking.png", "report.html"]
+
+
+def test_another_protocol_gives_other_numbers(prepared, evaluation):
+    official = Evaluator.on(prepared, 0, find_protocol("mars-official"))
+    measurement = official.network("trained", tiny_model())
+    assert measurement.protocol == "mars-official" and measurement.distances.shape == (4, 9)
+    assert not np.array_equal(measurement.metrics.cmc, evaluation.measurements[0].metrics.cmc)
+
+
+def test_kept_descriptors_save_the_network_the_work(prepared, tmp_path, monkeypatch):
+    evaluator, model = Evaluator.on(prepared, 0, STANDARD), tiny_model()
+    first = evaluator.network("trained", model, tmp_path / "d.h5")
+    monkeypatch.setattr(type(model), "describe", lambda *_: pytest.fail("the network was asked again"))
+    again = evaluator.network("trained", model, tmp_path / "d.h5")
+    assert np.array_equal(first.distances, again.distances)
+    with pytest.raises(
+        SettingsError, match=r"d.h5 holds descriptors of other weights, another dataset or .*; name ano"
+    ):
+        evaluator.network("trained", tiny_model(1), tmp_path / "d.h5")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row for row in ROWS if row[0] != "query"], "no query tracklets with readable frames"),
+        ([row for row in ROWS if row[0] != "gallery"], "no gallery tracklets with readable frames"),
+    ],
+)
+def test_a_dataset_without_one_side_is_refused(rows, message, tmp_path):
+    with pytest.raises(SourceError, match=message):
+        Evaluator.on(make_prepared(tmp_path, tuple(rows)), 0, STANDARD)
+
+
+def test_missing_shards_are_refused(tmp_path):
+    with pytest.raises(FormatError, match=r"10 of 10 shards .* are not built .*; run keyreid-prep extract-keypoints"):
+        Evaluator.on(make_prepared(tmp_path, shards=False), 0, STANDARD)
+
+
+def test_a_split_of_a_dataset_with_one_fixed_split_is_refused(prepared):
+    with pytest.raises(
+        SettingsError, match="identity split 3 of <striped> & co, which has one fixed split; leave --id"
+    ):
+        Evaluator.on(prepared, 3, STANDARD)
+
+
+def test_the_table_stands_in_columns():
+    metrics = rank_metrics(np.array([[0.0, 1.0]]), [1], [2, 1], [1], [2, 2])
+    table = text_table([Measurement("trained", "standard", metrics, np.zeros((1, 2)))])
+    assert table.splitlines() == [
+        "method   protocol  Rank-1  Rank-5  Rank-10  Rank-20   mAP  mINP  queries",
+        "------------------------------------------------------------------------",
+        "trained  standard     0.0   100.0    100.0    100.0  50.0  50.0   1 of 1",
+    ]

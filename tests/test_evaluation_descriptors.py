@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from evaluation_dataset import ROWS, make_prepared, tiny_model
+from evaluation_dataset import ROWS, make_prepared, tiny_config, tiny_model
 
 from keyreid.model.data.clips import evaluation_clips
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.evaluation.clip_pool import ClipPool
 from keyreid.model.evaluation.descriptor_file import (
     data_fingerprint,
     load_descriptors,
@@ -20,6 +21,7 @@ from keyreid.model.evaluation.descriptor_file import (
     save_descriptors,
 )
 from keyreid.model.evaluation.descriptors import describe_tracklets
+from keyreid.model.network.descriptor import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.store import TrackletStore
 
@@ -73,6 +75,17 @@ def test_aligned_of_a_short_tracklet_is_its_one_clip(store):
     tracklet = next(t for t in store.tracklets("query") if t.num_frames == 1)
     row = found.rows([tracklet])[0]
     np.testing.assert_allclose(found.values[row], one_clip_at_a_time(model, store, tracklet), rtol=1e-4, atol=1e-5)
+
+
+def test_finished_tracklets_leave_the_memory():
+    pool = ClipPool(3, tiny_config())
+    clips = ClipDescriptors(torch.ones(3, 24), torch.ones(3, 6, 96), torch.ones(3, 6))
+    pool.add(torch.tensor([0, 0, 1]), clips)
+    assert pool.num_waiting == 1 and pool.values[0].any() and not pool.values[1].any()
+    pool.add(torch.tensor([1, 2, 2]), clips)
+    assert pool.num_waiting == 2 and pool.values[1].any()
+    pool.finish()
+    assert pool.num_waiting == 0 and np.allclose(pool.values, pool.values[0])
 
 
 def test_rows_carry_the_manifest_numbers(store):

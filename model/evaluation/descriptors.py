@@ -5,7 +5,7 @@ Letters: n clips, K tracklets, T frames, N patches, P parts, D descriptor length
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,8 +23,8 @@ from ..data.decode import decode_clip
 from ..data.labels import camera_indices
 from ..data.prepare import normalise_frames, part_weights_from_heatmaps
 from ..network.config import ModelConfig
-from ..network.descriptor import ClipDescriptors, concatenate, pool_clips
 from ..network.keyreid import KeyReID
+from .clip_pool import ClipPool
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def describe_tracklets(
     device = next(model.parameters()).device
     cameras = _camera_rows(tracklets, model.config)
     clips = _all_clips(store, tracklets, model.config)
-    pool = _Pool(len(tracklets), model.config)
+    pool = ClipPool(len(tracklets), model.config)
     with progress_bar(len(tracklets), label, "tracklets") as bar, torch.inference_mode():
         while batch := list(islice(clips, batch_size)):
             rows = torch.tensor([row for row, _ in batch])
@@ -102,50 +102,6 @@ def describe_tracklets(
         pool.finish()
         bar.update(len(tracklets) - bar.n)
     return TrackletDescriptors.of(tracklets, pool.values, pool.visibility, fingerprint)
-
-
-class _Pool:
-    """Collects clips in order of their tracklets and pools a tracklet as soon as its last clip is there."""
-
-    def __init__(self, num_tracklets: int, config: ModelConfig) -> None:
-        self.values = np.zeros((num_tracklets, 0), np.float32)
-        self.visibility = np.zeros((num_tracklets, 0), np.float32)
-        self._config = config
-        self._rows = torch.zeros(0, dtype=torch.int64)
-        self._clips: ClipDescriptors | None = None
-
-    def add(self, rows: Tensor, clips: ClipDescriptors) -> None:
-        clips = _map(lambda values: values.float().cpu(), clips)
-        waiting = self._clips
-        self._clips = clips if waiting is None else _map(lambda *values: torch.cat(values), waiting, clips)
-        self._rows = torch.cat([self._rows, rows])
-        self._store(self._rows < rows[-1])
-
-    def finish(self) -> None:
-        self._store(torch.ones_like(self._rows, dtype=torch.bool))
-
-    def _store(self, complete: Tensor) -> None:
-        if self._clips is None or not complete.any():
-            return
-        rows, place = torch.unique(self._rows[complete], return_inverse=True)
-        pooled = pool_clips(_map(lambda values: values[complete], self._clips), place, len(rows))
-        values = concatenate(pooled, self._config).numpy()
-        if not self.values.shape[1]:
-            self.values = np.zeros((len(self.values), values.shape[1]), np.float32)
-            self.visibility = np.zeros((len(self.values), pooled.visibility.shape[1]), np.float32)
-        self.values[rows.numpy()] = values
-        self.visibility[rows.numpy()] = pooled.visibility.numpy()
-        self._clips = _map(lambda values: values[~complete], self._clips)
-        self._rows = self._rows[~complete]
-
-
-def _map(change: Callable[..., Tensor], *clips: ClipDescriptors) -> ClipDescriptors:
-    """Change each of the tensors, or bring those of several together."""
-    return ClipDescriptors(
-        change(*(one.global_feature for one in clips)),
-        change(*(one.part_features for one in clips)),
-        change(*(one.visibility for one in clips)),
-    )
 
 
 def _all_clips(store: TrackletStore, tracklets: Sequence[Tracklet], config: ModelConfig) -> Iterator[tuple[int, Clip]]:

@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from keyreid.pipeline.commit import sha256_of, write_receipt
 from keyreid.pipeline.manifest import SourceTracklet, build_manifest, write_manifest
 from keyreid.pipeline.records import ShardReceipt
 from keyreid.pipeline.shards import TrackletFrames, write_shard
 from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
-from PIL import Image
 
 
 def make_prepared(

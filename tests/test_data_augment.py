@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from keyreid.model.data.augment import AugmentSettings, Draw, augment_batch, draw_augmentation, transform_heatmaps
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
 from keyreid.pipeline.skeleton import PART_FLIP, PARTS

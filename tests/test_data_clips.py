@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from keyreid.model.data.clips import Clip, evaluation_clips, training_clip
 
 

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from prepared_dataset import encode
+
 from keyreid.model.data.decode import decode_clip, decode_frame
 from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
 from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.records import Tracklet
-from PIL import Image
-from prepared_dataset import encode
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8)
 

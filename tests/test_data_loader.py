@@ -2,10 +2,11 @@ import pickle
 
 import pytest
 import torch
-from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import training_loader
-from keyreid.pipeline.store import TrackletStore
 from prepared_dataset import make_prepared
+
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.loader import TrainingClips, _ClipKey, training_loader
+from keyreid.pipeline.store import TrackletStore
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,15 @@ def test_worker_processes_change_nothing(store):
 
 
 def test_the_dataset_travels_without_open_files(store):
-    from keyreid.model.data.loader import TrainingClips, _ClipKey
-
     dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
     key = _ClipKey(store.tracklets("train")[0].tracklet_id, 0, 0, 0)
     before = dataset[key]
     after = pickle.loads(pickle.dumps(dataset))[key]
     assert torch.equal(before[1], after[1])
+
+
+def test_clips_of_a_tracklet_change_from_epoch_to_epoch(store):
+    dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
+    tracklet_id = store.tracklets("train")[0].tracklet_id
+    sums = {int(dataset[_ClipKey(tracklet_id, epoch, 0, 0)][1].long().sum()) for epoch in range(8)}
+    assert len(sums) > 1

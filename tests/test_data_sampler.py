@@ -1,6 +1,7 @@
 from collections import Counter
 
 import pytest
+
 from keyreid.model.data.sampler import IdentitySampler
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from keyreid.pipeline.skeleton import PART_FLIP
 from torch import Tensor
+
+from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.skeleton import PART_FLIP
 
 from .prepare import normalise_frames, scale_heatmaps
 
@@ -43,6 +45,20 @@ class AugmentSettings:
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 3.3)
     erase_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "erase"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability")
+        _check("pad", self.pad, self.pad >= 0, "0 or more")
+        _check(
+            "erase_area", self.erase_area, 0 < self.erase_area[0] <= self.erase_area[1] <= 1, "two shares, low first"
+        )
+        _check("erase_aspect", self.erase_aspect, 0 < self.erase_aspect[0] <= self.erase_aspect[1], "two, low first")
+
+
+def _check(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise SettingsError(f"augment.{name} is {value}", expected)
 
 
 class Draw(NamedTuple):

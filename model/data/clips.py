@@ -38,14 +38,12 @@ def evaluation_clips(num_frames: int, clip_length: int, variant: str, max_clips:
     Of a tracklet with more than `max_clips` groups, "aligned" takes groups spread evenly over the whole tracklet and
     "reference" the first ones (finding M12).
     """
-    starts: np.ndarray = np.arange(0, num_frames, clip_length)
+    starts = range(0, num_frames, clip_length)
+    chosen: np.ndarray = np.arange(len(starts))
     if len(starts) > max_clips:
-        if variant == "reference":
-            chosen = np.arange(max_clips)
-        else:
-            chosen = np.linspace(0, len(starts) - 1, max_clips).round().astype(int)
-        starts = starts[chosen]
-    return [_group(int(start), num_frames, clip_length) for start in starts]
+        spread: np.ndarray = np.linspace(0, len(starts) - 1, max_clips).round().astype(int)
+        chosen = chosen[:max_clips] if variant == "reference" else spread
+    return [_group(starts[group], num_frames, clip_length) for group in chosen]
 
 
 def _group(start: int, num_frames: int, clip_length: int) -> Clip:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from keyreid.pipeline.errors import FormatError
 from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
+
+from keyreid.pipeline.errors import FormatError
 
 
 def decode_frame(encoded: bytes, frame_size: tuple[int, int]) -> Tensor:

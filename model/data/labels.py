@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from keyreid.pipeline.store import TrackletStore
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from keyreid.pipeline.store import TrackletStore
 
 from .clips import training_clip
 from .decode import decode_clip

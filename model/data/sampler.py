@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 

@@ -1,0 +1,128 @@
+"""Every number of training, and the presets that name a set of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keyreid.model.data.augment import AugmentSettings
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.network.config import ModelConfig
+from keyreid.pipeline.errors import SettingsError
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The recipe; the defaults are the paper's (docs/training.md).
+
+    Attributes:
+        epochs: passes over the training identities, see IdentitySampler.
+        identities_per_batch, clips_per_identity: P and K; a batch is P * K clips.
+        optimizer: "sgd" (the paper's) or "adamw" (learns from scratch in a few hundred steps).
+        learning_rate: of weights, after the warm-up.
+        bias_rate_factor: learning rate of biases over that of weights.
+        momentum: of SGD.
+        weight_decay: of every parameter.
+        warmup_epochs, warmup_rate, final_rate: see schedule.cosine_schedule.
+        label_smoothing: of the identity loss.
+        global_share: alpha: each loss is alpha * global + (1 - alpha) * mean over parts. The paper has 0.75; 0.5 was
+            better for the aligned variant where it was measured (docs/method.md).
+        center_weight, center_rate: factor of the centre loss, and the learning rate of the centres themselves.
+        attention_weight: factor of the attention loss.
+        ema_decay: of the moving average of the weights that is evaluated and exported; 0 exports the weights as they
+            are.
+        clip_gradient: largest norm of the gradient; 0 leaves it as it is.
+        mixed_precision: bfloat16 on CUDA devices that have it; a CPU always computes in float32.
+        log_every: steps between two looks at the losses; each makes the host wait for the device.
+        checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+        seed: of everything random.
+    """
+
+    epochs: int = 120
+    identities_per_batch: int = 4
+    clips_per_identity: int = 4
+    optimizer: str = "sgd"
+    learning_rate: float = 0.008
+    bias_rate_factor: float = 2.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: int = 5
+    warmup_rate: float = 8e-5
+    final_rate: float = 1.6e-5
+    label_smoothing: float = 0.1
+    global_share: float = 0.75
+    center_weight: float = 0.0005
+    center_rate: float = 0.5
+    attention_weight: float = 1.0
+    ema_decay: float = 0.995
+    clip_gradient: float = 0.0
+    mixed_precision: bool = True
+    log_every: int = 20
+    checkpoint_every: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
+        for name in ("epochs", "log_every", "checkpoint_every"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        for name in ("label_smoothing", "global_share", "ema_decay", "momentum"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        for name in ("learning_rate", "bias_rate_factor", "weight_decay", "warmup_epochs", "warmup_rate", "final_rate",
+                     "center_weight", "center_rate", "attention_weight", "clip_gradient", "seed"):  # fmt: skip
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+
+
+def _check(name: str, value: float, holds: bool, expected: str) -> None:
+    if not holds:
+        raise SettingsError(f"training.{name} is {value}", expected)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on besides its data.
+
+    Attributes:
+        preset: where the values started from.
+        model: fields of ModelConfig, without those that the dataset gives.
+        training: the recipe.
+        augment: the augmentation.
+    """
+
+    preset: str
+    model: dict[str, Any]
+    training: TrainingConfig
+    augment: AugmentSettings
+
+    def model_config(self, labels: LabelTables) -> ModelConfig:
+        """The network for these identities and cameras."""
+        tables = {
+            "num_identities": len(labels.identities),
+            "num_cameras": len(labels.cameras),
+            "camera_numbers": list(labels.cameras),
+        }
+        return ModelConfig.from_dict({**self.model, **tables})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON can hold them."""
+        augment = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.augment).items()
+        }
+        return {"preset": self.preset, "model": self.model, "training": asdict(self.training), "augment": augment}
+
+
+# What differs from the defaults above; the network's half of each preset is in network/config.py.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "vit-base": {},
+    "vit-small": {},
+    # From scratch in a few hundred steps, as the first measurement did (docs/method.md): AdamW, equal shares.
+    "demo": {
+        "training": {
+            "epochs": 30, "optimizer": "adamw", "learning_rate": 1e-3, "bias_rate_factor": 1.0, "weight_decay": 0.05,
+            "warmup_epochs": 3, "warmup_rate": 1e-4, "final_rate": 1e-5, "global_share": 0.5, "ema_decay": 0.98,
+            "clip_gradient": 5.0, "log_every": 5,
+        },
+    },
+}  # fmt: skip

@@ -1,0 +1,77 @@
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from prepared_dataset import make_prepared
+
+from keyreid.cli.train import main
+
+TINY = [
+    "model.frame_size=[32, 16]", "model.width=24", "model.depth=2", "model.num_heads=2", "model.score_width=8",
+    "training.epochs=1", "training.identities_per_batch=2", "training.clips_per_identity=2",
+]  # fmt: skip
+OPTIONS = ["--preset", "demo", "--device", "cpu", *(part for item in TINY for part in ("--set", item))]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_prepared(tmp_path_factory.mktemp("tiny"))
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_one_line_at_the_end_and_json_on_request(prepared, tmp_path):
+    result = run(prepared, "--out", tmp_path / "run", *OPTIONS, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("trained on 8 tracklets of 4 identities: 1 epochs, 2 steps, loss ")
+    assert result.stdout.count("\n") == 1 and str(tmp_path / "run" / "weights") in result.stdout
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["training"]["seed"] == 5
+    again = run(prepared, "--out", tmp_path / "run", *OPTIONS, "--seed", 5, "--resume", "--json")
+    assert json.loads(again.stdout)["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of vit-base, vit-small, demo"),
+        (["--set", "training.epoch=1"], "unknown key training.epoch; .*did you mean epochs"),
+        (["--set", "training.identities_per_batch=9"], "4 training identities; .*lower it with --set"),
+        (["--resume"], "no run to resume"),
+    ],
+)
+def test_errors_are_one_line(prepared, tmp_path, options, message):
+    result = run(prepared, "--out", tmp_path / "run", *OPTIONS, *options)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: ")
+    assert re.search(message, result.stderr)
+
+
+def test_a_folder_that_is_not_prepared(tmp_path):
+    result = run(tmp_path, "--out", tmp_path / "run", *OPTIONS)
+    assert result.exit_code == 1 and "is not a prepared dataset" in result.stderr
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-c", "import sys; from keyreid.cli.train import main; main(['--help'])"]
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        times.append(time.monotonic() - began)
+    assert "RUN/weights" in done.stdout
+    assert min(times) < 0.5
+
+
+def test_training_imports_neither_dask_nor_openpifpaf():
+    code = (
+        "import sys, keyreid.model.training.trainer, keyreid.model.training.settings; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('dask', 'distributed', 'openpifpaf')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from keyreid.model.training.config import TrainingConfig
+from keyreid.model.training.ema import moving_average
+from keyreid.model.training.losses import KeyReIDLoss
+from keyreid.model.training.schedule import build_center_optimizer, build_optimizer, cosine_schedule, step_centers
+
+
+def rates(config: TrainingConfig, epoch: int) -> list[float]:
+    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    cosine_schedule(optimizer, config).step(epoch)
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def cosine(top: float, epoch: int, epochs: int = 120) -> float:
+    return 1.6e-5 + 0.5 * (top - 1.6e-5) * (1 + math.cos(math.pi * epoch / epochs))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weights", "biases"),
+    [
+        (0, 8e-5, 8e-5),
+        (4, 8e-5 + 0.8 * (0.008 - 8e-5), 8e-5 + 0.8 * (0.016 - 8e-5)),
+        (5, cosine(0.008, 5), cosine(0.016, 5)),
+        (60, (0.008 + 1.6e-5) / 2, (0.016 + 1.6e-5) / 2),
+        (119, cosine(0.008, 119), cosine(0.016, 119)),
+    ],
+)
+def test_the_papers_learning_rates(epoch, weights, biases):
+    assert rates(TrainingConfig(), epoch) == pytest.approx([weights, biases])
+
+
+def test_sgd_and_adamw_take_the_recipe():
+    sgd = build_optimizer(nn.Linear(2, 2), TrainingConfig())
+    assert isinstance(sgd, torch.optim.SGD)
+    assert all(group["momentum"] == 0.9 and group["weight_decay"] == 1e-4 for group in sgd.param_groups)
+    assert isinstance(build_optimizer(nn.Linear(2, 2), TrainingConfig(optimizer="adamw")), torch.optim.AdamW)
+
+
+def test_frozen_parameters_are_not_in_the_optimizer():
+    layer = nn.BatchNorm1d(3)
+    layer.bias.requires_grad_(False)
+    groups = build_optimizer(layer, TrainingConfig()).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 0]
+
+
+def test_centers_move_by_the_gradient_divided_by_their_weight():
+    config = TrainingConfig()
+    loss = KeyReIDLoss(num_identities=2, global_width=3, part_width=3, num_parts=2, config=config)
+    optimizer = build_center_optimizer(loss, config)
+    before = [centers.detach().clone() for centers in loss.parameters()]
+    for centers in loss.parameters():
+        centers.grad = torch.full_like(centers, 0.0005)
+    step_centers(optimizer, config)
+    for old, new in zip(before, loss.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old - 0.5)
+
+
+def test_average_starts_fast_and_ends_at_its_decay():
+    layer = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    average = moving_average(layer, 0.995)
+    expected = average.module[0].weight.item()
+    for step in range(1, 40):
+        with torch.no_grad():
+            layer[0].weight.fill_(step)
+            layer[1].running_mean.fill_(step)
+        average.update(layer, step=step)
+        decay = min(0.995, (step - 1) / (step + 8))
+        expected = decay * expected + (1 - decay) * step
+    assert average.module[0].weight.item() == pytest.approx(expected, rel=1e-5)
+    assert average.module[1].running_mean.item() == pytest.approx(expected, rel=1e-5)
+    assert average.get_decay(10_000) == 0.995

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.training.settings import resolve_config
+from keyreid.pipeline.errors import SettingsError
+
+
+def test_the_default_preset_is_the_papers_recipe():
+    training = resolve_config("vit-base").training
+    assert (training.epochs, training.learning_rate, training.global_share, training.ema_decay) == (
+        120,
+        0.008,
+        0.75,
+        0.995,
+    )
+    assert training.identities_per_batch * training.clips_per_identity == 16
+
+
+def test_file_wins_over_preset_and_set_over_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("training: {epochs: 7, weight_decay: 1e-3}\nmodel: {depth: 2}\n")
+    config = resolve_config("demo", file=file, assignments=["training.epochs=9", "augment.erase_area=[0.1, 0.2]"])
+    assert config.training.epochs == 9 and config.training.weight_decay == 1e-3
+    assert config.training.optimizer == "adamw" and config.model["depth"] == 2
+    assert config.augment.erase_area == (0.1, 0.2)
+
+
+def test_what_is_written_reads_back_the_same(tmp_path):
+    config = resolve_config("demo", variant="reference", assignments=["training.seed=3"])
+    values = json.loads(json.dumps(config.to_dict()))
+    name = values.pop("preset")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(values))
+    assert resolve_config(name, file=file) == config
+    assert config.model_config(LabelTables((4, 7), (1, 2, 5))).camera_numbers == (1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epoch=3", "unknown key training.epoch; .*did you mean epochs"),
+        ("trainin.epochs=3", "unknown section 'trainin'; .*did you mean training"),
+        ("epochs=3", "names no section; .*did you mean training.epochs"),
+        ("training.epochs", "--set training.epochs; expected section.key=value"),
+        ("training.epochs=many", "training.epochs is 'many'; expected a value of type int"),
+        ("training.epochs=1.5", "training.epochs is 1.5; expected a value of type int"),
+        ("training.epochs=0", "training.epochs is 0; expected 1 or more"),
+        ("training.epochs=true", "training.epochs is True; expected a value of type int"),
+        ("training.mixed_precision=1", "training.mixed_precision is 1; expected a value of type bool"),
+        ("training.optimizer=adam", "training.optimizer is 'adam'; expected sgd or adamw"),
+        ("training.global_share=2", "training.global_share is 2.0; expected between 0 and 1"),
+        ("augment.flip=2", "augment.flip is 2.0; expected a probability"),
+        ("augment.erase_area=0.4", "augment.erase_area is 0.4; expected a list of 2 numbers"),
+        ("augment.erase_area=[0.4, 0.1]", r"augment.erase_area is \(0.4, 0.1\); expected two shares, low first"),
+        ("model.num_cameras=6", "model.num_cameras is set by hand; expected nothing: it is counted in the dataset"),
+        ("model.depht=6", "unknown key model.depht; .*did you mean depth"),
+        ("model.depth=six", "depth is 'six'"),
+        ("training.epochs=[", "the value cannot be read"),
+    ],
+)
+def test_wrong_assignments_say_what_is_right(assignment, message):
+    with pytest.raises(SettingsError, match=message):
+        resolve_config("demo", assignments=[assignment])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {epoch: 3}", "unknown key training.epoch; .*did you mean epochs"),
+        ("training: 3", "is no config; expected the sections model, training, augment"),
+        ("- 3", "is no config"),
+        ("a: [", "cannot be read as a config"),
+    ],
+)
+def test_wrong_files_say_what_is_right(tmp_path, text, message):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        resolve_config("demo", file=file)
+
+
+def test_unknown_preset():
+    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of vit-base, vit-small, demo"):
+        resolve_config("vit-huge")

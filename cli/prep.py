@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .build_shards import build_shards
+from .extract_keypoints import extract_keypoints
 from .index import index
 from .synthesize import synthesize
 
@@ -21,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (synthesize, index):
+for command in (synthesize, index, extract_keypoints, build_shards):
     main.add_command(command)

@@ -20,7 +20,9 @@ from .command import FriendlyCommand
 @click.option("--frames", type=(int, int), default=(6, 12), show_default=True, help="Shortest and longest tracklet.")
 @click.option("--difficulty", default=0.6, show_default=True, help="0 (easy) to 1 (look-alikes, occluders, strangers).")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--workers", type=int, default=lambda: os.cpu_count() or 1, help="Processes that draw.  [default: one a core]")
+@click.option(
+    "--workers", type=int, default=lambda: os.cpu_count() or 1, help="Processes that draw.  [default: one a core]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def synthesize(
     out: Path,
@@ -61,4 +63,4 @@ def synthesize(
     if as_json:
         click.echo(json.dumps(counts))
     else:
-        click.echo(f"{out}: " + ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items()))
+        click.echo(f"{out}: " + ", ".join(f"{name} {number:,}" for name, number in counts.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,16 @@ class Manifest:
     def num_shards(self) -> int:
         return 1 + max((tracklet.shard for tracklet in self.tracklets), default=-1)
 
+    @cached_property
+    def _by_shard(self) -> dict[int, list[Tracklet]]:
+        shards: dict[int, list[Tracklet]] = {}
+        for tracklet in self.tracklets:
+            shards.setdefault(tracklet.shard, []).append(tracklet)
+        return shards
+
     def shard(self, shard: int) -> tuple[Tracklet, ...]:
         """The tracklets of one shard, in order."""
-        return tuple(tracklet for tracklet in self.tracklets if tracklet.shard == shard)
+        return tuple(self._by_shard.get(shard, ()))
 
     def split(self, name: str) -> tuple[Tracklet, ...]:
         """The tracklets of "train", "query" or "gallery", in order."""
@@ -233,6 +241,16 @@ def read_manifest(prepared: Path) -> Manifest:
         for split in info["identity_splits"]
     ]
     return Manifest(info["name"], info["root"], tuple(Tracklet(**row) for row in rows), tuple(splits), info["notes"])
+
+
+def cached_manifest(prepared: Path) -> Manifest:
+    """read_manifest, once a process while the file does not change: for workers, which make many shards."""
+    return _cached_manifest(prepared, manifest_path(prepared).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _cached_manifest(prepared: Path, changed: int) -> Manifest:
+    return read_manifest(prepared)
 
 
 def manifest_fingerprint(manifest: Manifest) -> str:

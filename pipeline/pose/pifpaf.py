@@ -6,6 +6,7 @@ openpifpaf is AGPL-3.0-or-later and is needed by keypoint extraction alone.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..errors import CheckpointError
 from ..skeleton import NUM_JOINTS
 
 if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpifpaf's visualizer names it at import
-    matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[attr-defined]
+    matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[assignment]
 
 try:
     import openpifpaf
@@ -76,7 +77,9 @@ def build_network(base_name: str, upsample_stride: int) -> Any:
     cif = headmeta.Cif("cif", "cocokp", score_weights=weights, draw_skeleton=skeleton, **shared)
     caf = headmeta.Caf("caf", "cocokp", skeleton=skeleton, **shared)
     cif.upsample_stride = caf.upsample_stride = upsample_stride
-    return network.Factory(base_name=base_name).from_scratch([cif, caf])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchvision")  # openpifpaf calls torchvision as of 2022
+        return network.Factory(base_name=base_name).from_scratch([cif, caf])
 
 
 def encoders(model: Any) -> tuple[Any, Any]:

@@ -33,7 +33,7 @@ def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int
         workers: processes that render.
 
     Returns:
-        Counts: identities, tracklets, frames.
+        Counts of the dataset as keyreid-prep index will find it, with the names of data_manifests/*.yaml.
 
     Raises:
         SettingsError: an unknown layout, a folder that is not empty, or settings that the layout cannot hold.
@@ -66,7 +66,8 @@ def _mars(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int
     info = out / "info"
     info.mkdir()
     for split in ("train", "test"):
-        names, rows = [], []
+        names: list[str] = []
+        rows: list[list[int]] = []
         for tracklet in (t for t in planned if t.split == split):
             rows.append([len(names) + 1, len(names) + tracklet.num_frames, tracklet.identity, tracklet.camera])
             names += [path.rsplit("/", 1)[1] for path in frame_paths(tracklet)]
@@ -76,17 +77,16 @@ def _mars(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int
     query = [row for row, t in enumerate(tests, 1) if t.identity > 0 and t.number == 1]
     _save_mat(info / "query_IDX.mat", "query_IDX", np.array([query], np.int32))
     trains = [t for t in planned if t.split == "train"]
-    junk = sum(t.identity == JUNK for t in tests)
+    junk = [t for t in tests if t.identity == JUNK]
     return {
-        "identities": settings.num_identities,
-        "cameras": settings.num_cameras,
-        "train_tracklets": len(trains),
-        "train_frames": sum(t.num_frames for t in trains),
-        "test_tracklets": len(tests),
-        "test_frames": sum(t.num_frames for t in tests),
-        "query_tracklets": len(query),
-        "gallery_tracklets": len(tests) - len(query) - junk,
-        "junk_tracklets": junk,
+        "train.tracklets": len(trains),
+        "train.frames": sum(t.num_frames for t in trains),
+        "train.identities": len({t.identity for t in trains}),
+        "query.tracklets": len(query),
+        "gallery.tracklets": len(tests) - len(query) - len(junk),
+        "junk.tracklets": len(junk),
+        "junk.frames": sum(t.num_frames for t in junk),
+        "all.frames": sum(t.num_frames for t in planned) - sum(t.num_frames for t in junk),
     }
 
 
@@ -109,12 +109,7 @@ def _ilids_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str
     folder = out / "train-test people splits"
     folder.mkdir()
     _save_mat(folder / "train_test_splits_ilidsvid.mat", "ls_set", splits.astype(np.uint16))
-    return {
-        "identities": settings.num_identities,
-        "cameras": 2,
-        "tracklets": len(planned),
-        "frames": sum(t.num_frames for t in planned),
-    }
+    return {**_counts(planned), "identity_splits": len(splits)}
 
 
 def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
@@ -126,12 +121,7 @@ def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, i
         return [f"{stem}{frame + 1:03d}.jpg" for frame in range(tracklet.num_frames)]
 
     _write_frames(out, settings, planned, frame_paths, (256, 128), "JPEG", workers)
-    return {
-        "identities": settings.num_identities,
-        "cameras": settings.num_cameras,
-        "tracklets": len(planned),
-        "frames": sum(t.num_frames for t in planned),
-    }
+    return _counts(planned)
 
 
 LAYOUTS: dict[str, Callable[[Path, SyntheticSettings, int], dict[str, int]]] = {
@@ -166,6 +156,15 @@ def _write_frames(
     keypoints = np.concatenate(truth).astype(np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), keypoints.shape[1])
     pq.write_table(pa.table({"frame_path": truth_paths, "keypoints": column}), out / TRUTH_FILE)
+
+
+def _counts(planned: list[PlannedTracklet]) -> dict[str, int]:
+    return {
+        "all.tracklets": len(planned),
+        "all.frames": sum(t.num_frames for t in planned),
+        "all.identities": len({t.identity for t in planned}),
+        "all.cameras": len({t.camera for t in planned}),
+    }
 
 
 def _save_mat(path: Path, name: str, value: np.ndarray) -> None:

@@ -93,13 +93,13 @@ def render_tracklet(
         )
         stranger = _stranger_body(passage, frame)
         if stranger is not None and not passage.stranger_in_front:
-            paint_person(canvas, stranger, passage.stranger, STRANGER_LAYERS)
+            _paint_stranger(canvas, passage, stranger)
         body = None
         if appearance is not None:
             body = project(walk(appearance, passage.phase + passage.phase_step * frame), view)
             paint_person(canvas, body, appearance, LAYERS)
         if stranger is not None and passage.stranger_in_front:
-            paint_person(canvas, stranger, passage.stranger, STRANGER_LAYERS)
+            _paint_stranger(canvas, passage, stranger)
         if passage.occluder is not None:
             paint_occluder(canvas, passage.occluder, frame, HEIGHT, WIDTH)
         image = expose(canvas.picture(), camera, passage.gain, rng)
@@ -145,6 +145,11 @@ def _stranger_body(passage: Passage, frame: int) -> ProjectedBody | None:
         return None
     view = replace(passage.stranger_view, x=passage.stranger_view.x + passage.stranger_speed * frame)
     return project(walk(passage.stranger, passage.phase + 1.0 + passage.phase_step * frame), view)
+
+
+def _paint_stranger(canvas: Canvas, passage: Passage, body: ProjectedBody) -> None:
+    assert passage.stranger is not None
+    paint_person(canvas, body, passage.stranger, STRANGER_LAYERS)
 
 
 def seen_keypoints(body: ProjectedBody | None, layers: np.ndarray, own: dict[str, int]) -> np.ndarray:

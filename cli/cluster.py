@@ -1,0 +1,45 @@
+"""Options that say where a stage runs; shared by the commands that run on Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from keyreid.pipeline.executor import Executor
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --workers, --serial, --scheduler-address and --scheduler-file."""
+    for option in (
+        click.option("--scheduler-file", type=click.Path(), help="File that a running Dask scheduler wrote."),
+        click.option("--scheduler-address", help="A running Dask scheduler, such as tcp://host:8786."),
+        click.option("--serial", is_flag=True, help="No Dask: one shard after the other here, for debugging."),
+        click.option("--workers", type=click.IntRange(min=1), help="Local Dask workers.  [default: one a core]"),
+    ):
+        command = option(command)
+    return command
+
+
+def make_executor(
+    workers: int | None, serial: bool, scheduler_address: str | None, scheduler_file: str | None
+) -> Executor:
+    """The executor that the options ask for."""
+    from keyreid.pipeline.errors import SettingsError
+    from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
+
+    chosen = [
+        name
+        for name, value in (
+            ("--workers", workers),
+            ("--serial", serial),
+            ("--scheduler-address", scheduler_address),
+            ("--scheduler-file", scheduler_file),
+        )
+        if value
+    ]
+    if len(chosen) > 1:
+        raise SettingsError(" and ".join(chosen) + " were given together", "at most one of them")
+    return SerialExecutor() if serial else DaskExecutor(workers, scheduler_address, scheduler_file)

@@ -1,0 +1,90 @@
+"""Keypoints to part heatmaps (method, part 2): one implementation for CPU and GPU.
+
+tests/test_heatmaps.py holds the plain per-pixel loop that this must agree with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .shards import HEATMAP_HEIGHT, HEATMAP_WIDTH
+from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
+
+MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
+FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are scaled, as in the paper
+MIN_MAX_EPSILON = 1e-6
+KEYPOINT_SHAPE = (NUM_JOINTS, 3)
+
+
+def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Draw the part heatmaps of frames of one size, at that size.
+
+    A joint is a Gaussian with peak 1 centred on its truncated pixel, cut at a window of int(width / 11) pixels on each
+    side, standard deviation a quarter of the window; a part is the maximum over its joints.
+
+    Args:
+        keypoints: float (..., 17, 3): x, y in pixels of the frame, confidence 0 to 1.
+        size: height and width of the frame in pixels.
+
+    Returns:
+        float32 (..., 6, height, width), 0 to 1, on the device of the keypoints.
+    """
+    keypoints = torch.as_tensor(keypoints)
+    height, width = size
+    radius = int(width / 11)
+    deviation = (2 * radius + 1) / 4
+    seen = keypoints[..., 2] > MIN_CONFIDENCE
+    columns = _bumps(keypoints[..., 0], width, radius, deviation)
+    rows = _bumps(keypoints[..., 1], height, radius, deviation) * seen[..., None]
+    heatmaps = []
+    for joints in PART_JOINT_INDICES:
+        index = list(joints)
+        planes = rows[..., index, :, None] * columns[..., index, None, :]
+        heatmaps.append(planes.amax(dim=-3))
+    return torch.stack(heatmaps, dim=-3)
+
+
+def _bumps(centre: Tensor, length: int, radius: int, deviation: float) -> Tensor:
+    """float32 (..., 17, length): the Gaussian along one axis, zero outside its window."""
+    distance = torch.arange(length, device=centre.device) - centre.trunc()[..., None]
+    return torch.where(distance.abs() <= radius, torch.exp(-(distance**2) / (2 * deviation**2)), 0.0).float()
+
+
+def scale_heatmaps(heatmaps: Tensor) -> Tensor:
+    """Resize to 256x128 and stretch each part of each frame to 0 to 1; parts without a joint stay 0.
+
+    Args:
+        heatmaps: float (F, 6, H, W).
+
+    Returns:
+        float32 (F, 6, 256, 128).
+    """
+    if heatmaps.shape[-2:] != FRAME_SIZE:
+        heatmaps = functional.interpolate(heatmaps, size=FRAME_SIZE, mode="bilinear", align_corners=False)
+    low = heatmaps.amin(dim=(-2, -1), keepdim=True)
+    high = heatmaps.amax(dim=(-2, -1), keepdim=True)
+    return (heatmaps - low) / (high - low + MIN_MAX_EPSILON)
+
+
+def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The heatmaps that shards hold: rendered, scaled, the mean over 4x4 pixels, in 256 steps.
+
+    Args:
+        keypoints: float32 (F, 17, 3), see render_part_heatmaps.
+        sizes: int (F, 2), width and height of each frame.
+
+    Returns:
+        uint8 (F, 6, 64, 32), 255 for 1.0.
+    """
+    if keypoints.shape[1:] != KEYPOINT_SHAPE or len(sizes) != len(keypoints):
+        raise ValueError(f"keypoints {keypoints.shape} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
+    result = np.zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), np.uint8)
+    for width, height in np.unique(sizes, axis=0):
+        rows = np.flatnonzero((sizes == (width, height)).all(axis=1))
+        heatmaps = scale_heatmaps(render_part_heatmaps(keypoints[rows], (int(height), int(width))))
+        cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
+        result[rows] = (cells * 255).round().to(torch.uint8).numpy()
+    return result

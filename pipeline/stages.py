@@ -1,0 +1,108 @@
+"""What the stages share: settings that may not change half-way, shards that are done, progress, the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .commit import fingerprint, is_done, read_json, read_receipt, receipt_path, write_json
+from .errors import FormatError
+from .executor import Executor, Task
+from .manifest import Manifest, dataset_path
+from .progress import progress_bar
+from .records import ShardReceipt
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What a run of a stage did.
+
+    Attributes:
+        stage: its name.
+        num_made, num_kept: shards made now, and shards that were whole already.
+        receipts: of all shards, in order.
+        seconds: time that making took.
+    """
+
+    stage: str
+    num_made: int
+    num_kept: int
+    receipts: tuple[ShardReceipt, ...]
+    seconds: float
+
+
+def begin_stage(prepared: Path, stage: str, settings: dict[str, Any], *, overwrite: bool) -> str:
+    """Write the stage's settings into dataset.json; returns their fingerprint.
+
+    Raises:
+        FormatError: the stage was begun with other settings; shards of both would be mixed.
+    """
+    info = read_json(dataset_path(prepared))
+    stages = info.setdefault("stages", {})
+    before = stages.get(stage)
+    if before is not None and before != settings and not overwrite:
+        changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+        raise FormatError(
+            f"{prepared} was begun with other settings of {stage}: "
+            + ", ".join(f"{key} {before.get(key)!r}, now {settings.get(key)!r}" for key in changed),
+            "",
+            "repeat the first settings, add --overwrite to do the stage anew, or prepare into another folder",
+        )
+    if before != settings:
+        stages[stage] = settings
+        write_json(dataset_path(prepared), info)
+    return fingerprint(settings)
+
+
+def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
+    """The settings that a stage was begun with.
+
+    Raises:
+        FormatError: the stage was not begun.
+    """
+    settings = read_json(dataset_path(prepared)).get("stages", {}).get(stage)
+    if settings is None:
+        raise FormatError(f"{prepared} has no {stage} yet", "", "run the stages in order: keyreid-prep --help")
+    return settings
+
+
+def run_stage(
+    prepared: Path,
+    manifest: Manifest,
+    stage: str,
+    settings: str,
+    inputs: Callable[[int], str],
+    task: Task[ShardReceipt],
+    executor: Executor,
+) -> StageSummary:
+    """Make every shard of a stage that is not whole yet.
+
+    Args:
+        settings: fingerprint of the stage's settings.
+        inputs: shard -> fingerprint of what it is made from.
+        task: makes one shard and returns its receipt, already written.
+    """
+    shards = range(manifest.num_shards)
+    frames = [0] * manifest.num_shards
+    for tracklet in manifest.tracklets:
+        frames[tracklet.shard] += tracklet.num_frames
+    pending = [shard for shard in shards if not is_done(prepared, stage, shard, settings, inputs(shard))]
+    for shard in pending:
+        receipt_path(prepared, stage, shard).unlink(missing_ok=True)  # from here on the old shard is not whole
+    total = sum(frames)
+    kept = total - sum(frames[shard] for shard in pending)
+    with progress_bar(total, stage, "frames", done=kept) as bar:
+        if pending:
+            with executor:
+                for made in executor.run(task, pending, lambda count: _advance(bar, count)):
+                    bar.set_postfix_str(f"shard {made.shard:05d}", refresh=False)
+        _advance(bar, total - int(bar.n))  # events of the last frames may still be under way
+        seconds = bar.format_dict["elapsed"]
+    receipts = tuple(receipt for shard in shards if (receipt := read_receipt(prepared, stage, shard)) is not None)
+    return StageSummary(stage, len(pending), manifest.num_shards - len(pending), receipts, seconds)
+
+
+def _advance(bar: Any, count: int) -> None:
+    bar.update(count)

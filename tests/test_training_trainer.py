@@ -4,10 +4,13 @@ import pytest
 import torch
 from prepared_dataset import make_prepared
 from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
 
+from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.weights import load_model, read_config
 from keyreid.model.training import trainer
 from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, SettingsError
 
@@ -92,7 +95,7 @@ def test_loss_falls_on_four_identities(prepared, tmp_path):
 
 @pytest.mark.parametrize("preset", ["demo", "vit-small"], ids=["adamw", "sgd"])
 def test_a_resumed_run_ends_bit_equal(prepared, tmp_path, monkeypatch, preset):
-    settings = config("training.epochs=2", preset=preset)
+    settings = config("training.epochs=2", "training.log_every=1", preset=preset)
     train(prepared, tmp_path / "straight", settings, device=CPU)
     with monkeypatch.context() as patch:
         stop_in_epoch(patch, 1)
@@ -104,6 +107,23 @@ def test_a_resumed_run_ends_bit_equal(prepared, tmp_path, monkeypatch, preset):
     assert equal(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "stopped"))
     assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
     assert [line["epoch"] for line in records(tmp_path / "stopped", "epoch")] == [0, 1] and summary.steps == 4
+    assert [line["steps"] for line in records(tmp_path / "stopped", "step")] == [1, 2, 3, 4]
+
+
+def test_the_moving_average_is_exported_and_centers_move(prepared, tmp_path, monkeypatch):
+    steps = []
+    real = ModelEmaV3.update
+    monkeypatch.setattr(ModelEmaV3, "update", lambda self, model, step: (steps.append(step), real(self, model, step)))
+    settings = config("training.epochs=2")
+    train(prepared, tmp_path / "run", settings, device=CPU)
+    assert steps == [1, 2, 3, 4]  # counted on over the epochs: the decay rises with them
+    saved = checkpoint(tmp_path / "run")
+    averaged = {name.removeprefix("average/"): saved[name] for name in saved if name.startswith("average/")}
+    assert equal(averaged, weights(tmp_path / "run"))
+    assert not torch.equal(saved["average/global_head.classifier.weight"], saved["model/global_head.classifier.weight"])
+    start = build_state(settings.model_config(LabelTables((1, 2, 3, 4), (1, 2))), settings.training, CPU)
+    for name, centers in start.loss.state_dict().items():
+        assert not torch.equal(saved[f"loss/{name}"], centers)
 
 
 def test_resume_without_a_checkpoint_starts_over_and_after_the_end_does_nothing(prepared, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ Letters: F frames (clips times frames of a clip), N patches, C channels.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from keyreid.pipeline.errors import SettingsError
 
 from .config import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
@@ -69,7 +72,8 @@ def create_vit(config: ModelConfig, *, hub_weights: bool = False) -> VisionTrans
     """The whole timm ViT for the config's frame size, positions resized to it.
 
     Raises:
-        SettingsError: timm does not know the name, or it is no ViT with a class token and two blocks or more.
+        SettingsError: timm does not know the name, it is no ViT with a class token and two blocks or more, or its
+            patches do not tile the frame.
     """
     options: dict[str, Any] = {"num_classes": 0, "img_size": config.frame_size, "drop_path_rate": config.drop_path}
     options |= {
@@ -82,21 +86,18 @@ def create_vit(config: ModelConfig, *, hub_weights: bool = False) -> VisionTrans
     }  # fmt: skip
     if config.stem == "conv":
         options |= _conv_stem(config)
-    if not timm.is_model(config.backbone):
-        near = timm.list_models(f"*{config.backbone.split('_patch')[0]}*")[:5]
-        raise SettingsError(
-            f"timm {timm.__version__} has no model {config.backbone!r}", "the name of a ViT", f"near it: {near}"
-        )
-    vit = timm.create_model(config.backbone, pretrained=hub_weights, **options)
-    if not isinstance(vit, VisionTransformer) or not vit.has_class_token:
-        raise SettingsError(
-            f"{config.backbone} is a {type(vit).__name__} without a class token"
-            if isinstance(vit, VisionTransformer)
-            else f"{config.backbone} is a {type(vit).__name__}",
-            "a timm VisionTransformer with a class token, such as vit_base_patch16_224",
-        )
+    vit = _create(config.backbone, hub_weights, options)
     if len(vit.blocks) < 2:
         raise SettingsError(f"the backbone has {len(vit.blocks)} block(s)", "2 or more: the branches share all but one")
+    rows, columns = vit.patch_embed.grid_size
+    height, width = config.frame_size
+    if height % rows or width % columns or height // rows != width // columns:
+        patch_size = vit.patch_embed.feat_ratio()
+        raise SettingsError(
+            f"frame_size {config.frame_size} with patches of {patch_size}",
+            "whole patches: what is left over would have no keypoints",
+            f"{height // patch_size * patch_size}x{width // patch_size * patch_size} would do",
+        )
     return vit
 
 
@@ -104,10 +105,29 @@ def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
     """Take the last block and the final norm off `vit`, for the global branch; its classifier goes with them."""
     block = vit.blocks[-1]
     norms = [norm for norm in (vit.norm, vit.fc_norm) if not isinstance(norm, nn.Identity)]
-    vit.blocks = nn.Sequential(*vit.blocks[:-1])
+    vit.blocks = nn.Sequential(*list(vit.blocks)[:-1])
     for unread in ("norm", "fc_norm", "head", "attn_pool"):
         setattr(vit, unread, nn.Identity())
     return block, norms[0] if norms else LayerNorm(vit.embed_dim)
+
+
+def _create(name: str, hub_weights: bool, options: dict[str, Any]) -> VisionTransformer:
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_patch')[0]}*")[:5])
+        raise SettingsError(
+            f"timm {timm.__version__} has no model {name!r}", "the name of a ViT", near and f"near: {near}"
+        )
+    kind, vit = "no ViT", None
+    try:
+        vit = timm.create_model(name, pretrained=hub_weights, **options)
+        kind = f"a {type(vit).__name__}" + (" without a class token" if isinstance(vit, VisionTransformer) else "")
+    except TypeError as error:  # other networks know no img_size
+        logger.debug("timm refuses %s for %s: %s", options, name, error)
+    if not isinstance(vit, VisionTransformer) or not vit.has_class_token:
+        raise SettingsError(
+            f"{name} is {kind}", "a timm VisionTransformer with a class token, such as vit_base_patch16_224"
+        )
+    return vit
 
 
 def _conv_stem(config: ModelConfig) -> dict[str, Any]:

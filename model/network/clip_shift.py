@@ -33,14 +33,16 @@ class ClipShift(nn.Module):
         """
         if not self.training or patches.shape[1] == 1 or self.shift_share + self.shuffle_share == 0:
             return patches, weights
-        order = self.draw(*patches.shape[:3], patches.device)[..., None]
+        order = self.draw(patches)[..., None]
         return (
             patches.gather(1, order.expand(-1, -1, -1, patches.shape[-1])),
             weights.gather(1, order.expand(-1, -1, -1, weights.shape[-1])),
         )
 
-    def draw(self, num_clips: int, num_frames: int, num_patches: int, device: torch.device) -> Tensor:
+    def draw(self, patches: Tensor) -> Tensor:
         """int64 (B, T, N): the frame that each place takes its patch from, a permutation for each (B, N)."""
+        num_clips, num_frames, num_patches = patches.shape[:3]
+        device = patches.device
         frames = torch.arange(num_frames, device=device).expand(num_clips, -1)
         step = torch.randint(1, num_frames, (num_clips, 1), device=device)
         rolled = (frames + step) % num_frames

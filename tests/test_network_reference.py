@@ -1,0 +1,191 @@
+"""The `reference` variant against the plain oracle, what it inherits (M1, M3), and the authors' checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from network_fixtures import TINY, clips, tiny_model
+from oracle_reference import Oracle
+
+from keyreid.model import KeyReID, ModelConfig, load_authors_checkpoint
+from keyreid.model.network.clip_shift import reference_order
+from keyreid.pipeline.errors import CheckpointError, SettingsError
+
+
+def oracle_of(model: KeyReID, differentiable: bool = False) -> Oracle:
+    state = {
+        name: tensor.detach().clone().requires_grad_(differentiable and tensor.is_floating_point())
+        for name, tensor in model.state_dict().items()
+    }
+    config = model.config
+    return Oracle(state, config.patch_size, config.num_heads, config.clip_length)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-10) -> bool:
+    return bool((found - wanted).norm() <= tolerance * wanted.norm())
+
+
+def test_training_output_and_descriptor_are_the_oracles() -> None:
+    model = tiny_model(variant="reference")
+    inputs = clips(model)
+    oracle = oracle_of(model)  # before training mode moves the running statistics
+    feature, parts, scores = oracle.run(*inputs, oracle.reference_parts)
+    output = model(*inputs)
+    assert close(output.global_feature, feature)
+    assert close(output.part_features, parts)
+    assert close(output.frame_scores, scores)
+    assert torch.equal(output.part_visibility, torch.ones(3, 6, dtype=torch.float64))
+
+    model = tiny_model(variant="reference").eval()
+    with torch.no_grad():
+        wanted = torch.stack([oracle.reference_descriptor(f, p) for f, p in zip(feature, parts, strict=True)])
+        assert close(model(*inputs), wanted)
+
+
+def test_logits_are_each_parts_own() -> None:
+    model = tiny_model(variant="reference")
+    output = model(*clips(model))
+    width = output.part_features.shape[2]
+    for part in range(6):
+        feature = output.part_features[:, part]
+        scaled = (feature - feature.mean(0)) / (feature.var(0, correction=0) + 1e-5).sqrt()
+        channels = slice(part * width, (part + 1) * width)
+        neck = scaled * model.part_heads.neck.weight[channels] + model.part_heads.neck.bias[channels]
+        assert close(output.part_logits[:, part], neck @ model.part_heads.classifiers[part].T)
+
+
+def test_gradients_are_the_oracles() -> None:
+    model = tiny_model(variant="reference")
+    inputs = clips(model, num_clips=2)
+    oracle = oracle_of(model, differentiable=True)
+    ours = model(*inputs)
+    sum(t.square().sum() for t in (ours.global_feature, ours.part_features, ours.frame_scores)).backward()
+    sum(t.square().sum() for t in oracle.run(*inputs, oracle.reference_parts)).backward()
+    compared = 0
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert close(parameter.grad, oracle.state[name].grad, 1e-8), name
+            compared += 1
+    assert compared > 40
+
+
+def test_weights_act_by_their_sign_alone() -> None:
+    """M1: a norm right after the product divides the size of a weight out."""
+    model = tiny_model(variant="reference").eval()
+    frames, weights, cameras = clips(model)
+    weights = weights[:, :1].expand_as(weights)  # so that the mean over frames keeps its size
+    weights = weights.sign() * (0.2 + 0.8 * weights.abs())
+    with torch.no_grad():
+        parts, signs, ones = (
+            model.describe(frames, w, cameras).part_features for w in (weights, weights.sign(), weights.abs())
+        )
+    assert (parts - signs).norm() < 1e-4 * parts.norm()
+    assert (parts - ones).norm() > 0.05 * parts.norm()
+
+
+def test_order_of_rows_matters_only_through_unpermuted_weights() -> None:
+    """M3: rotating and interleaving rows is seen by nobody unless rows carry different weights."""
+    model = tiny_model(variant="reference").eval()
+    frames, weights, cameras = clips(model)
+    mixed = tiny_model(variant="reference").eval()
+    mixed.local_branch.order = torch.arange(1, weights.shape[2] + 1)
+    same = torch.full_like(weights, -1.0)
+    with torch.no_grad():
+        assert close(model(frames, same, cameras), mixed(frames, same, cameras), 1e-12)
+        assert not close(model(frames, weights, cameras), mixed(frames, weights, cameras), 1e-3)
+
+
+def test_reference_order_by_hand() -> None:
+    # Rows 1 to 8, rotated so that row 5 leads, then 5 6 7 8 between 1 2 3 4.
+    assert reference_order(8).tolist() == [5, 1, 6, 2, 7, 3, 8, 4]
+
+
+def authors_state(model: KeyReID) -> dict[str, torch.Tensor]:
+    """A state dict with the authors' names, by hand: what `model` holds, and what their code holds besides."""
+    renamed = {
+        "backbone.vit.": "base.", "global_branch.block.": "b1.0.", "global_branch.norm.": "b1.1.",
+        "global_branch.score_hidden.": "attention_conv.", "global_branch.score.": "attention_tconv.",
+        "local_branch.attention.block.": "b2.0.", "local_branch.attention.norm.": "b2.1.",
+        "global_head.neck.": "bottleneck.", "global_head.classifier.": "classifier.",
+    }  # fmt: skip
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in renamed.items():
+            if name.startswith(ours):
+                state[theirs + name.removeprefix(ours)] = tensor
+    state["base.Cam"] = model.backbone.camera_embedding.weight.detach()[:, None]
+    state["attention_conv.weight"] = state["attention_conv.weight"][:, :, None, None]
+    width = model.part_heads.classifiers.shape[2]
+    for part in range(6):
+        state[f"classifier_{part + 1}.weight"] = model.part_heads.classifiers.detach()[part]
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            tensor = getattr(model.part_heads.neck, name).detach()
+            state[f"bottleneck_{part + 1}.{name}"] = tensor[part * width : (part + 1) * width]
+        state[f"bottleneck_{part + 1}.num_batches_tracked"] = model.part_heads.neck.num_batches_tracked
+    block = model.global_branch.block.state_dict()
+    state |= {f"base.blocks.2.{name}": torch.zeros_like(tensor) for name, tensor in block.items()}
+    state |= {"base.norm.weight": torch.zeros(24), "base.norm.bias": torch.zeros(24)}
+    state |= {"base.fc.weight": torch.zeros(1000, 24), "base.fc.bias": torch.zeros(1000)}
+    local = model.local_branch.attention.block.state_dict()
+    return state | {f"block1.{name}": tensor for name, tensor in local.items()}
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "DataParallel", "file"])
+def test_authors_checkpoint_gives_the_same_descriptor(wrapped: str, tmp_path) -> None:
+    model = tiny_model(variant="reference").eval()
+    state = authors_state(model)
+    source = state
+    if wrapped == "DataParallel":
+        source = {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
+    if wrapped == "file":
+        source = tmp_path / "Marsbest.pth"
+        torch.save({"model": state}, source)
+    loaded = load_authors_checkpoint(source, model.config).double()
+    inputs = clips(model)
+    assert not loaded.training
+    with torch.no_grad():
+        # The network is float32 until it is told otherwise, so tensors were rounded on their way in.
+        assert close(loaded(*inputs), model(*inputs), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("classifier_3.weight"), r"missing: classifier_3\.weight"),
+        (lambda s: s.update({"b3.0.weight": torch.zeros(1)}), r"unknown: b3\.0\.weight"),
+        (lambda s: s.update({"b2.1.bias": torch.zeros(7)}), r"norm\.bias \(7,\) instead of \(96,\)"),
+        (lambda s: s.update({"block1.norm1.bias": torch.zeros(96)}), r"block1\.norm1\.bias and b2\.0\.norm1\.bias"),
+        (lambda s: s.update({"base.Cam": torch.zeros(5, 1, 24)}), r"has 5 cameras; expected 3.*camera_scale to 0"),
+        (lambda s: s.update({"base.blocks.3.norm1.bias": torch.zeros(24)}), r"unknown: base\.blocks\.3\.norm1\.bias"),
+    ],
+    ids=["missing", "unknown", "shape", "two names", "cameras", "deeper"],
+)
+def test_authors_checkpoint_that_does_not_fit(change, message: str) -> None:
+    model = tiny_model(variant="reference")
+    state = authors_state(model)
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        load_authors_checkpoint(state, model.config)
+
+
+def test_authors_checkpoint_without_cameras() -> None:
+    state = authors_state(tiny_model(variant="reference"))
+    loaded = load_authors_checkpoint(state, ModelConfig(**TINY, variant="reference", camera_scale=0.0))
+    assert loaded.backbone.camera_embedding is None
+
+
+def test_authors_checkpoint_needs_the_reference_variant() -> None:
+    with pytest.raises(SettingsError, match="variant is 'aligned'; expected 'reference'"):
+        load_authors_checkpoint(authors_state(tiny_model(variant="reference")), ModelConfig(**TINY))
+
+
+def test_authors_checkpoint_of_something_else() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"lacks base\.Cam, classifier\.weight; expected a state dict of the auth"
+    ):
+        load_authors_checkpoint({"fc.weight": torch.zeros(2)})
+
+
+def test_reference_needs_an_even_number_of_patches() -> None:
+    with pytest.raises(SettingsError, match="'reference' with 15 patches"):
+        tiny_model(variant="reference", frame_size=(20, 12))

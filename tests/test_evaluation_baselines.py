@@ -17,6 +17,7 @@ from keyreid.model.evaluation.baselines import (
     STRIPES,
     colour_histogram,
     describe_colours,
+    stretch_channels,
     untrained_twin,
 )
 from keyreid.model.evaluation.measure import measure
@@ -59,6 +60,15 @@ def test_the_middle_of_the_frame_counts_more_than_its_edges():
     edge[:, :8], middle[:, 20:28] = (0, 200, 0), (0, 200, 0)
     reference = colour_histogram(plain)
     assert np.abs(colour_histogram(middle) - reference).sum() > 2 * np.abs(colour_histogram(edge) - reference).sum()
+
+
+def test_a_camera_s_light_and_colour_cast_are_taken_out():
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (*FRAME_SIZE, 3)).astype(np.uint8)
+    seen_elsewhere = (image * [0.5, 0.7, 0.6] + [10, 40, 25]).astype(np.uint8)
+    difference = stretch_channels(image).astype(int) - stretch_channels(seen_elsewhere)
+    assert np.abs(difference).max() <= 4  # what rounding to whole numbers costs
+    assert stretch_channels(np.full((4, 4, 3), 9, np.uint8)).max() == 0
 
 
 def test_colours_find_striped_people_again(store):

@@ -24,8 +24,8 @@ FRAME_SIZE = (96, 48)
 STRIPES = 6
 HUE_BINS, SATURATION_BINS, BRIGHTNESS_BINS = 12, 4, 8
 FRAMES_OF_A_TRACKLET = 8
-# Standard deviation of a pixel's weight, as a share of the width: the trunk fills the middle third of a crop. Of four
-# widths, and of three ways to take a camera's light out, these did best on synthetic people (docs/evaluation.md).
+# Standard deviation of a pixel's weight, as a share of the width: the trunk fills the middle third of a crop. This and
+# stretch_channels were measured on synthetic people: docs/evaluation.md.
 CENTRE_WIDTH = 0.1
 DARKEST, BRIGHTEST = 2, 98  # percentiles that become 0 and 255
 

@@ -39,7 +39,7 @@ class StepLog:
                     f"the loss is not finite in epoch {epoch}, step {step} ({terms}), "
                     f"tracklets {', '.join(map(str, tracklet_ids))}",
                     "a finite loss",
-                    "lower training.learning_rate or set training.clip_gradient; the last checkpoint is whole",
+                    "lower training.learning_rate or set training.clip_gradient; the last checkpoint is from before it",
                 )
         self._sum, self._count = self._sum + values.sum(0), self._count + len(values)
         self._terms, self._places = [], []

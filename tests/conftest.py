@@ -1,0 +1,48 @@
+"""Shared by all tests: one thread for torch, and a tiny dataset that went the whole real way once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class TinyDataset:
+    """A synthetic MARS tree, and the dataset prepared from it with PifPaf and real shards. Read only: copy to change."""
+
+    root: Path
+    prepared: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_mars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic MARS tree of 8 identities under 2 cameras."""
+    from keyreid.pipeline.synthetic.layouts import synthesize
+    from keyreid.pipeline.synthetic.plan import SyntheticSettings
+
+    root = tmp_path_factory.mktemp("tiny") / "mars"
+    settings = SyntheticSettings(num_identities=8, num_cameras=2, min_frames=2, max_frames=6, difficulty=0.4, seed=5)
+    synthesize(root, "mars", settings)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tiny_mars: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
+    """The tiny MARS tree, prepared serially."""
+    from keyreid.pipeline.build_shards import build_shards
+    from keyreid.pipeline.executor import SerialExecutor
+    from keyreid.pipeline.extract_keypoints import extract_keypoints
+    from keyreid.pipeline.manifest import write_manifest
+    from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+    from keyreid.pipeline.sources import read_source
+
+    prepared = tmp_path_factory.mktemp("prepared") / "tiny"
+    write_manifest(prepared, read_source("mars", tiny_mars, frames_per_shard=64))
+    extract_keypoints(prepared, resolve_checkpoint("synthetic"), SerialExecutor())
+    build_shards(prepared, SerialExecutor())
+    return TinyDataset(tiny_mars, prepared)

@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from keyreid.pipeline.heatmaps import render_part_heatmaps, scale_heatmaps, stored_heatmaps
+from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS
+
+
+def slow_part_heatmaps(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The definition, pixel by pixel: one frame's keypoints (17, 3) -> float64 (6, height, width)."""
+    radius = int(width / 11)
+    deviation = (2 * radius + 1) / 4
+    result = np.zeros((len(PARTS), height, width))
+    for part, joints in enumerate(PARTS.values()):
+        for joint in joints:
+            x, y, confidence = keypoints[JOINT_INDEX[joint]]
+            if confidence <= 0.1:
+                continue
+            centre_x, centre_y = math.trunc(float(x)), math.trunc(float(y))
+            for row in range(height):
+                for column in range(width):
+                    dx, dy = column - centre_x, row - centre_y
+                    if abs(dx) <= radius and abs(dy) <= radius:
+                        value = math.exp(-(dx * dx + dy * dy) / (2 * deviation**2))
+                        result[part, row, column] = max(result[part, row, column], value)
+    return result
+
+
+def random_keypoints(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Some outside the frame, some under the confidence threshold."""
+    spread = rng.uniform(-0.1, 1.1, (count, 17, 2)) * (width, height)
+    return np.concatenate([spread, rng.uniform(0, 0.5, (count, 17, 1))], axis=2).astype(np.float32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (40, 33), (20, 9)])
+def test_agrees_with_the_definition_pixel_by_pixel(height: int, width: int) -> None:
+    keypoints = random_keypoints(np.random.default_rng(height), 3, height, width)
+    fast = render_part_heatmaps(keypoints, (height, width)).numpy()
+    slow = np.stack([slow_part_heatmaps(frame, height, width) for frame in keypoints])
+    assert fast.shape == (3, 6, height, width)
+    assert slow.max() > 0.9  # there is something to compare
+    np.testing.assert_allclose(fast, slow, atol=1e-6)
+
+
+def test_a_confident_joint_peaks_at_one_on_its_truncated_pixel() -> None:
+    keypoints = np.zeros((17, 3), np.float32)
+    keypoints[JOINT_INDEX["left_knee"]] = (10.9, 30.2, 0.8)
+    heatmap = render_part_heatmaps(keypoints, (64, 32))
+    part = list(PARTS).index("left_leg")
+    assert heatmap[part, 30, 10] == 1
+    assert heatmap[part].sum() > 1
+    others = [index for index in range(6) if index != part]
+    assert heatmap[others].abs().max() == 0
+
+
+def test_a_joint_at_the_confidence_threshold_leaves_no_trace() -> None:
+    keypoints = np.full((17, 3), 5.0, np.float32)
+    keypoints[:, 2] = 0.1
+    assert render_part_heatmaps(keypoints, (32, 16)).abs().max() == 0
+
+
+def test_scaling_stretches_each_part_to_one_and_leaves_empty_parts_empty() -> None:
+    heatmaps = torch.zeros(1, 6, 256, 128)
+    heatmaps[0, 2, 100:110, 50:60] = 0.25
+    scaled = scale_heatmaps(heatmaps)
+    assert scaled[0, 2].max() == pytest.approx(1, abs=1e-5)
+    assert scaled[0, [0, 1, 3, 4, 5]].abs().max() == 0
+
+
+def test_stored_heatmaps_are_the_scaled_ones_averaged_over_four_by_four_pixels() -> None:
+    rng = np.random.default_rng(0)
+    keypoints = np.concatenate([random_keypoints(rng, 2, 256, 128), random_keypoints(rng, 1, 128, 64)])
+    stored = stored_heatmaps(keypoints, np.array([[128, 256], [128, 256], [64, 128]]))
+    assert stored.shape == (3, 6, 64, 32) and stored.dtype == np.uint8
+    for frame, (height, width) in enumerate([(256, 128), (256, 128), (128, 64)]):
+        plain = torch.from_numpy(slow_part_heatmaps(keypoints[frame], height, width)).float()[None]
+        scaled = scale_heatmaps(plain)[0].numpy()
+        means = scaled.reshape(6, 64, 4, 32, 4).mean(axis=(2, 4))
+        np.testing.assert_allclose(stored[frame] / 255, means, atol=0.5 / 255 + 1e-5)
+
+
+def test_stored_heatmaps_of_no_frames() -> None:
+    assert stored_heatmaps(np.zeros((0, 17, 3), np.float32), np.zeros((0, 2), np.int32)).shape == (0, 6, 64, 32)
+
+
+def test_wrong_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected \(F, 17, 3\) and \(F, 2\)"):
+        stored_heatmaps(np.zeros((2, 17, 3)), np.zeros((1, 2)))

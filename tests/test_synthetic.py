@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.skeleton import JOINT_INDEX
+from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.gait import View, project, walk
+from keyreid.pipeline.synthetic.layouts import synthesize
+from keyreid.pipeline.synthetic.plan import SyntheticSettings, plan_tracklets, render_planned
+
+SMALL = SyntheticSettings(num_identities=4, num_cameras=2, tracklets_per_camera=1, min_frames=2, max_frames=3, seed=3)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("layout", ["mars", "ilids-vid", "folder"])
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path, layout: str) -> None:
+    synthesize(tmp_path / "one", layout, SMALL, workers=1)
+    synthesize(tmp_path / "two", layout, SMALL, workers=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_another_seed_gives_other_people(tmp_path: Path) -> None:
+    synthesize(tmp_path / "one", "folder", SMALL)
+    synthesize(tmp_path / "two", "folder", SyntheticSettings(**{**SMALL.__dict__, "seed": 4}))
+    shared = set(tree(tmp_path / "one")) & set(tree(tmp_path / "two"))
+    images = [name for name in shared if name.endswith(".jpg")]
+    assert images and all(tree(tmp_path / "one")[name] != tree(tmp_path / "two")[name] for name in images)
+
+
+def test_the_mars_tree_is_read_by_the_mars_reader(tiny_mars: Path) -> None:
+    manifest = read_source("mars", tiny_mars)
+    by_split = {name: manifest.split(name) for name in ("train", "query", "gallery")}
+    identities = {name: {t.identity for t in tracklets} for name, tracklets in by_split.items()}
+    assert not identities["train"] & identities["query"], "half of the people are for testing"
+    assert len(identities["train"]) == len(identities["query"]) == 4
+    assert 0 in identities["gallery"], "distractors are kept"
+    assert manifest.notes["junk"]["tracklets"] > 0, "junk is left out"
+    with Image.open(tiny_mars / by_split["query"][0].frame_paths[0]) as image:
+        assert image.size == (128, 256) and image.format == "JPEG"
+
+
+def test_the_ilids_tree_has_ten_splits_and_small_png_frames(tmp_path: Path) -> None:
+    synthesize(tmp_path / "people", "ilids-vid", SMALL)
+    manifest = read_source("ilids-vid", tmp_path / "people")
+    assert len(manifest.identity_splits) == 10
+    with Image.open(tmp_path / "people" / manifest.tracklets[0].frame_paths[0]) as image:
+        assert image.size == (64, 128) and image.format == "PNG"
+
+
+def test_true_keypoints_lie_beside_the_tree_for_every_frame(tiny_mars: Path) -> None:
+    truth = pq.read_table(tiny_mars / "true_keypoints.parquet").to_pylist()
+    assert sorted(row["frame_path"] for row in truth) == sorted(
+        str(path.relative_to(tiny_mars)) for path in tiny_mars.rglob("*.jpg")
+    )
+    seen = np.array([row["keypoints"] for row in truth]).reshape(-1, 17, 3)[..., 2]
+    assert 0.4 < seen.mean() < 0.95, "some joints are hidden, most are not"
+    assert json.loads((tiny_mars / "SYNTHETIC.json").read_text())["layout"] == "mars"
+
+
+def test_nothing_is_left_where_writing_stopped_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("keyreid.pipeline.synthetic.layouts._save_mat", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        synthesize(tmp_path / "people", "mars", SMALL)
+    assert not (tmp_path / "people").exists()
+
+
+def test_difficulty_hides_more_joints() -> None:
+    def seen(difficulty: float) -> float:
+        settings = SyntheticSettings(num_identities=20, num_cameras=2, max_frames=6, difficulty=difficulty)
+        planned = plan_tracklets(settings, extras=False)[:30]
+        tracklets = [render_planned(settings, t, size=(256, 128), file_format="JPEG") for t in planned]
+        return float(np.concatenate([tracklet.keypoints[..., 2].ravel() for tracklet in tracklets]).mean())
+
+    assert seen(1.0) < seen(0.0) - 0.05
+
+
+def test_a_person_facing_the_camera_has_the_left_side_at_the_right_of_the_picture() -> None:
+    appearance = sample_appearance(np.random.default_rng(0), 0.0, np.random.default_rng(1))
+    body = project(walk(appearance, 0.3), View(yaw=0.0, elevation=0.0, height=200, x=64, y=240))
+    keypoints = body.keypoints()
+    assert keypoints[JOINT_INDEX["left_shoulder"], 0] > keypoints[JOINT_INDEX["right_shoulder"], 0]
+    turned = project(walk(appearance, 0.3), View(yaw=np.pi, elevation=0.0, height=200, x=64, y=240)).keypoints()
+    assert turned[JOINT_INDEX["left_shoulder"], 0] < turned[JOINT_INDEX["right_shoulder"], 0]
+    heights = keypoints[[JOINT_INDEX[name] for name in ("nose", "left_hip", "left_knee", "left_ankle")], 1]
+    assert (np.diff(heights) > 0).all(), "from the head down to the feet"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_identities": 5}, "num_identities is 5; expected an even number from 4"),
+        ({"num_cameras": 1}, "num_cameras is 1; expected 2 to 9"),
+        ({"min_frames": 5, "max_frames": 4}, "min_frames and max_frames is 5, 4; expected 1 <= min"),
+        ({"difficulty": 1.5}, "difficulty is 1.5; expected 0 to 1"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        SyntheticSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_folders_and_layouts_that_will_not_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SettingsError, match="exists and is not an empty folder; expected a new folder"):
+        synthesize(tmp_path, "mars", SMALL)
+    with pytest.raises(SettingsError, match="layout 'duke'; expected one of mars, ilids-vid, folder"):
+        synthesize(tmp_path / "new", "duke", SMALL)
+    with pytest.raises(SettingsError, match="4 cameras with 2 tracklets each; expected 2 cameras with 1 tracklet"):
+        synthesize(tmp_path / "new", "ilids-vid", SyntheticSettings())

@@ -51,6 +51,8 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
         file.attrs["format_version"] = FORMAT_VERSION
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
+        for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
+            file.create_group(name)
         file["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
         file["tracklets/start"] = starts
         file["frames/blob"] = np.frombuffer(blob, dtype=np.uint8)

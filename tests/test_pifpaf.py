@@ -1,0 +1,156 @@
+"""The committed demo network on people of seeds that it never saw, and the loader of checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from keyreid.pipeline.errors import CheckpointError
+from keyreid.pipeline.pose import pifpaf
+from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
+from keyreid.pipeline.pose.pifpaf import PifPafEstimator
+from keyreid.pipeline.synthetic.scene import sample_camera
+from keyreid.pipeline.synthetic.tracklets import SyntheticFrame, render_tracklet
+from keyreid.pipeline.synthetic.appearance import sample_appearance
+
+CLOSE = 0.05 * 256  # five per cent of the crop's height
+
+
+@pytest.fixture(scope="module")
+def walks() -> list[list[SyntheticFrame]]:
+    """Twelve tracklets of four frames, of a seed of their own."""
+    result = []
+    for number in range(12):
+        rng = np.random.default_rng([424242, number])
+        camera = sample_camera(rng, 0.5, 256, 128)
+        result.append(list(render_tracklet(sample_appearance(rng, 0.5, rng), camera, 4, 0.5, rng)))
+    return result
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Any:
+    return load_checkpoint(resolve_checkpoint("synthetic"))
+
+
+def measure(model: Any, walks: list[list[SyntheticFrame]]) -> tuple[float, float]:
+    """Share of frames with a person, and of the visible joints found within five per cent of the height."""
+    estimator = PifPafEstimator(model, 128)
+    detected, close, visible = 0, 0, 0
+    for frames in walks:
+        for frame, people in zip(frames, estimator.estimate([np.asarray(f.image) for f in frames]), strict=True):
+            seen = frame.keypoints[:, 2] > 0
+            visible += int(seen.sum())
+            if people:
+                detected += 1
+                found = people[0].keypoints
+                distance = np.hypot(*(found[:, :2] - frame.keypoints[:, :2]).T)
+                close += int((seen & (found[:, 2] > 0) & (distance < CLOSE)).sum())
+    return detected / sum(map(len, walks)), close / visible
+
+
+def test_the_synthetic_network_finds_people_it_never_saw(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    detection, share_close = measure(synthetic, walks)
+    assert detection >= 0.95
+    assert share_close >= 0.75
+
+
+def test_a_random_network_would_fail_that(walks: list[list[SyntheticFrame]]) -> None:
+    torch.manual_seed(0)
+    detection, share_close = measure(pifpaf.build_network("mobilenetv3small", 2).eval(), walks)
+    assert share_close < 0.1 and detection < 0.5
+
+
+def test_the_committed_weights_are_small() -> None:
+    assert SYNTHETIC_PATH.stat().st_size <= 6_000_000
+
+
+def test_what_was_decoded_before_does_not_matter(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    """openpifpaf's decoder remembers; the estimator must not."""
+    frames = [np.asarray(frame.image) for frame in walks[0]]
+    fresh = PifPafEstimator(synthetic, 128).estimate(frames)
+    used = PifPafEstimator(synthetic, 128)
+    for other in walks[1:4]:
+        used.estimate([np.asarray(frame.image) for frame in other])
+    for ours, theirs in zip(fresh, used.estimate(frames), strict=True):
+        assert [person.score for person in ours] == [person.score for person in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+def test_keypoints_are_in_the_frames_own_pixels(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    """The same picture at half the size: the same person at half the coordinates; sizes may be mixed in one call."""
+    image = walks[0][0].image
+    half = image.resize((64, 128))
+    large, small = PifPafEstimator(synthetic, 128).estimate([np.asarray(image), np.asarray(half)])
+    both = (large[0].keypoints[:, 2] > 0.3) & (small[0].keypoints[:, 2] > 0.3)
+    assert both.sum() >= 5
+    np.testing.assert_allclose(large[0].keypoints[both, :2], 2 * small[0].keypoints[both, :2], atol=6)
+
+
+def test_no_frames_and_frames_without_people(synthetic: Any) -> None:
+    estimator = PifPafEstimator(synthetic, 128)
+    assert estimator.estimate([]) == []
+    assert estimator.estimate([np.full((256, 128, 3), 90, np.uint8)]) == [[]]
+
+
+def test_the_best_score_comes_first(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    estimator = PifPafEstimator(synthetic, 128)
+    several = 0
+    for frames in walks:
+        for people in estimator.estimate([np.asarray(frame.image) for frame in frames]):
+            scores = [person.score for person in people]
+            assert scores == sorted(scores, reverse=True)
+            several += len(scores) > 1
+    assert several > 0, "some crops hold a second person"
+
+
+def test_official_names_lead_to_files_whose_names_end_in_their_hash() -> None:
+    urls = pifpaf.official_urls()
+    assert {"shufflenetv2k16", "shufflenetv2k30", "resnet50", "mobilenetv3small"} <= set(urls)
+    assert all(len(url.rsplit("-", 1)[1]) == len("12345678.pkl") for url in urls.values())
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(
+        CheckpointError, match="checkpoint 'resnet51' is neither a file nor a known name.*shufflenetv2k16"
+    ):
+        resolve_checkpoint("resnet51")
+
+
+def test_a_pickle_of_unknown_origin_is_loaded_only_when_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "network.pkl"
+    torch.save({"model": pifpaf.build_network("mobilenetv3small", 1), "epoch": 1}, path)
+    with pytest.raises(CheckpointError, match="none of openpifpaf's official checkpoints.*--trust-checkpoint"):
+        resolve_checkpoint(str(path))
+    model = load_checkpoint(resolve_checkpoint(str(path), trust=True))
+    assert [meta.name for meta in model.head_metas] == ["cif", "caf"]
+
+
+def test_an_official_file_that_was_damaged_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / pifpaf.official_urls()["resnet50"].rsplit("/", 1)[1]
+    path.parent.mkdir()
+    path.write_bytes(b"not the real one")
+    with pytest.raises(CheckpointError, match="starts with .*; expected ecd30da4; delete it"):
+        resolve_checkpoint("resnet50")
+
+
+def test_an_official_checkpoint_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(CheckpointError, match="'resnet50' could not be fetched .*no route to host.*put it at"):
+        resolve_checkpoint("resnet50")
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.safetensors", b"not safetensors"), ("b.pkl", b"not a pickle")])
+def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match="does not hold a PifPaf network|cannot be read as an openpifpaf checkpoint"
+    ):
+        load_checkpoint(resolve_checkpoint(str(tmp_path / name), trust=True))

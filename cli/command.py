@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -27,6 +28,9 @@ class FriendlyCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.meta.get("keyreid.debug", False)
+        # Threads that spin while they wait make torch ten times slower as soon as another process wants a core; it is
+        # read when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         logging.basicConfig(
             stream=sys.stderr, level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
         )

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class TinyDataset:
-    """A synthetic MARS tree, and the dataset prepared from it with PifPaf and real shards. Read only: copy to change."""
+    """A synthetic MARS tree, and what was prepared from it with PifPaf and real shards. Copy it to change it."""
 
     root: Path
     prepared: Path

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TinyDataset
 from PIL import Image
 
 from keyreid.pipeline.build_shards import build_shards, encoded_frame
@@ -16,8 +17,6 @@ from keyreid.pipeline.manifest import write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
-
-from conftest import TinyDataset
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_keypoints_must_be_complete(copy: Path) -> None:
 
 def test_a_dataset_without_keypoints(tiny_mars: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path, read_source("mars", tiny_mars))
-    with pytest.raises(FormatError, match="has no keypoints yet; run the stages in order"):
+    with pytest.raises(FormatError, match=r"has no keypoints yet; run the stages in order"):
         build_shards(tmp_path, SerialExecutor())
 
 
@@ -92,9 +91,9 @@ def test_a_frame_that_vanished_since(copy: Path, tiny_mars: Path, tmp_path: Path
     root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
     shutil.rmtree(copy / "receipts" / "shards")
     next(iter(sorted((root / "bbox_train").rglob("*.jpg")))).unlink()
-    with pytest.raises(SourceError, match="could be read when its keypoints were extracted and cannot be now"):
+    with pytest.raises(SourceError, match=r"could be read when its keypoints were extracted and cannot be now"):
         build_shards(copy, SerialExecutor(), root=root)
-    with pytest.raises(FormatError, match="shards of .* are not built"):
+    with pytest.raises(FormatError, match=r"shards of .* are not built"):
         TrackletStore(copy)
 
 

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from keyreid.pipeline.commit import (
-    commit_file, fingerprint, is_done, read_json, read_receipt, receipt_path, sha256_of, write_json, write_receipt,
+    commit_file,
+    fingerprint,
+    is_done,
+    read_json,
+    read_receipt,
+    receipt_path,
+    sha256_of,
+    write_json,
+    write_receipt,
 )  # fmt: skip
 from keyreid.pipeline.errors import FormatError, KeyReIDError
 from keyreid.pipeline.records import ShardReceipt
@@ -27,7 +35,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         partial.write_bytes(b"half of the new")
         raise RuntimeError("interrupted")
 
-    with pytest.raises(RuntimeError, match="interrupted"):
+    with pytest.raises(RuntimeError, match=r"interrupted"):
         commit_file(path, fail)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
@@ -37,7 +45,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     def full(partial: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(KeyReIDError, match="the disk is full while writing .*file; free some space and run"):
+    with pytest.raises(KeyReIDError, match=r"the disk is full while writing .*file; free some space and run"):
         commit_file(tmp_path / "file", full)
     assert not any(tmp_path.iterdir())
 
@@ -66,10 +74,10 @@ def test_what_counts_as_done(tmp_path: Path, settings: str, inputs: str, artefac
 
 def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:
     write_json(receipt_path(tmp_path, "keypoints", 3), {"stage": "keypoints"})
-    with pytest.raises(FormatError, match="00003.json is not a receipt .*delete it and run the stage again"):
+    with pytest.raises(FormatError, match=r"00003.json is not a receipt .*delete it and run the stage again"):
         read_receipt(tmp_path, "keypoints", 3)
     receipt_path(tmp_path, "keypoints", 3).write_text("{")
-    with pytest.raises(FormatError, match="not readable as JSON"):
+    with pytest.raises(FormatError, match=r"not readable as JSON"):
         read_json(receipt_path(tmp_path, "keypoints", 3))
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TinyDataset
 from PIL import Image
 
 from keyreid.pipeline.commit import sha256_of
@@ -13,8 +14,6 @@ from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_manifest, write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.sources import read_source
-
-from conftest import TinyDataset
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_frames_that_cannot_be_read_get_a_status_and_never_stop_the_run(tiny_mar
 
 
 def test_other_settings_are_refused_until_overwrite(copy: Path) -> None:
-    with pytest.raises(FormatError, match="other settings of keypoints: input_height 128, now 96; .*--overwrite"):
+    with pytest.raises(FormatError, match=r"other settings of keypoints: input_height 128, now 96; .*--overwrite"):
         extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), input_height=96)
     before = hashes(copy)
     summary = extract_keypoints(
@@ -94,5 +93,5 @@ def test_other_settings_are_refused_until_overwrite(copy: Path) -> None:
 
 
 def test_a_source_folder_that_is_gone(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="frames' folder .*elsewhere is not there; mount it, or name .* --root"):
+    with pytest.raises(SourceError, match=r"frames' folder .*elsewhere is not there; mount it, or name .* --root"):
         extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), root=tmp_path / "elsewhere")

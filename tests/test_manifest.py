@@ -5,7 +5,13 @@ import pytest
 
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.manifest import (
-    IdentitySplit, Manifest, SourceTracklet, build_manifest, dataset_path, read_manifest, write_manifest,
+    IdentitySplit,
+    Manifest,
+    SourceTracklet,
+    build_manifest,
+    dataset_path,
+    read_manifest,
+    write_manifest,
 )  # fmt: skip
 
 
@@ -36,7 +42,7 @@ def test_shards_hold_whole_tracklets_and_close_before_they_overflow(tmp_path: Pa
 def test_writing_the_same_index_again_is_fine_and_another_one_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest(tmp_path))
     write_manifest(tmp_path, manifest(tmp_path))
-    with pytest.raises(FormatError, match="already holds another index .*choose another folder"):
+    with pytest.raises(FormatError, match=r"already holds another index .*choose another folder"):
         write_manifest(tmp_path, build_manifest("people", tmp_path, [source(1, 1)]))
 
 
@@ -47,12 +53,12 @@ def test_identity_splits_divide_the_tracklets(tmp_path: Path) -> None:
     write_manifest(tmp_path / "prepared", made)
     other = read_manifest(tmp_path / "prepared").with_identity_split(1)
     assert [tracklet.split for tracklet in other.tracklets] == ["gallery", "query", "train", "train"]
-    with pytest.raises(SettingsError, match="identity split 2 of dataset people, which has 2; expected 0 to 1"):
+    with pytest.raises(SettingsError, match=r"identity split 2 of dataset people, which has 2; expected 0 to 1"):
         made.with_identity_split(2)
 
 
 def test_a_folder_that_was_not_indexed(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="is not a prepared dataset .*run keyreid-prep index first"):
+    with pytest.raises(FormatError, match=r"is not a prepared dataset .*run keyreid-prep index first"):
         read_manifest(tmp_path)
 
 
@@ -60,7 +66,7 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest(tmp_path))
     info = json.loads(dataset_path(tmp_path).read_text())
     dataset_path(tmp_path).write_text(json.dumps({**info, "format_version": 7}))
-    with pytest.raises(FormatError, match="format version 7; expected version 1"):
+    with pytest.raises(FormatError, match=r"format version 7; expected version 1"):
         read_manifest(tmp_path)
 
 

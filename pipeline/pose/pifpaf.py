@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
@@ -116,7 +116,7 @@ def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
         model = build_network(metadata["base_name"], metadata["upsample_stride"])
         state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
         model.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError, OSError) as error:
+    except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} does not hold a PifPaf network of this project ({str(error).splitlines()[0]})",
             "safetensors written by benchmarks/train_synthetic_pifpaf.py",

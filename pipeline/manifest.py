@@ -89,8 +89,8 @@ class Manifest:
         """The same tracklets, divided by identity_splits[index]."""
         if not 0 <= index < len(self.identity_splits):
             raise SettingsError(
-                f"identity split {index} of dataset {self.name}, which has {len(self.identity_splits)}",
-                f"0 to {len(self.identity_splits) - 1}" if self.identity_splits else "no identity split",
+                f"identity split {index} of dataset {self.name}, which has {len(self.identity_splits) or 'one'}",
+                f"0 to {len(self.identity_splits) - 1}" if self.identity_splits else "no --identity-split",
             )
         chosen = self.identity_splits[index]
         train, test = set(chosen.train), set(chosen.test)

@@ -23,12 +23,14 @@ class TrackletStore:
 
     Raises:
         FormatError: not a prepared dataset, or shards are missing.
+        SettingsError: the dataset has no such identity split.
     """
 
     def __init__(self, prepared: Path, identity_split: int = 0) -> None:
         self.path = Path(prepared)
         manifest = read_manifest(self.path)
-        self.manifest: Manifest = manifest.with_identity_split(identity_split) if manifest.identity_splits else manifest
+        several = bool(manifest.identity_splits) or identity_split != 0
+        self.manifest: Manifest = manifest.with_identity_split(identity_split) if several else manifest
         receipts = [read_receipt(self.path, "shards", shard) for shard in range(manifest.num_shards)]
         missing = [shard for shard, receipt in enumerate(receipts) if receipt is None]
         if missing:

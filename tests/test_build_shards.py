@@ -8,7 +8,7 @@ from PIL import Image
 
 from keyreid.pipeline.build_shards import build_shards, encoded_frame
 from keyreid.pipeline.commit import sha256_of
-from keyreid.pipeline.errors import FormatError, SourceError
+from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.heatmaps import stored_heatmaps
@@ -116,3 +116,8 @@ def test_frames_keep_their_bytes_where_any_decoder_reads_them(
     data = encoded_frame(path)
     assert (data == path.read_bytes()) is unchanged
     assert data[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
+
+
+def test_an_identity_split_of_a_dataset_that_has_one(tiny_dataset: TinyDataset) -> None:
+    with pytest.raises(SettingsError, match=r"identity split 3 of dataset synthetic-mars, which has one; expected no"):
+        TrackletStore(tiny_dataset.prepared, identity_split=3)

@@ -42,6 +42,19 @@ def test_training_output_and_descriptor_are_the_oracles() -> None:
         assert close(model(*inputs), wanted)
 
 
+def test_scores_below_zero_count_as_zero() -> None:
+    model = tiny_model(variant="reference").eval()
+    inputs = clips(model)
+    with torch.no_grad():
+        _, _, scores = oracle_of(model).run(*inputs, lambda clip, w: w)
+        model.global_branch.score.bias -= scores.median()
+        feature, _, scores = oracle_of(model).run(*inputs, lambda clip, w: w)
+        output = model.train()(*inputs)
+    assert (scores == 0).any() and (scores > 0).any()
+    assert close(output.frame_scores, scores)
+    assert close(output.global_feature, feature)
+
+
 def test_logits_are_each_parts_own() -> None:
     model = tiny_model(variant="reference")
     output = model(*clips(model))
@@ -146,6 +159,8 @@ def test_authors_checkpoint_gives_the_same_descriptor(wrapped: str, tmp_path) ->
     with torch.no_grad():
         # The network is float32 until it is told otherwise, so tensors were rounded on their way in.
         assert close(loaded(*inputs), model(*inputs), 1e-5)
+    for name, tensor in model.state_dict().items():  # classifiers are no part of the descriptor
+        assert torch.allclose(loaded.state_dict()[name], tensor, atol=1e-6), name
 
 
 @pytest.mark.parametrize(

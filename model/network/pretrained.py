@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
+import numpy as np
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from keyreid.pipeline.errors import CheckpointError
@@ -29,8 +31,8 @@ def load_pretrained(config: ModelConfig) -> VisionTransformer:
         return _from_hub(config)
     vit, path = create_vit(config), Path(config.pretrained)
     if path.suffix == ".npz":
-        _load_npz(vit, path)
-        logger.info("loaded %s from %s", config.backbone, path)
+        left_out = _load_npz(vit, path)
+        logger.info("loaded %s from %s; left out: %s", config.backbone, path, listed(left_out) or "none")
         return vit
     found = read_state_dict(path)
     left_out = sorted(name for name in found if name.startswith(CLASSIFIERS))
@@ -55,13 +57,20 @@ def _from_hub(config: ModelConfig) -> VisionTransformer:
     return vit
 
 
-def _load_npz(vit: VisionTransformer, path: Path) -> None:
-    """Google's format; timm reads it."""
+def _load_npz(vit: VisionTransformer, path: Path) -> list[str]:
+    """Google's format, which timm reads; returns the names of arrays that a backbone has no place for."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}", "an .npz file of Google's ViT weights")
     try:
+        with np.load(path) as arrays:
+            names = list(arrays)
         vit.load_pretrained(str(path))
     except Exception as error:  # a missing name, another shape, a broken archive: each its own family in timm
         raise CheckpointError(
             f"{path} does not fit the backbone ({type(error).__name__}: {error})", "Google's weights of the same ViT"
         ) from error
+    # timm fills the blocks that there are and leaves further ones in the file unread.
+    num_blocks = len({match.group() for name in names if (match := re.search(r"encoderblock_\d+", name))})
+    if num_blocks not in (0, len(vit.blocks)):  # 0: a newer format with all blocks in one array
+        raise CheckpointError(f"{path} has {num_blocks} blocks", f"{len(vit.blocks)}, as the backbone has")
+    return sorted(name for name in names if re.search(r"(^|/)(head|pre_logits)/", name))

@@ -1,5 +1,5 @@
 # make setup   a virtual environment with everything, in .venv
-# make demo    people are drawn, posed, packed, trained on and measured; ends in demo-output/report/index.html
+# make demo    people are drawn, posed, packed, trained on and measured; ends in demo-output/report/report.html
 # make test    the tests
 # make lint    ruff and mypy
 
@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/keyreid-prep build-shards $(DEMO)/prepared --workers 2
 	$(BIN)/keyreid-train $(DEMO)/prepared --out $(DEMO)/run --preset demo
 	$(BIN)/keyreid-eval $(DEMO)/run $(DEMO)/prepared --baselines --report $(DEMO)/report
-	@echo "Look at the rankings: $(DEMO)/report/index.html"
+	@echo "Look at the rankings: $(DEMO)/report/report.html"
 
 test: setup
 	$(BIN)/python -m pytest -q

@@ -88,9 +88,11 @@ class Manifest:
     def with_identity_split(self, index: int) -> Manifest:
         """The same tracklets, divided by identity_splits[index]."""
         if not 0 <= index < len(self.identity_splits):
+            count = len(self.identity_splits)
             raise SettingsError(
-                f"identity split {index} of dataset {self.name}, which has {len(self.identity_splits) or 'one'}",
-                f"0 to {len(self.identity_splits) - 1}" if self.identity_splits else "no --identity-split",
+                f"identity split {index} of {self.name}, which has {count or 'one fixed split'}",
+                f"0 to {count - 1}" if count else "",
+                "" if count else "leave --identity-split out",
             )
         chosen = self.identity_splits[index]
         train, test = set(chosen.train), set(chosen.test)

@@ -53,7 +53,7 @@ def test_identity_splits_divide_the_tracklets(tmp_path: Path) -> None:
     write_manifest(tmp_path / "prepared", made)
     other = read_manifest(tmp_path / "prepared").with_identity_split(1)
     assert [tracklet.split for tracklet in other.tracklets] == ["gallery", "query", "train", "train"]
-    with pytest.raises(SettingsError, match=r"identity split 2 of dataset people, which has 2; expected 0 to 1"):
+    with pytest.raises(SettingsError, match=r"identity split 2 of people, which has 2; expected 0 to 1"):
         made.with_identity_split(2)
 
 

@@ -49,12 +49,6 @@ class Evaluator:
             SourceError: no query, or no gallery.
         """
         store = TrackletStore(prepared, identity_split)
-        if identity_split and not store.manifest.identity_splits:
-            raise SettingsError(
-                f"identity split {identity_split} of {store.manifest.name}, which has one fixed split",
-                "",
-                "leave --identity-split out",
-            )
         return cls(store, protocol, protocol.select(store.tracklets("query", "gallery")), identity_split, batch_size)
 
     def network(self, method: str, model: KeyReID, cache: Path | None = None) -> Measurement:

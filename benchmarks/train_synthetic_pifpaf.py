@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from keyreid.pipeline.pose import pifpaf
+from keyreid.pipeline.pose.frames import PADDING_VALUE, normalise
 from keyreid.pipeline.skeleton import JOINT_FLIP
 from keyreid.pipeline.synthetic.appearance import sample_appearance
 from keyreid.pipeline.synthetic.scene import sample_camera
@@ -43,7 +44,7 @@ def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     scale = INPUT_HEIGHT / HEIGHT
     for frame in render_tracklet(appearance, camera, FRAMES_PER_SCENE, difficulty, rng):
         small = frame.image.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BILINEAR)
-        padded = np.full((INPUT_HEIGHT + 1, WIDTH // 2 + 1, 3), pifpaf.PADDING_VALUE, np.uint8)
+        padded = np.full((INPUT_HEIGHT + 1, WIDTH // 2 + 1, 3), PADDING_VALUE, np.uint8)
         padded[:-1, :-1] = np.asarray(small)
         pictures.append(padded)
         joints.append(np.stack([frame.keypoints, frame.stranger]) * np.array([scale, scale, 1], np.float32))
@@ -130,7 +131,7 @@ def train(model: torch.nn.Module, pool: tuple[np.ndarray, torch.Tensor, torch.Te
 def _vary(pictures: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     """Light and colour of each crop, then openpifpaf's normalisation."""
     gain = rng.uniform(0.75, 1.25, (len(pictures), 1, 1, 1)) * rng.uniform(0.85, 1.15, (len(pictures), 1, 1, 3))
-    return pifpaf.normalise(torch.from_numpy(np.clip(pictures * gain, 0, 255).astype(np.uint8)))
+    return normalise(torch.from_numpy(np.clip(pictures * gain, 0, 255).astype(np.uint8)))
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,11 @@ from .records import FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose, Shard
 from .skeleton import NUM_JOINTS
 from .stages import StageSummary, begin_stage, run_stage
 
+if TYPE_CHECKING:
+    from .pose.pifpaf import Person
+
 STAGE = "keypoints"
+BATCHES_OF_A_GROUP = 8  # frames in memory at once, in batches
 MIN_CONFIDENCE = 0.005  # keypoints under it are zeroed, as in the authors' code
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for broken images
 
@@ -33,6 +38,7 @@ class KeypointSettings:
     Attributes:
         checkpoint_sha256: hash of the weights.
         input_height: pixels that frames are resized to before the network.
+        batch_size: frames in one forward pass; kernels may round differently for other sizes.
         thresholds: of openpifpaf's decoder.
         min_confidence: keypoints under it are zeroed.
         select: which person of a frame is kept: "best-score".
@@ -40,6 +46,7 @@ class KeypointSettings:
 
     checkpoint_sha256: str
     input_height: int
+    batch_size: int
     thresholds: dict[str, float]
     min_confidence: float = MIN_CONFIDENCE
     select: str = "best-score"
@@ -54,7 +61,6 @@ class ExtractTask:
     checkpoint: ResolvedCheckpoint
     settings: KeypointSettings
     device: str
-    batch_size: int
 
 
 def extract_keypoints(
@@ -90,9 +96,11 @@ def extract_keypoints(
     root = root or Path(manifest.root)
     if not root.is_dir():
         raise SourceError(f"the frames' folder {root} is not there", "", "mount it, or name its new place with --root")
-    settings = KeypointSettings(checkpoint.sha256, input_height or checkpoint.input_height, dict(DECODER_THRESHOLDS))
+    settings = KeypointSettings(
+        checkpoint.sha256, input_height or checkpoint.input_height, batch_size, dict(DECODER_THRESHOLDS)
+    )
     stage_fingerprint = begin_stage(prepared, STAGE, asdict(settings), overwrite=overwrite)
-    task = partial(extract_shard, ExtractTask(prepared, root, checkpoint, settings, device, batch_size))
+    task = partial(extract_shard, ExtractTask(prepared, root, checkpoint, settings, device))
     return run_stage(
         prepared, manifest, STAGE, stage_fingerprint, lambda shard: shard_inputs(manifest.shard(shard)), task, executor
     )
@@ -102,9 +110,9 @@ def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt
     """Make one shard of keypoints: Parquet, then its receipt."""
     tracklets = cached_manifest(task.prepared).shard(shard)
     poses: list[FramePose] = []
-    for tracklet in tracklets:
-        poses += _estimate(task, tracklet)
-        report(tracklet.num_frames)
+    for group in _groups(tracklets, task.settings.batch_size):
+        poses += _estimate(task, group)
+        report(sum(tracklet.num_frames for tracklet in group))
     path = keypoints_path(task.prepared, shard)
     digest = commit_file(path, lambda partial_path: write_keypoints(partial_path, poses))
     unreadable = [
@@ -137,26 +145,50 @@ def read_frame(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def _estimate(task: ExtractTask, tracklet: Tracklet) -> Iterator[FramePose]:
-    frames: dict[int, np.ndarray] = {}
+def _groups(tracklets: Sequence[Tracklet], batch_size: int) -> Iterator[list[Tracklet]]:
+    """Consecutive tracklets of some batches together: few half-filled batches, and bounded memory."""
+    group: list[Tracklet] = []
+    for tracklet in tracklets:
+        group.append(tracklet)
+        if sum(member.num_frames for member in group) >= BATCHES_OF_A_GROUP * batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _estimate(task: ExtractTask, tracklets: Sequence[Tracklet]) -> Iterator[FramePose]:
+    frames = [_read_frames(task.root, tracklet) for tracklet in tracklets]
+    settings = task.settings
+    estimator = _estimator(task.checkpoint, settings.input_height, task.device, settings.batch_size)
+    people = estimator.estimate([list(readable.values()) for readable in frames])
+    for tracklet, readable, found in zip(tracklets, frames, people, strict=True):
+        yield from _poses(tracklet, readable, dict(zip(readable, found, strict=True)), settings.min_confidence)
+
+
+def _read_frames(root: Path, tracklet: Tracklet) -> dict[int, np.ndarray]:
+    """Index -> frame, of the frames that can be read."""
+    frames = {}
     for index, name in enumerate(tracklet.frame_paths):
-        try:
-            frames[index] = read_frame(task.root / name)
-        except UNREADABLE:
-            continue
-    estimator = _estimator(task.checkpoint, task.settings.input_height, task.device, task.batch_size)
-    found = dict(zip(frames, estimator.estimate(list(frames.values())), strict=True))
+        with suppress(*UNREADABLE):
+            frames[index] = read_frame(root / name)
+    return frames
+
+
+def _poses(
+    tracklet: Tracklet, frames: dict[int, np.ndarray], people: dict[int, list[Person]], min_confidence: float
+) -> Iterator[FramePose]:
     nothing = np.zeros((NUM_JOINTS, 3), np.float32)
     for index in range(tracklet.num_frames):
         if index not in frames:
             yield FramePose(tracklet.tracklet_id, index, 0, 0, FRAME_UNREADABLE, 0.0, nothing)
             continue
         height, width = frames[index].shape[:2]
-        if not found[index]:
+        if not people[index]:
             yield FramePose(tracklet.tracklet_id, index, width, height, FRAME_NO_POSE, 0.0, nothing)
             continue
-        best = found[index][0]
-        keypoints = np.where(best.keypoints[:, 2:] < task.settings.min_confidence, 0, best.keypoints)
+        best = people[index][0]
+        keypoints = np.where(best.keypoints[:, 2:] < min_confidence, 0, best.keypoints)
         yield FramePose(tracklet.tracklet_id, index, width, height, FRAME_OK, best.score, keypoints)
 
 

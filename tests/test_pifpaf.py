@@ -47,7 +47,7 @@ def measure(model: Any, walks: list[list[SyntheticFrame]]) -> tuple[float, float
     estimator = PifPafEstimator(model, 128)
     detected, close, visible = 0, 0, 0
     for frames in walks:
-        for frame, people in zip(frames, estimator.estimate([np.asarray(f.image) for f in frames]), strict=True):
+        for frame, people in zip(frames, estimator.estimate([[np.asarray(f.image) for f in frames]])[0], strict=True):
             seen = frame.keypoints[:, 2] > 0
             visible += int(seen.sum())
             if people:
@@ -77,11 +77,11 @@ def test_the_committed_weights_are_small() -> None:
 def test_what_was_decoded_before_does_not_matter(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
     """openpifpaf's decoder remembers; the estimator must not."""
     frames = [np.asarray(frame.image) for frame in walks[0]]
-    fresh = PifPafEstimator(synthetic, 128).estimate(frames)
+    fresh = PifPafEstimator(synthetic, 128).estimate([frames])[0]
     used = PifPafEstimator(synthetic, 128)
     for other in walks[1:4]:
-        used.estimate([np.asarray(frame.image) for frame in other])
-    for ours, theirs in zip(fresh, used.estimate(frames), strict=True):
+        used.estimate([[np.asarray(frame.image) for frame in other]])
+    for ours, theirs in zip(fresh, used.estimate([frames])[0], strict=True):
         assert [person.score for person in ours] == [person.score for person in theirs]
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.keypoints, b.keypoints)
@@ -91,7 +91,7 @@ def test_keypoints_are_in_the_frames_own_pixels(synthetic: Any, walks: list[list
     """The same picture at half the size: the same person at half the coordinates; sizes may be mixed in one call."""
     image = walks[0][0].image
     half = image.resize((64, 128))
-    large, small = PifPafEstimator(synthetic, 128).estimate([np.asarray(image), np.asarray(half)])
+    large, small = PifPafEstimator(synthetic, 128).estimate([[np.asarray(image), np.asarray(half)]])[0]
     both = (large[0].keypoints[:, 2] > 0.3) & (small[0].keypoints[:, 2] > 0.3)
     assert both.sum() >= 5
     np.testing.assert_allclose(large[0].keypoints[both, :2], 2 * small[0].keypoints[both, :2], atol=6)
@@ -100,14 +100,14 @@ def test_keypoints_are_in_the_frames_own_pixels(synthetic: Any, walks: list[list
 def test_no_frames_and_frames_without_people(synthetic: Any) -> None:
     estimator = PifPafEstimator(synthetic, 128)
     assert estimator.estimate([]) == []
-    assert estimator.estimate([np.full((256, 128, 3), 90, np.uint8)]) == [[]]
+    assert estimator.estimate([[], [np.full((256, 128, 3), 90, np.uint8)]]) == [[], [[]]]
 
 
 def test_the_best_score_comes_first(synthetic: Any, strangers: list[list[SyntheticFrame]]) -> None:
     estimator = PifPafEstimator(synthetic, 128)
     several = 0
     for frames in strangers:
-        for people in estimator.estimate([np.asarray(frame.image) for frame in frames]):
+        for people in estimator.estimate([[np.asarray(frame.image) for frame in frames]])[0]:
             scores = [person.score for person in people]
             assert scores == sorted(scores, reverse=True)
             several += len(scores) > 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..skeleton import NUM_JOINTS
+from .forward import FastForward
+from .frames import prepare_frame
 
 if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpifpaf's visualizer names it at import
     matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[assignment]
@@ -34,11 +37,6 @@ except ImportError as error:
         "openpifpaf 0.13.11, which keypoint extraction needs",
         "run `make setup`, or the command under 'Installing' in README.md",
     ) from error
-
-# ImageNet's, as openpifpaf normalises.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-PADDING_VALUE = 124  # grey near the mean, on every padded pixel
 
 # Fixed, and part of the receipt: what the authors' thresholds of 0.005 and 0.1 come after (method, part 2).
 DECODER_THRESHOLDS = {"cif": 0.3, "seed": 0.2, "keypoint": 0.15, "instance": 0.15}
@@ -149,7 +147,7 @@ def official_urls() -> dict[str, str]:
 
 
 class PifPafEstimator:
-    """People in frames, by a PifPaf network.
+    """People in the frames of tracklets, by a PifPaf network.
 
     Args:
         model: a network of openpifpaf, in eval mode.
@@ -159,49 +157,46 @@ class PifPafEstimator:
     """
 
     def __init__(self, model: Any, input_height: int, device: str = "cpu", batch_size: int = 32) -> None:
-        self._model = model.to(device).to(memory_format=torch.channels_last).eval()
+        self._forward = FastForward(model, device)
         self._cif, self._caf = model.head_metas[:2]
-        self._input_height, self._device, self._batch_size = input_height, device, batch_size
+        self._input_height, self._batch_size = input_height, batch_size
         _set_thresholds()
 
-    def estimate(self, frames: Sequence[np.ndarray]) -> list[list[Person]]:
-        """Find the people in the frames of one tracklet, best score first.
+    def estimate(self, tracklets: Sequence[Sequence[np.ndarray]]) -> list[list[list[Person]]]:
+        """Find the people in the frames of some tracklets.
 
-        The decoder is made anew for each call: openpifpaf's keeps a float32 accumulator from image to image, so only
-        this makes the result a function of the tracklet. The frames of a call may differ in size.
+        Frames of one size go through the network together, whatever tracklet they are of; a finished tracklet is
+        decoded in a thread while the network goes on. The decoder is made anew for each tracklet: openpifpaf's keeps a
+        float32 accumulator from image to image, so only this makes the result a function of the tracklet.
 
         Args:
-            frames: uint8 (H, W, 3) RGB each.
+            tracklets: for each its frames, uint8 (H, W, 3) RGB, of any size.
 
         Returns:
-            For each frame its people, possibly none.
+            For each tracklet and frame its people, best score first, possibly none.
         """
+        places = [(number, index) for number, frames in enumerate(tracklets) for index in range(len(frames))]
+        prepared = [prepare_frame(tracklets[number][index], self._input_height) for number, index in places]
+        fields: list[dict[int, list[Tensor]]] = [{} for _ in tracklets]
+        decoded: list[Future[list[list[Person]]] | None] = [None for _ in tracklets]
+        with ThreadPoolExecutor(1) as pool:
+            for rows in _same_sized(prepared, self._batch_size):
+                heads = self._forward(torch.stack([prepared[row] for row in rows]))
+                for position, row in enumerate(rows):
+                    number, index = places[row]
+                    fields[number][index] = [head[position].contiguous() for head in heads[:2]]
+                    if len(fields[number]) == len(tracklets[number]):
+                        decoded[number] = pool.submit(self._decode, tracklets[number], fields[number])
+            return [[] if future is None else future.result() for future in decoded]
+
+    def _decode(self, frames: Sequence[np.ndarray], fields: dict[int, list[Tensor]]) -> list[list[Person]]:
         cif_caf = decoder.CifCaf([self._cif], [self._caf])
-        result: list[list[Person]] = [[] for _ in frames]
-        prepared = [self._prepare(frame) for frame in frames]
-        for indices in _same_sized(prepared, self._batch_size):
-            batch = torch.stack([prepared[index] for index in indices]).to(self._device)
-            with torch.inference_mode():
-                fields = self._model(batch.contiguous(memory_format=torch.channels_last))
-            cif, caf = (head.float().cpu() for head in fields[:2])
-            for row, index in enumerate(indices):
-                annotations = cif_caf([cif[row].contiguous(), caf[row].contiguous()])
-                result[index] = self._people(annotations, frames[index].shape[0])
-        return result
+        return [
+            self._people(cif_caf(fields.pop(index)), frame.shape[0] / self._input_height)
+            for index, frame in enumerate(frames)
+        ]
 
-    def _prepare(self, frame: np.ndarray) -> torch.Tensor:
-        """float32 (3, H', W'), normalised, H' and W' of the form 16k + 1, padded at the right and below."""
-        height = self._input_height
-        width = max(1, round(frame.shape[1] * height / frame.shape[0]))
-        if frame.shape[:2] != (height, width):
-            # BOX where it divides, as the synthetic network was trained; bilinear with antialias otherwise alike
-            frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
-        padded = np.full((_padded(height), _padded(width), 3), PADDING_VALUE, np.uint8)
-        padded[:height, :width] = frame
-        return normalise(torch.from_numpy(padded))
-
-    def _people(self, annotations: list[Any], frame_height: int) -> list[Person]:
-        scale = frame_height / self._input_height
+    def _people(self, annotations: list[Any], scale: float) -> list[Person]:
         people = []
         for annotation in annotations:
             keypoints = annotation.data.astype(np.float32)
@@ -210,17 +205,7 @@ class PifPafEstimator:
         return sorted(people, key=lambda person: -person.score)
 
 
-def normalise(picture: torch.Tensor) -> torch.Tensor:
-    """uint8 (..., H, W, 3) RGB -> float32 (..., 3, H, W) as openpifpaf's networks expect it."""
-    scaled = (picture.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-    return scaled.movedim(-1, -3)
-
-
-def _padded(size: int) -> int:
-    return (size - 1 + 15) // 16 * 16 + 1
-
-
-def _same_sized(prepared: Sequence[torch.Tensor], batch_size: int) -> list[list[int]]:
+def _same_sized(prepared: Sequence[Tensor], batch_size: int) -> list[list[int]]:
     """Indices in batches of one shape each, in order."""
     by_shape: dict[torch.Size, list[int]] = {}
     for index, picture in enumerate(prepared):

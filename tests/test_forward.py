@@ -1,0 +1,59 @@
+"""The fast forward pass against the plain one."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from keyreid.pipeline.pose import pifpaf
+from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
+from keyreid.pipeline.pose.forward import FastForward, fold_batch_norm
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Any:
+    return load_checkpoint(resolve_checkpoint("synthetic"))
+
+
+def plain(model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return list(model(batch))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])  # the graph is traced with two pictures
+@pytest.mark.parametrize("size", [(129, 65), (65, 49)])
+def test_agrees_with_the_plain_forward_pass(synthetic: Any, count: int, size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(count)
+    batch = torch.randn(count, 3, *size, generator=generator)
+    fast = FastForward(synthetic, "cpu")
+    for ours, theirs in zip(fast(batch), plain(synthetic, batch), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_one_network_serves_pictures_of_several_sizes(synthetic: Any) -> None:
+    fast = FastForward(synthetic, "cpu")
+    for size in ((129, 65), (65, 49), (129, 65)):
+        batch = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
+
+
+def test_an_official_kind_of_network_agrees_too() -> None:
+    torch.manual_seed(0)
+    model = pifpaf.build_network("shufflenetv2k16", 1).eval()
+    batch = torch.randn(2, 3, 65, 49)
+    torch.testing.assert_close(FastForward(model, "cpu")(batch), plain(model, batch), atol=1e-4, rtol=1e-4)
+
+
+def test_folding_leaves_no_normalisation_and_the_given_network_as_it_was(synthetic: Any) -> None:
+    before = {name: value.clone() for name, value in synthetic.state_dict().items()}
+    FastForward(synthetic, "cpu")
+    assert all(torch.equal(before[name], value) for name, value in synthetic.state_dict().items())
+    sequence = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    sequence[1].running_mean.fill_(0.7)
+    batch = torch.randn(2, 3, 8, 8)
+    expected = sequence(batch)
+    folded = fold_batch_norm(sequence)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(batch), expected)

@@ -25,6 +25,7 @@ def build_shards(
     serial: bool,
     scheduler_address: str | None,
     scheduler_file: str | None,
+    performance_report: str | None,
     as_json: bool,
 ) -> None:
     """Pack frames and part heatmaps into the HDF5 shards that training streams.
@@ -37,7 +38,7 @@ def build_shards(
     """
     from keyreid.pipeline.build_shards import build_shards as build
 
-    executor = make_executor(workers, serial, scheduler_address, scheduler_file)
+    executor = make_executor(workers, serial, scheduler_address, scheduler_file, performance_report)
     summary = build(prepared, executor, root=root, overwrite=overwrite)
     frames = sum(receipt.rows for receipt in summary.receipts)
     size = sum((prepared / receipt.file).stat().st_size for receipt in summary.receipts)

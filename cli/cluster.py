@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --workers, --serial, --scheduler-address and --scheduler-file."""
+    """Add --workers, --serial, --scheduler-address, --scheduler-file and --performance-report."""
     for option in (
+        click.option("--performance-report", type=click.Path(), help="HTML file for Dask's report of the run."),
         click.option("--scheduler-file", type=click.Path(), help="File that a running Dask scheduler wrote."),
-        click.option("--scheduler-address", help="A running Dask scheduler, such as tcp://host:8786."),
+        click.option(
+            "--scheduler-address",
+            help="A running Dask scheduler, such as tcp://host:8786.  [default: DASK_SCHEDULER_ADDRESS]",
+        ),
         click.option("--serial", is_flag=True, help="No Dask: one shard after the other here, for debugging."),
         click.option("--workers", type=click.IntRange(min=1), help="Local Dask workers.  [default: one a core]"),
     ):
@@ -24,7 +28,11 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_executor(
-    workers: int | None, serial: bool, scheduler_address: str | None, scheduler_file: str | None
+    workers: int | None,
+    serial: bool,
+    scheduler_address: str | None,
+    scheduler_file: str | None,
+    performance_report: str | None,
 ) -> Executor:
     """The executor that the options ask for."""
     from keyreid.pipeline.errors import SettingsError
@@ -42,4 +50,6 @@ def make_executor(
     ]
     if len(chosen) > 1:
         raise SettingsError(" and ".join(chosen) + " were given together", "at most one of them")
-    return SerialExecutor() if serial else DaskExecutor(workers, scheduler_address, scheduler_file)
+    if serial and performance_report:
+        raise SettingsError("--performance-report was given with --serial", "Dask workers, which it reports on")
+    return SerialExecutor() if serial else DaskExecutor(workers, scheduler_address, scheduler_file, performance_report)

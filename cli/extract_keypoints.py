@@ -41,6 +41,7 @@ def extract_keypoints(
     serial: bool,
     scheduler_address: str | None,
     scheduler_file: str | None,
+    performance_report: str | None,
     as_json: bool,
 ) -> None:
     """Find the person in every frame with PifPaf, once and in parallel.
@@ -57,7 +58,7 @@ def extract_keypoints(
     from keyreid.pipeline.extract_keypoints import extract_keypoints as extract
     from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 
-    executor = make_executor(workers, serial, scheduler_address, scheduler_file)
+    executor = make_executor(workers, serial, scheduler_address, scheduler_file, performance_report)
     summary = extract(
         prepared,
         resolve_checkpoint(checkpoint, trust=trust_checkpoint),

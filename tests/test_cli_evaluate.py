@@ -163,9 +163,7 @@ def test_a_network_of_another_dataset_takes_any_split(with_splits, run_folder):
 
 
 def test_a_split_that_is_not_there_is_refused(with_splits, prepared, run_folder):
-    refuse(
-        "identity split 2 of two, which has 2; expected 0 to 1", run_folder, with_splits, "--identity-split", 2
-    )
+    refuse("identity split 2 of two, which has 2; expected 0 to 1", run_folder, with_splits, "--identity-split", 2)
     refuse("identity split 1 of striped, which has one fixed split", run_folder, prepared, "--identity-split", 1)
 
 

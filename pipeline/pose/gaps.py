@@ -1,0 +1,112 @@
+"""Short gaps in a tracklet's poses, filled between the poses before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+
+import numpy as np
+
+from ..errors import SettingsError
+from .evidence import PersonLike
+
+
+@dataclass(frozen=True)
+class GapSettings:
+    """When and how gaps are filled; reasons: docs/selection.md.
+
+    Attributes:
+        max_distance: frames between the two poses that enclose a gap, at most; 1 fills nothing.
+        decay: confidence is multiplied with it for each frame to the nearer of the two poses.
+        max_shift: a joint that moved further between them is left out, in crop heights: it swung, or was not the same.
+    """
+
+    max_distance: int = 4
+    decay: float = 0.8
+    max_shift: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.max_distance < 1:
+            raise SettingsError(f"max_distance is {self.max_distance}", "1 or more; 1 fills nothing")
+        if not 0 < self.decay <= 1:
+            raise SettingsError(f"decay is {self.decay}", "more than 0, up to 1")
+        if not (isfinite(self.max_shift) and self.max_shift > 0):
+            raise SettingsError(f"max_shift is {self.max_shift}", "a finite number over 0")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The pose of one frame.
+
+    Attributes:
+        score: 0 to 1.
+        keypoints: float32 (17, 3): x, y in pixels of the frame, confidence; zeros where a joint was not found.
+        interpolated: False for a detected person, True for one that was put between two others.
+    """
+
+    score: float
+    keypoints: np.ndarray
+    interpolated: bool
+
+
+def fill_gaps(
+    chosen: Sequence[PersonLike | None], sizes: Sequence[tuple[int, int]], settings: GapSettings | None = None
+) -> list[Filled | None]:
+    """Put poses into the gaps between chosen people that are few frames apart.
+
+    Joints seen at both ends move in a line, in shares of the crop, so that crops may differ in size. Their confidence
+    is the smaller of the two ends', decayed; so is the score. Nothing is put before the first person, after the last,
+    or into frames that could not be read. A gap whose ends share no joint stays one.
+
+    Args:
+        chosen: one entry a frame, in time order; see selection.select_people.
+        sizes: width and height of each frame in pixels; (0, 0) where it could not be read.
+        settings: None for the default.
+
+    Returns:
+        One entry a frame; None where there is still nobody.
+
+    Raises:
+        SettingsError: not one size a frame.
+    """
+    settings = settings or GapSettings()
+    if len(sizes) != len(chosen):
+        raise SettingsError(f"{len(sizes)} sizes for {len(chosen)} frames", "one width and height a frame")
+    result = [None if person is None else Filled(person.score, person.keypoints, False) for person in chosen]
+    seen = [(frame, person) for frame, person in enumerate(chosen) if person is not None]
+    for (start, before), (end, after) in pairwise(seen):
+        if end - start > settings.max_distance:
+            continue
+        for frame in range(start + 1, end):
+            if min(sizes[frame]) > 0:
+                ends = (before, sizes[start]), (after, sizes[end])
+                result[frame] = _between(*ends, (frame - start, end - frame), sizes[frame], settings)
+    return result
+
+
+def _between(
+    before: tuple[PersonLike, tuple[int, int]],
+    after: tuple[PersonLike, tuple[int, int]],
+    distances: tuple[int, int],
+    size: tuple[int, int],
+    settings: GapSettings,
+) -> Filled | None:
+    """The pose at some frames' distance after `before` and before `after`, each a person and their frame's size."""
+    first, last = (_shares(person.keypoints, frame_size) for person, frame_size in (before, after))
+    portion = distances[0] / sum(distances)
+    decay = settings.decay ** min(distances)
+    shift = (last - first) * np.array([size[0] / size[1], 1])  # in heights of the frame between
+    confidence = np.minimum(before[0].keypoints[:, 2], after[0].keypoints[:, 2]).astype(np.float64) * decay
+    kept = (confidence > 0) & (np.hypot(shift[:, 0], shift[:, 1]) <= settings.max_shift)
+    if not kept.any():
+        return None
+    place = (first * (1 - portion) + last * portion) * np.array(size)
+    keypoints = np.where(kept[:, None], np.column_stack([place, confidence]), 0).astype(np.float32)
+    return Filled(min(before[0].score, after[0].score) * decay, keypoints, True)
+
+
+def _shares(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float64 (17, 2): x, y as shares of the frame's width and height."""
+    return keypoints[:, :2].astype(np.float64) / np.array(size)

@@ -9,9 +9,10 @@ import numpy as np
 SPLITS = ("train", "query", "gallery")
 
 FRAME_OK = "ok"  # read, and a person was found
+FRAME_INTERPOLATED = "interpolated"  # read, no person found, keypoints put between those of frames before and after
 FRAME_NO_POSE = "no_pose"  # read, but no person was found: keypoints are all zero
 FRAME_UNREADABLE = "unreadable"  # missing or broken image: left out of the shards
-FRAME_STATUSES = (FRAME_OK, FRAME_NO_POSE, FRAME_UNREADABLE)
+FRAME_STATUSES = (FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE)
 
 
 @dataclass(frozen=True)

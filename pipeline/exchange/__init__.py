@@ -1,0 +1,1 @@
+"""Keypoints of other programs: into a prepared dataset, and out of it."""

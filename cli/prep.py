@@ -8,6 +8,7 @@ from .build_shards import build_shards
 from .extract_keypoints import extract_keypoints
 from .index import index
 from .synthesize import synthesize
+from .verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (synthesize, index, extract_keypoints, build_shards):
+for command in (synthesize, index, extract_keypoints, build_shards, verify):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,12 +22,8 @@ def build_shards(
     prepared: Path,
     root: Path | None,
     overwrite: bool,
-    workers: int | None,
-    serial: bool,
-    scheduler_address: str | None,
-    scheduler_file: str | None,
-    performance_report: str | None,
     as_json: bool,
+    **cluster: Any,
 ) -> None:
     """Pack frames and part heatmaps into the HDF5 shards that training streams.
 
@@ -38,7 +35,7 @@ def build_shards(
     """
     from keyreid.pipeline.build_shards import build_shards as build
 
-    executor = make_executor(workers, serial, scheduler_address, scheduler_file, performance_report)
+    executor = make_executor(**cluster)
     summary = build(prepared, executor, root=root, overwrite=overwrite)
     frames = sum(receipt.rows for receipt in summary.receipts)
     size = sum((prepared / receipt.file).stat().st_size for receipt in summary.receipts)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .cluster import cluster_options, make_executor
 from .command import FriendlyCommand
+from .keypoint_summary import print_keypoints
 
-NAMED_AT_MOST = 10
+THRESHOLD = click.FloatRange(0, 1)
 
 
 @click.command("extract-keypoints", cls=FriendlyCommand)
@@ -21,9 +22,27 @@ NAMED_AT_MOST = 10
     help="PifPaf weights: an openpifpaf name (shufflenetv2k16), a file, or 'synthetic' for drawn people.",
 )
 @click.option("--trust-checkpoint", is_flag=True, help="Load a pickle of unknown origin. It can run any code.")
-@click.option("--input-height", type=click.IntRange(min=32), help="Pixels that frames are resized to before PifPaf.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--select",
+    type=click.Choice(["tracklet", "best-score"]),
+    default="tracklet",
+    show_default=True,
+    help="Whose keypoints are kept: who fits the whole tracklet, short gaps filled; or the best score of each frame, "
+    "which is the authors' rule.",
+)
+@click.option(
+    "--input-height",
+    type=click.IntRange(min=32),
+    help="Pixels that frames are resized to before PifPaf.  [default: the checkpoint's, 256 for openpifpaf's own]",
+)
+@click.option("--scale", type=click.FloatRange(1, 3), help="Or enlarge every frame so many times.")
+@click.option("--cif-threshold", default=0.3, show_default=True, type=THRESHOLD, help="Evidence for a joint.")
+@click.option("--seed-threshold", default=0.2, show_default=True, type=THRESHOLD, help="Joint to grow a person from.")
+@click.option("--keypoint-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Joint that is kept.")
+@click.option("--instance-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Person that is kept.")
+@click.option("--force-complete", is_flag=True, help="Find every joint of a person, however doubtful.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Frames a forward pass.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
 @click.option("--overwrite", is_flag=True, help="Make keypoints of other settings anew.")
 @cluster_options
@@ -32,22 +51,25 @@ def extract_keypoints(
     prepared: Path,
     checkpoint: str,
     trust_checkpoint: bool,
+    select: str,
     input_height: int | None,
+    scale: float | None,
+    cif_threshold: float,
+    seed_threshold: float,
+    keypoint_threshold: float,
+    instance_threshold: float,
+    force_complete: bool,
     device: str,
     batch_size: int,
     root: Path | None,
     overwrite: bool,
-    workers: int | None,
-    serial: bool,
-    scheduler_address: str | None,
-    scheduler_file: str | None,
-    performance_report: str | None,
     as_json: bool,
+    **cluster: Any,
 ) -> None:
     """Find the person in every frame with PifPaf, once and in parallel.
 
-    Goes on where an earlier run stopped; a second run does nothing. Frames that cannot be read are counted and named
-    at the end, and never stop the run.
+    Goes on where an earlier run stopped; a second run does nothing. Frames that cannot be read, or that pose estimation
+    dies of, are counted and named at the end, and never stop the run.
 
     \b
     Examples:
@@ -55,31 +77,25 @@ def extract_keypoints(
       keyreid-prep extract-keypoints prepared/ --checkpoint synthetic --serial
       keyreid-prep extract-keypoints prepared/ --checkpoint resnet50 --scheduler-address tcp://head:8786
     """
+    from keyreid.pipeline.errors import SettingsError
     from keyreid.pipeline.extract_keypoints import extract_keypoints as extract
     from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+    from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
 
-    executor = make_executor(workers, serial, scheduler_address, scheduler_file, performance_report)
+    if input_height and scale:
+        raise SettingsError("--input-height and --scale were given together", "at most one of them")
+    executor = make_executor(**cluster)
+    resolved = resolve_checkpoint(checkpoint, trust=trust_checkpoint)
+    decoder = DecoderSettings(cif_threshold, seed_threshold, keypoint_threshold, instance_threshold, force_complete)
+    height = None if scale else input_height or resolved.input_height
     summary = extract(
         prepared,
-        resolve_checkpoint(checkpoint, trust=trust_checkpoint),
+        resolved,
         executor,
+        pose=PoseSettings(height, scale, batch_size, decoder),
+        select=select,
         root=root,
-        input_height=input_height,
         device=device,
-        batch_size=batch_size,
         overwrite=overwrite,
     )
-    frames = sum(receipt.rows for receipt in summary.receipts)
-    no_pose = sum(int(str(receipt.notes["no_pose"])) for receipt in summary.receipts)
-    unreadable = [str(name) for receipt in summary.receipts for name in receipt.notes["unreadable"]]  # type: ignore[attr-defined]
-    if as_json:
-        click.echo(json.dumps({"frames": frames, "no_pose": no_pose, "unreadable": unreadable}))
-        return
-    made = f"{summary.num_made} shards made, {summary.num_kept} already whole"
-    click.echo(f"{prepared}: keypoints of {frames:,} frames, {no_pose:,} without a person; {made}")
-    if unreadable:
-        click.echo(f"{len(unreadable):,} frames could not be read and are left out:", err=True)
-        for name in unreadable[:NAMED_AT_MOST]:
-            click.echo(f"  {name}", err=True)
-        if len(unreadable) > NAMED_AT_MOST:
-            click.echo(f"  and {len(unreadable) - NAMED_AT_MOST:,} more (--json names all)", err=True)
+    print_keypoints(f"{prepared}: keypoints", summary, as_json)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from . import extract_keypoints, heatmaps
-from .commit import commit_file, fingerprint, read_receipt, write_receipt
+from .commit import commit_shard, fingerprint, read_receipt, require_whole
+from .environment import device_kind, package_versions
 from .errors import FormatError, SourceError
 from .executor import Executor, Report
-from .keypoints import keypoints_path, read_keypoints
+from .images import UNREADABLE, encoded_frame
+from .keypoints import read_keypoints
 from .manifest import cached_manifest, read_manifest
-from .records import FRAME_UNREADABLE, FramePose, ShardReceipt, Tracklet
-from .shards import FORMAT_VERSION, TrackletFrames, write_shard
-from .stages import StageSummary, begin_stage, run_stage, stage_settings
+from .records import FRAMES_LEFT_OUT, FramePose, ShardReceipt, Tracklet
+from .shards import FORMAT_VERSION, TrackletFrames, shard_path, write_shard
+from .stages import StageSummary, begin_stage, frames_folder, run_stage, stage_settings
 
 STAGE = "shards"
+PACKAGES = ("torch", "pillow", "numpy", "h5py")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def build_shards(
     Raises:
         FormatError: keypoints are missing.
         SourceError: the source's folder is not there, or a frame vanished since its keypoints were extracted.
+        SettingsError: another run is at work on `prepared`.
     """
     manifest = read_manifest(prepared)
     stage_settings(prepared, extract_keypoints.STAGE)
@@ -57,12 +59,10 @@ def build_shards(
             "all of them",
             "run keyreid-prep extract-keypoints again: it goes on where it stopped",
         )
-    root = root or Path(manifest.root)
-    if not root.is_dir():
-        raise SourceError(f"the frames' folder {root} is not there", "", "mount it, or name its new place with --root")
-    settings = begin_stage(prepared, STAGE, shard_settings(), overwrite=overwrite)
-    task = partial(build_shard, BuildTask(prepared, root, settings))
-    return run_stage(prepared, manifest, STAGE, settings, partial(keypoint_inputs, prepared), task, executor)
+    root = frames_folder(manifest, root)
+    with begin_stage(prepared, STAGE, shard_settings(), overwrite=overwrite) as settings:
+        task = partial(build_shard, BuildTask(prepared, root, settings))
+        return run_stage(prepared, manifest, STAGE, settings, partial(keypoint_inputs, prepared), task, executor)
 
 
 def shard_settings() -> dict[str, Any]:
@@ -76,36 +76,41 @@ def shard_settings() -> dict[str, Any]:
 
 def build_shard(task: BuildTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard: HDF5, then its receipt."""
+    keypoints = _keypoint_receipt(task.prepared, shard)
     inputs = keypoint_inputs(task.prepared, shard)
+    remedy = "run keyreid-prep extract-keypoints again: delete the receipt first, which makes the shard anew"
     poses: dict[int, list[FramePose]] = {}
-    for pose in read_keypoints(keypoints_path(task.prepared, shard)):
+    for pose in read_keypoints(require_whole(task.prepared, keypoints, remedy)):
         poses.setdefault(pose.tracklet_id, []).append(pose)
     tracklets = []
     for tracklet in cached_manifest(task.prepared).shard(shard):
         tracklets.append(_frames(task.root, tracklet, poses.get(tracklet.tracklet_id, [])))
         report(tracklet.num_frames)
-    path = task.prepared / "shards" / f"{shard:05d}.h5"
-    digest = commit_file(path, lambda partial_path: write_shard(partial_path, tracklets, {"settings": task.settings}))
-    receipt = ShardReceipt(
-        stage=STAGE,
-        shard=shard,
-        file=str(path.relative_to(task.prepared)),
-        sha256=digest,
+    return commit_shard(
+        task.prepared,
+        STAGE,
+        shard,
+        shard_path(task.prepared, shard),
+        lambda path: write_shard(path, tracklets, {"settings": task.settings, "inputs": inputs}),
         rows=sum(tracklet.num_frames for tracklet in tracklets),
         settings=task.settings,
         inputs=inputs,
         notes={"empty_tracklets": [t.tracklet_id for t in tracklets if t.num_frames == 0]},
+        made_with=package_versions(*PACKAGES) | {"device": device_kind("cpu")},
     )
-    write_receipt(task.prepared, receipt)
-    return receipt
 
 
 def keypoint_inputs(prepared: Path, shard: int) -> str:
     """Fingerprint of the keypoints that a shard is made from; raises FormatError where they are not there."""
+    receipt = _keypoint_receipt(prepared, shard)
+    return fingerprint([receipt.sha256, receipt.inputs])
+
+
+def _keypoint_receipt(prepared: Path, shard: int) -> ShardReceipt:
     receipt = read_receipt(prepared, extract_keypoints.STAGE, shard)
     if receipt is None:
         raise FormatError(f"keypoints of shard {shard:05d} vanished", "", "run keyreid-prep extract-keypoints again")
-    return fingerprint([receipt.sha256, receipt.inputs])
+    return receipt
 
 
 def _frames(root: Path, tracklet: Tracklet, poses: list[FramePose]) -> TrackletFrames:
@@ -115,8 +120,8 @@ def _frames(root: Path, tracklet: Tracklet, poses: list[FramePose]) -> TrackletF
             f"{tracklet.num_frames}, one a frame",
             "delete that shard's receipt and run keyreid-prep extract-keypoints again",
         )
-    readable = [pose for pose in poses if pose.status != FRAME_UNREADABLE]
-    encoded = tuple(encoded_frame(root / tracklet.frame_paths[pose.frame_index]) for pose in readable)
+    readable = [pose for pose in poses if pose.status not in FRAMES_LEFT_OUT]
+    encoded = tuple(_encoded(root / tracklet.frame_paths[pose.frame_index]) for pose in readable)
     sizes = np.array([(pose.width, pose.height) for pose in readable], np.int32).reshape(-1, 2)
     keypoints = np.array([pose.keypoints for pose in readable], np.float32).reshape(-1, *heatmaps.KEYPOINT_SHAPE)
     return TrackletFrames(
@@ -129,17 +134,10 @@ def _frames(root: Path, tracklet: Tracklet, poses: list[FramePose]) -> TrackletF
     )
 
 
-def encoded_frame(path: Path) -> bytes:
-    """The file's own bytes where they are an 8-bit JPEG or PNG, else the same picture as PNG."""
+def _encoded(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L"):
-                return data
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "PNG", compress_level=3)
-            return buffer.getvalue()
-    except extract_keypoints.UNREADABLE as error:
+        return encoded_frame(path)
+    except UNREADABLE as error:
         raise SourceError(
             f"{path} could be read when its keypoints were extracted and cannot be now ({error})",
             "",

@@ -15,6 +15,8 @@ from typing import Any
 from .errors import FormatError, KeyReIDError
 from .records import ShardReceipt
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def commit_file(path: Path, write: Callable[[Path], None]) -> str:
     """Let `write` fill a temporary file beside `path`, then move it into place.
@@ -38,9 +40,11 @@ def commit_file(path: Path, write: Callable[[Path], None]) -> str:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL):  # h5py says it in words
             raise KeyReIDError(
-                f"the disk is full while writing {path}", "", "free some space and run the command again: it goes on"
+                f"there is no room to write {path} ({error.strerror or error})",
+                "",
+                "free some space or raise the quota, and run the command again: it goes on",
             ) from error
         raise
     finally:
@@ -84,6 +88,28 @@ def receipt_path(prepared: Path, stage: str, shard: int) -> Path:
     return prepared / "receipts" / stage / f"{shard:05d}.json"
 
 
+def commit_shard(
+    prepared: Path, stage: str, shard: int, path: Path, write: Callable[[Path], None], **facts: Any
+) -> ShardReceipt:
+    """Commit a shard's artefact at `path`, then its receipt; from then on it counts as whole.
+
+    Args:
+        write: fills the file whose path it is given.
+        facts: the receipt's rows, settings, inputs, notes and made_with.
+    """
+    digest = commit_file(path, write)
+    receipt = ShardReceipt(
+        stage=stage,
+        shard=shard,
+        file=str(path.relative_to(prepared)),
+        sha256=digest,
+        num_bytes=path.stat().st_size,
+        **facts,
+    )
+    write_receipt(prepared, receipt)
+    return receipt
+
+
 def write_receipt(prepared: Path, receipt: ShardReceipt) -> None:
     """The last step of a unit of work: from here on the shard counts as whole."""
     write_json(receipt_path(prepared, receipt.stage, receipt.shard), asdict(receipt))
@@ -107,8 +133,29 @@ def is_done(prepared: Path, stage: str, shard: int, settings: str, inputs: str) 
         receipt is not None
         and receipt.settings == settings
         and receipt.inputs == inputs
-        and (prepared / receipt.file).exists()
+        and has_its_size(prepared, receipt)
     )
+
+
+def has_its_size(prepared: Path, receipt: ShardReceipt) -> bool:
+    """Whether the artefact is there and as long as its receipt says: what can be known without reading it."""
+    path = prepared / receipt.file
+    return path.is_file() and path.stat().st_size == receipt.num_bytes
+
+
+def require_whole(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
+    """The artefact of a receipt, read once and compared with the receipt's hash.
+
+    Raises:
+        FormatError: it is missing or was changed.
+    """
+    path = prepared / receipt.file
+    found = f"SHA-256 {sha256_of(path)[:16]}..." if path.is_file() else "is missing"
+    if found != f"SHA-256 {receipt.sha256[:16]}...":
+        raise FormatError(
+            f"{path} {'has ' * path.is_file()}{found}", f"{receipt.sha256[:16]}... of its receipt", remedy
+        )
+    return path
 
 
 def _write_text(path: Path, text: str) -> None:

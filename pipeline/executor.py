@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
 from .errors import KeyReIDError, SettingsError
+from .trial import MEMORY_VARIABLE
+
+WORKER_VARIABLE = "KEYREID_WORKER"  # number of a local worker, from 0
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +21,37 @@ Report = Callable[[int], None]  # a task calls it with the number of frames it h
 Task = Callable[[int, Report], Result]
 
 _FRAMES_TOPIC = "keyreid-frames"
+_LOCAL_SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,  # one unit a worker: no other is blamed for its death
+    "distributed.scheduler.allowed-failures": 2,  # of workers over one unit: anything can be killed once
+}
+
+
+def nothing() -> None:
+    """A `prepare` that does nothing."""
 
 
 class Executor(Protocol):
     """Something that runs tasks; a context manager, since workers must end."""
 
-    def run(self, task: Task[Result], units: Sequence[int], report: Report) -> Iterator[Result]:
-        """Yield task(unit, report) for every unit, in whatever order they finish."""
+    def run(
+        self,
+        task: Task[Result],
+        units: Sequence[int],
+        report: Report,
+        prepare: Callable[[], object] = nothing,
+        rescue: Task[Result] | None = None,
+    ) -> Iterator[Result]:
+        """Yield task(unit, report) for every unit, in whatever order they finish.
+
+        Args:
+            prepare: called once in each worker, before its first unit.
+            rescue: what is run, once, for a unit over which workers died, or whose task failed in a way that this
+                project does not raise on purpose.
+
+        Raises:
+            KeyReIDError: of a task; or workers died over a unit, and over its rescue.
+        """
         ...
 
     def __enter__(self) -> Executor: ...
@@ -34,9 +62,22 @@ class Executor(Protocol):
 class SerialExecutor:
     """One unit after the other in this process."""
 
-    def run(self, task: Task[Result], units: Sequence[int], report: Report) -> Iterator[Result]:
+    def run(
+        self,
+        task: Task[Result],
+        units: Sequence[int],
+        report: Report,
+        prepare: Callable[[], object] = nothing,
+        rescue: Task[Result] | None = None,
+    ) -> Iterator[Result]:
+        prepare()
         for unit in units:
-            yield task(unit, report)
+            try:
+                yield task(unit, report)
+            except Exception as error:
+                if rescue is None or _on_purpose(error):
+                    raise
+                yield rescue(unit, report)
 
     def __enter__(self) -> SerialExecutor:
         return self
@@ -91,35 +132,78 @@ class DaskExecutor:
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
-    def run(self, task: Task[Result], units: Sequence[int], report: Report) -> Iterator[Result]:
-        """See Executor.run; a unit whose worker died is given to another.
+    def run(
+        self,
+        task: Task[Result],
+        units: Sequence[int],
+        report: Report,
+        prepare: Callable[[], object] = nothing,
+        rescue: Task[Result] | None = None,
+    ) -> Iterator[Result]:
+        """See Executor.run; a unit whose worker died is given to another first."""
+        from distributed import as_completed
 
-        Raises:
-            KeyReIDError: workers died of the same unit again and again.
-        """
-        from distributed import KilledWorker, as_completed
-
+        self._client.register_plugin(_setup_plugin(prepare))
         self._client.subscribe_topic(_FRAMES_TOPIC, lambda event: report(event[1]))
-        futures = {self._client.submit(_on_worker, task, unit, pure=False): unit for unit in units}
+        units_of = {self._client.submit(_on_worker, task, unit, pure=False): unit for unit in units}
+        rescued: set[int] = set()
+        futures = as_completed(list(units_of))
         try:
-            for future in as_completed(futures):
-                try:
+            for future in futures:
+                unit = units_of.pop(future)
+                error = future.exception()
+                if error is None:
                     yield future.result()
-                except KilledWorker as error:
-                    raise KeyReIDError(
-                        f"shard {futures[future]:05d}: {error.allowed_failures + 1} workers died over it",
-                        "",
-                        "look for lack of memory (fewer --workers help); --serial shows what happens; finished shards "
-                        "are kept, and the next run goes on from them",
-                    ) from error
+                elif rescue is not None and unit not in rescued and not _on_purpose(error):
+                    rescued.add(unit)
+                    again = self._client.submit(_on_worker, rescue, unit, pure=False)
+                    units_of[again] = unit
+                    futures.add(again)
+                else:
+                    raise _in_words(error, unit) from error
         finally:
             self._client.unsubscribe_topic(_FRAMES_TOPIC)
 
 
+def _on_purpose(error: BaseException) -> bool:
+    """Whether a second try would fail in the same way, whatever frames are left out."""
+    return isinstance(error, (KeyReIDError, OSError))
+
+
+def _in_words(error: BaseException, unit: int) -> BaseException:
+    from distributed import KilledWorker
+
+    if not isinstance(error, KilledWorker):
+        return error
+    return KeyReIDError(
+        f"shard {unit:05d}: {error.allowed_failures + 1} workers died over it",
+        "",
+        "look for lack of memory (fewer --workers help); --serial shows what happens; finished shards are kept, and "
+        "the next run goes on from them",
+    )
+
+
+def _setup_plugin(prepare: Callable[[], object]) -> Any:
+    """What each worker does when it starts: learn its number and its memory limit, then prepare."""
+    from distributed import Worker, WorkerPlugin
+
+    class Setup(WorkerPlugin):
+        name = "keyreid"
+
+        def setup(self, worker: Worker) -> None:
+            os.environ[WORKER_VARIABLE] = str(worker.name if isinstance(worker.name, int) else 0)
+            os.environ[MEMORY_VARIABLE] = str(worker.memory_manager.memory_limit or 0)
+            prepare()
+
+    return Setup()
+
+
 def _local_cluster(workers: int | None) -> Any:
     """Single-threaded processes; Dask's nanny gives each one BLAS thread."""
+    import dask
     from distributed import LocalCluster
 
+    dask.config.set(_LOCAL_SETTINGS)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

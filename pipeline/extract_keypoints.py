@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from .commit import commit_file, fingerprint, write_receipt
-from .errors import SourceError
+from .commit import commit_shard, fingerprint
+from .environment import device_kind, package_versions
+from .errors import SettingsError
 from .executor import Executor, Report
+from .images import UNREADABLE, read_frame
 from .keypoints import keypoints_path, write_keypoints
 from .manifest import cached_manifest, read_manifest
 from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint
-from .records import FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose, ShardReceipt, Tracklet
+from .pose.device import choose_device
+from .pose.evidence import PersonLike
+from .pose.frames import Picture, make_picture
+from .pose.gaps import Filled, GapSettings, fill_gaps
+from .pose.selection import SelectionSettings, best_scores, select_people
+from .pose.settings import PoseSettings
+from .quarantine import find_fatal, read_quarantine, write_quarantine
+from .records import (
+    FRAME_INTERPOLATED,
+    FRAME_NO_POSE,
+    FRAME_OK,
+    FRAME_QUARANTINED,
+    FRAME_STATUSES,
+    FRAME_UNREADABLE,
+    FramePose,
+    ShardReceipt,
+    Tracklet,
+)
 from .skeleton import NUM_JOINTS
-from .stages import StageSummary, begin_stage, run_stage
-
-if TYPE_CHECKING:
-    from .pose.pifpaf import Person
+from .stages import StageSummary, begin_stage, frames_folder, run_stage
 
 STAGE = "keypoints"
-BATCHES_OF_A_GROUP = 8  # frames in memory at once, in batches
+RULES = ("tracklet", "best-score")
 MIN_CONFIDENCE = 0.005  # keypoints under it are zeroed, as in the authors' code
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for broken images
+PACKAGES = ("openpifpaf", "torch", "pillow", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -37,19 +52,19 @@ class KeypointSettings:
 
     Attributes:
         checkpoint_sha256: hash of the weights.
-        input_height: pixels that frames are resized to before the network.
-        batch_size: frames in one forward pass; kernels may round differently for other sizes.
-        thresholds: of openpifpaf's decoder.
+        pose: how frames reach the network and people come out of it.
+        select: which person of a frame is kept: one of RULES; "best-score" is the authors'.
+        selection: weights of the rule "tracklet"; None for the other.
+        gaps: when gaps are filled; None for never.
         min_confidence: keypoints under it are zeroed.
-        select: which person of a frame is kept: "best-score".
     """
 
     checkpoint_sha256: str
-    input_height: int
-    batch_size: int
-    thresholds: dict[str, float]
+    pose: PoseSettings
+    select: str
+    selection: SelectionSettings | None
+    gaps: GapSettings | None
     min_confidence: float = MIN_CONFIDENCE
-    select: str = "best-score"
 
 
 @dataclass(frozen=True)
@@ -68,70 +83,108 @@ def extract_keypoints(
     checkpoint: ResolvedCheckpoint,
     executor: Executor,
     *,
+    pose: PoseSettings | None = None,
+    select: str = "tracklet",
     root: Path | None = None,
-    input_height: int | None = None,
-    device: str = "cpu",
-    batch_size: int = 32,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> StageSummary:
     """Find the people in every frame; a second run does nothing, an interrupted one goes on.
+
+    A frame that kills the process that works on it, or makes it fail, is found by bisection and quarantined: it is
+    named in the receipt and left out.
 
     Args:
         prepared: the prepared dataset, already indexed.
         checkpoint: of PifPaf.
         executor: serial or Dask.
+        pose: sizes and thresholds; None: the height that suits the checkpoint, and openpifpaf's thresholds.
+        select: which person of a frame is kept, one of RULES.
         root: the source's folder, where it has moved since it was indexed.
-        input_height: pixels that frames are resized to; None: what suits the checkpoint.
-        device: of the network.
-        batch_size: frames in one forward pass.
+        device: of the network: "auto", "cpu" or "cuda".
         overwrite: make everything anew where the settings changed.
 
     Raises:
         SourceError: the source's folder is not there.
         FormatError: keypoints of other settings are there, and `overwrite` is not given.
+        SettingsError: unknown rule, or another run is at work on `prepared`.
     """
-    from .pose.pifpaf import DECODER_THRESHOLDS
-
+    if select not in RULES:
+        raise SettingsError(f"selection rule {select!r}", "one of " + ", ".join(RULES))
+    whole = select == "tracklet"
     manifest = read_manifest(prepared)
-    root = root or Path(manifest.root)
-    if not root.is_dir():
-        raise SourceError(f"the frames' folder {root} is not there", "", "mount it, or name its new place with --root")
     settings = KeypointSettings(
-        checkpoint.sha256, input_height or checkpoint.input_height, batch_size, dict(DECODER_THRESHOLDS)
+        checkpoint.sha256,
+        pose or PoseSettings(checkpoint.input_height),
+        select,
+        SelectionSettings() if whole else None,
+        GapSettings() if whole else None,
     )
-    stage_fingerprint = begin_stage(prepared, STAGE, asdict(settings), overwrite=overwrite)
-    task = partial(extract_shard, ExtractTask(prepared, root, checkpoint, settings, device))
-    return run_stage(
-        prepared, manifest, STAGE, stage_fingerprint, lambda shard: shard_inputs(manifest.shard(shard)), task, executor
-    )
+    task = ExtractTask(prepared, frames_folder(manifest, root), checkpoint, settings, device)
+    with begin_stage(prepared, STAGE, asdict(settings), overwrite=overwrite) as stage_fingerprint:
+        return run_stage(
+            prepared,
+            manifest,
+            STAGE,
+            stage_fingerprint,
+            lambda shard: shard_inputs(manifest.shard(shard)),
+            partial(extract_shard, task),
+            executor,
+            prepare=partial(_estimator, checkpoint, device, settings.pose),
+            rescue=partial(rescue_shard, task),
+        )
 
 
 def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard of keypoints: Parquet, then its receipt."""
     tracklets = cached_manifest(task.prepared).shard(shard)
-    poses: list[FramePose] = []
-    for group in _groups(tracklets, task.settings.batch_size):
-        poses += _estimate(task, group)
-        report(sum(tracklet.num_frames for tracklet in group))
-    path = keypoints_path(task.prepared, shard)
-    digest = commit_file(path, lambda partial_path: write_keypoints(partial_path, poses))
-    unreadable = [
-        tracklet.frame_paths[pose.frame_index]
-        for tracklet, pose in _with_tracklets(tracklets, poses)
-        if pose.status == FRAME_UNREADABLE
-    ]
-    receipt = ShardReceipt(
-        stage=STAGE,
-        shard=shard,
-        file=str(path.relative_to(task.prepared)),
-        sha256=digest,
+    quarantined = read_quarantine(task.prepared, shard)
+    poses = list(estimate_poses(task, tracklets, quarantined, report))
+    return commit_shard(
+        task.prepared,
+        STAGE,
+        shard,
+        keypoints_path(task.prepared, shard),
+        lambda path: write_keypoints(path, poses),
         rows=len(poses),
         settings=fingerprint(asdict(task.settings)),
         inputs=shard_inputs(tracklets),
-        notes={"no_pose": sum(pose.status == FRAME_NO_POSE for pose in poses), "unreadable": unreadable},
+        notes=keypoint_notes(tracklets, poses),
+        made_with=package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))},
     )
-    write_receipt(task.prepared, receipt)
-    return receipt
+
+
+def rescue_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:
+    """Make a shard over which workers died: find the frames that did it, put them in quarantine, and go on."""
+    names = [name for tracklet in cached_manifest(task.prepared).shard(shard) for name in tracklet.frame_paths]
+    known = read_quarantine(task.prepared, shard)
+    fatal = find_fatal(partial(try_frames, task, shard), [name for name in dict.fromkeys(names) if name not in known])
+    if fatal:
+        write_quarantine(task.prepared, shard, known | fatal)
+    return extract_shard(task, shard, report)
+
+
+def try_frames(task: ExtractTask, shard: int, names: Sequence[str]) -> None:
+    """Do what extract_shard does with some frames of a shard, and forget the result."""
+    chosen = set(names)
+    tracklets = [
+        replace(tracklet, frame_paths=tuple(name for name in tracklet.frame_paths if name in chosen))
+        for tracklet in cached_manifest(task.prepared).shard(shard)
+    ]
+    for _ in estimate_poses(task, tracklets, (), lambda frames: None):
+        pass
+
+
+def keypoint_notes(tracklets: Iterable[Tracklet], poses: Iterable[FramePose]) -> dict[str, object]:
+    """How many frames have which status, and the names of those that are left out."""
+    by_id = {tracklet.tracklet_id: tracklet for tracklet in tracklets}
+    counts = dict.fromkeys(FRAME_STATUSES, 0)
+    named: dict[str, list[str]] = {FRAME_UNREADABLE: [], FRAME_QUARANTINED: []}
+    for pose in poses:
+        counts[pose.status] += 1
+        if pose.status in named:
+            named[pose.status].append(by_id[pose.tracklet_id].frame_paths[pose.frame_index])
+    return {"statuses": counts, **named}
 
 
 def shard_inputs(tracklets: tuple[Tracklet, ...]) -> str:
@@ -139,70 +192,57 @@ def shard_inputs(tracklets: tuple[Tracklet, ...]) -> str:
     return fingerprint([[tracklet.tracklet_id, tracklet.frame_paths] for tracklet in tracklets])
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of any image that Pillow reads; raises one of UNREADABLE for what it cannot."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _groups(tracklets: Sequence[Tracklet], batch_size: int) -> Iterator[list[Tracklet]]:
-    """Consecutive tracklets of some batches together: few half-filled batches, and bounded memory."""
-    group: list[Tracklet] = []
-    for tracklet in tracklets:
-        group.append(tracklet)
-        if sum(member.num_frames for member in group) >= BATCHES_OF_A_GROUP * batch_size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _estimate(task: ExtractTask, tracklets: Sequence[Tracklet]) -> Iterator[FramePose]:
-    frames = [_read_frames(task.root, tracklet) for tracklet in tracklets]
-    settings = task.settings
-    estimator = _estimator(task.checkpoint, settings.input_height, task.device, settings.batch_size)
-    people = estimator.estimate([list(readable.values()) for readable in frames])
-    for tracklet, readable, found in zip(tracklets, frames, people, strict=True):
-        yield from _poses(tracklet, readable, dict(zip(readable, found, strict=True)), settings.min_confidence)
-
-
-def _read_frames(root: Path, tracklet: Tracklet) -> dict[int, np.ndarray]:
-    """Index -> frame, of the frames that can be read."""
-    frames = {}
-    for index, name in enumerate(tracklet.frame_paths):
-        with suppress(*UNREADABLE):
-            frames[index] = read_frame(root / name)
-    return frames
-
-
-def _poses(
-    tracklet: Tracklet, frames: dict[int, np.ndarray], people: dict[int, list[Person]], min_confidence: float
+def estimate_poses(
+    task: ExtractTask, tracklets: Sequence[Tracklet], quarantined: Container[str], report: Report
 ) -> Iterator[FramePose]:
-    nothing = np.zeros((NUM_JOINTS, 3), np.float32)
-    for index in range(tracklet.num_frames):
-        if index not in frames:
-            yield FramePose(tracklet.tracklet_id, index, 0, 0, FRAME_UNREADABLE, 0.0, nothing)
-            continue
-        height, width = frames[index].shape[:2]
-        if not people[index]:
-            yield FramePose(tracklet.tracklet_id, index, width, height, FRAME_NO_POSE, 0.0, nothing)
-            continue
-        best = people[index][0]
-        keypoints = np.where(best.keypoints[:, 2:] < min_confidence, 0, best.keypoints)
-        yield FramePose(tracklet.tracklet_id, index, width, height, FRAME_OK, best.score, keypoints)
+    """Yield one pose for every frame of some tracklets, in order; frames in quarantine are not opened."""
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def pictures() -> Iterator[tuple[int, Picture | None]]:
+        for tracklet in tracklets:
+            for index, name in enumerate(tracklet.frame_paths):
+                picture = None if name in quarantined else _read_picture(task.root / name, task.settings.pose)
+                sizes[tracklet.tracklet_id, index] = (0, 0) if picture is None else picture.frame_size
+                yield tracklet.tracklet_id, picture
+
+    found = _estimator(task.checkpoint, task.device, task.settings.pose).estimate(pictures())
+    for tracklet in tracklets:
+        people = list(islice(found, tracklet.num_frames))
+        frame_sizes = [sizes.pop((tracklet.tracklet_id, index)) for index in range(tracklet.num_frames)]
+        for index, person in enumerate(_choose(people, frame_sizes, task.settings)):
+            unread = FRAME_QUARANTINED if tracklet.frame_paths[index] in quarantined else FRAME_UNREADABLE
+            status, score, keypoints = _row(person, FRAME_NO_POSE if people[index] is not None else unread)
+            keypoints = np.where(keypoints[:, 2:] < task.settings.min_confidence, np.float32(0), keypoints)
+            yield FramePose(tracklet.tracklet_id, index, *frame_sizes[index], status, score, keypoints)
+        report(tracklet.num_frames)
 
 
-def _with_tracklets(tracklets: tuple[Tracklet, ...], poses: list[FramePose]) -> Iterator[tuple[Tracklet, FramePose]]:
-    by_id = {tracklet.tracklet_id: tracklet for tracklet in tracklets}
-    return ((by_id[pose.tracklet_id], pose) for pose in poses)
+def _read_picture(path: Path, settings: PoseSettings) -> Picture | None:
+    try:
+        return make_picture(read_frame(path), settings)
+    except UNREADABLE:
+        return None
+
+
+def _choose(
+    people: Sequence[Sequence[PersonLike] | None], sizes: Sequence[tuple[int, int]], settings: KeypointSettings
+) -> Sequence[Filled | None]:
+    chosen = best_scores(people) if settings.selection is None else select_people(people, sizes, settings.selection)
+    return fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1))
+
+
+def _row(person: Filled | None, status_of_nobody: str) -> tuple[str, float, np.ndarray]:
+    if person is None:
+        return status_of_nobody, 0.0, np.zeros((NUM_JOINTS, 3), np.float32)
+    return FRAME_INTERPOLATED if person.interpolated else FRAME_OK, person.score, person.keypoints
 
 
 @lru_cache(maxsize=1)
-def _estimator(checkpoint: ResolvedCheckpoint, input_height: int, device: str, batch_size: int) -> Any:
+def _estimator(checkpoint: ResolvedCheckpoint, device: str, settings: PoseSettings) -> Any:
     """The network, loaded once in a worker process."""
     import torch
 
     from .pose.pifpaf import PifPafEstimator
 
     torch.set_num_threads(1)  # the same arithmetic in every worker, however many there are
-    return PifPafEstimator(load_checkpoint(checkpoint), input_height, device, batch_size)
+    return PifPafEstimator(load_checkpoint(checkpoint), choose_device(device), settings.batch_size, settings.decoder)

@@ -12,7 +12,9 @@ FRAME_OK = "ok"  # read, and a person was found
 FRAME_INTERPOLATED = "interpolated"  # read, no person found, keypoints put between those of frames before and after
 FRAME_NO_POSE = "no_pose"  # read, but no person was found: keypoints are all zero
 FRAME_UNREADABLE = "unreadable"  # missing or broken image: left out of the shards
-FRAME_STATUSES = (FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE)
+FRAME_QUARANTINED = "quarantined"  # pose estimation died of it: left out of the shards
+FRAMES_LEFT_OUT = (FRAME_UNREADABLE, FRAME_QUARANTINED)
+FRAME_STATUSES = (FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, *FRAMES_LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class FramePose:
     Attributes:
         tracklet_id: the tracklet.
         frame_index: position in Tracklet.frame_paths, from 0.
-        width, height: size of the frame in pixels; 0 where it could not be read.
+        width, height: size of the frame in pixels; 0 where its status is one of FRAMES_LEFT_OUT.
         status: one of FRAME_STATUSES.
         score: score of the chosen person, 0 to 1; 0 where there is none.
         keypoints: float32 (17, 3): x, y in pixels of the frame, origin at the top left, x before y, and confidence
@@ -72,17 +74,21 @@ class ShardReceipt:
         shard: number of the shard.
         file: path of the artefact relative to the prepared dataset.
         sha256: hash of the artefact's bytes.
+        num_bytes: size of the artefact.
         rows: frames in it.
         settings: hash of the settings that made it.
         inputs: hash of what it was made from.
         notes: counts and file names worth telling at the end, such as unreadable frames.
+        made_with: versions of packages and kind of device: what the bytes depend on besides settings and inputs.
     """
 
     stage: str
     shard: int
     file: str
     sha256: str
+    num_bytes: int
     rows: int
     settings: str
     inputs: str
     notes: dict[str, object]
+    made_with: dict[str, str]

@@ -42,6 +42,10 @@ class TrackletFrames:
         return len(self.encoded)
 
 
+def shard_path(prepared: Path, shard: int) -> Path:
+    return prepared / "shards" / f"{shard:05d}.h5"
+
+
 def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dict[str, str | int]) -> None:
     """Write one shard; equal arguments give equal bytes."""
     lengths = [len(image) for tracklet in tracklets for image in tracklet.encoded]
@@ -85,6 +89,13 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_file": None, "_index": None}
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Fingerprints of the settings and of the inputs that it was made with."""
+        self._open()
+        assert self._file is not None
+        return str(self._file.attrs.get("settings")), str(self._file.attrs.get("inputs"))
 
     @property
     def tracklet_ids(self) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .commit import fingerprint, is_done, read_json, read_receipt, receipt_path, write_json
-from .errors import FormatError
-from .executor import Executor, Task
+from .errors import FormatError, SourceError
+from .executor import Executor, Task, nothing
+from .lock import exclusive
 from .manifest import Manifest, dataset_path
 from .progress import progress_bar
 from .records import ShardReceipt
@@ -33,27 +35,51 @@ class StageSummary:
     seconds: float
 
 
-def begin_stage(prepared: Path, stage: str, settings: dict[str, Any], *, overwrite: bool) -> str:
-    """Write the stage's settings into dataset.json; returns their fingerprint.
+@contextmanager
+def begin_stage(prepared: Path, stage: str, settings: dict[str, Any], *, overwrite: bool) -> Iterator[str]:
+    """Hold the prepared dataset's lock, and write the stage's settings into dataset.json; yields their fingerprint.
 
     Raises:
         FormatError: the stage was begun with other settings; shards of both would be mixed.
+        SettingsError: another run is at work.
     """
-    info = read_json(dataset_path(prepared))
-    stages = info.setdefault("stages", {})
-    before = stages.get(stage)
-    if before is not None and before != settings and not overwrite:
-        changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
-        raise FormatError(
-            f"{prepared} was begun with other settings of {stage}: "
-            + ", ".join(f"{key} {before.get(key)!r}, now {settings.get(key)!r}" for key in changed),
-            "",
-            "repeat the first settings, add --overwrite to do the stage anew, or prepare into another folder",
-        )
-    if before != settings:
-        stages[stage] = settings
-        write_json(dataset_path(prepared), info)
-    return fingerprint(settings)
+    with exclusive(prepared):
+        info = read_json(dataset_path(prepared))
+        stages = info.setdefault("stages", {})
+        before = stages.get(stage)
+        if before is not None and before != settings and not overwrite:
+            old, new = flatten(before), flatten(settings)
+            changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            raise FormatError(
+                f"{prepared} was begun with other settings of {stage}: "
+                + ", ".join(f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in changed),
+                "",
+                "repeat the first settings, add --overwrite to do the stage anew, or prepare into another folder",
+            )
+        if before != settings:
+            stages[stage] = settings
+            write_json(dataset_path(prepared), info)
+        yield fingerprint(settings)
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one table, keys joined with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def frames_folder(manifest: Manifest, root: Path | None) -> Path:
+    """The folder that the manifest's frame paths are relative to.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    root = root or Path(manifest.root)
+    if not root.is_dir():
+        raise SourceError(f"the frames' folder {root} is not there", "", "mount it, or name its new place with --root")
+    return root
 
 
 def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
@@ -76,6 +102,9 @@ def run_stage(
     inputs: Callable[[int], str],
     task: Task[ShardReceipt],
     executor: Executor,
+    *,
+    prepare: Callable[[], object] = nothing,
+    rescue: Task[ShardReceipt] | None = None,
 ) -> StageSummary:
     """Make every shard of a stage that is not whole yet.
 
@@ -83,6 +112,8 @@ def run_stage(
         settings: fingerprint of the stage's settings.
         inputs: shard -> fingerprint of what it is made from.
         task: makes one shard and returns its receipt, already written.
+        prepare: called once in each worker, before its first shard.
+        rescue: makes a shard over which workers died.
     """
     shards = range(manifest.num_shards)
     frames = [0] * manifest.num_shards
@@ -96,13 +127,13 @@ def run_stage(
     with progress_bar(total, stage, "frames", done=kept) as bar:
         if pending:
             with executor:
-                for made in executor.run(task, pending, lambda count: _advance(bar, count)):
+                for made in executor.run(task, pending, lambda count: _advance(bar, count), prepare, rescue):
                     bar.set_postfix_str(f"shard {made.shard:05d}", refresh=False)
-        _advance(bar, total - int(bar.n))  # events of the last frames may still be under way
+        _advance(bar, total)  # events of the last frames may still be under way
         seconds = bar.format_dict["elapsed"]
     receipts = tuple(receipt for shard in shards if (receipt := read_receipt(prepared, stage, shard)) is not None)
     return StageSummary(stage, len(pending), manifest.num_shards - len(pending), receipts, seconds)
 
 
 def _advance(bar: Any, count: int) -> None:
-    bar.update(count)
+    bar.update(max(0, min(count, bar.total - bar.n)))  # a shard begun twice reports its frames twice

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .commit import read_receipt
+from .commit import has_its_size, read_receipt
 from .errors import FormatError
 from .manifest import Manifest, read_manifest
-from .records import Tracklet
+from .records import ShardReceipt, Tracklet
 from .shards import ShardReader
 
 
@@ -39,9 +39,11 @@ class TrackletStore:
                 "all of them",
                 "run keyreid-prep extract-keypoints and keyreid-prep build-shards; they go on where they stopped",
             )
-        self._readers = [ShardReader(self.path / receipt.file) for receipt in receipts if receipt is not None]
+        whole = [receipt for receipt in receipts if receipt is not None]
+        self._readers = [ShardReader(self.path / receipt.file) for receipt in whole]
         self._places: dict[int, tuple[int, int, int]] = {}  # tracklet_id -> shard, position, readable frames
-        for shard, reader in enumerate(self._readers):
+        for shard, (reader, receipt) in enumerate(zip(self._readers, whole, strict=True)):
+            _check(self.path, reader, receipt)
             for position, tracklet_id in enumerate(reader.tracklet_ids):
                 self._places[int(tracklet_id)] = (shard, position, reader.num_frames(position))
             reader.close()
@@ -59,3 +61,13 @@ class TrackletStore:
         """Encoded images and part heatmaps of some readable frames of a tracklet; see ShardReader.read."""
         shard, position, _ = self._places[tracklet_id]
         return self._readers[shard].read(position, frames)
+
+
+def _check(prepared: Path, reader: ShardReader, receipt: ShardReceipt) -> None:
+    """Whether a shard is what its receipt says, as far as that costs nothing; keyreid-prep verify reads it all."""
+    if not has_its_size(prepared, receipt) or reader.origin != (receipt.settings, receipt.inputs):
+        raise FormatError(
+            f"{reader.path} is not the file that its receipt was written for",
+            f"{receipt.num_bytes:,} bytes, settings {receipt.settings}, inputs {receipt.inputs}",
+            "delete the receipt and run keyreid-prep build-shards again",
+        )

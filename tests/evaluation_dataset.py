@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from prepared_dataset import commit_tracklets
 
 from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig
 from keyreid.model.network.keyreid import KeyReID
 from keyreid.model.network.weights import save_model
-from keyreid.pipeline.commit import sha256_of, write_receipt
 from keyreid.pipeline.manifest import IdentitySplit, SourceTracklet, build_manifest, write_manifest
-from keyreid.pipeline.records import ShardReceipt
-from keyreid.pipeline.shards import TrackletFrames, write_shard
+from keyreid.pipeline.shards import TrackletFrames
 from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
 
 WIDTH, HEIGHT = 16, 32
@@ -45,13 +44,8 @@ def make_prepared(
     manifest = build_manifest(name, prepared, sources, identity_splits=identity_splits, frames_per_shard=6)
     fingerprint = write_manifest(prepared, manifest)
     for shard in range(manifest.num_shards if shards else 0):
-        file = Path("shards") / f"{shard:05d}.h5"
-        (prepared / file).parent.mkdir(exist_ok=True)
         tracklets = [_frames(t.tracklet_id, t.identity, t.camera, t.num_frames) for t in manifest.shard(shard)]
-        write_shard(prepared / file, tracklets, {})
-        count = sum(tracklet.num_frames for tracklet in tracklets)
-        digest = sha256_of(prepared / file)
-        write_receipt(prepared, ShardReceipt("shards", shard, str(file), digest, count, "test", fingerprint, {}))
+        commit_tracklets(prepared, shard, tracklets, fingerprint)
     return prepared
 
 

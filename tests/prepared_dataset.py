@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keyreid.pipeline.commit import sha256_of, write_receipt
+from keyreid.pipeline.commit import commit_shard
 from keyreid.pipeline.manifest import SourceTracklet, build_manifest, write_manifest
-from keyreid.pipeline.records import ShardReceipt
-from keyreid.pipeline.shards import TrackletFrames, write_shard
+from keyreid.pipeline.shards import TrackletFrames, shard_path, write_shard
 from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
 
 
@@ -43,14 +42,25 @@ def make_prepared(
     manifest = build_manifest("tiny", prepared, sources, frames_per_shard=4 * num_frames)
     fingerprint = write_manifest(prepared, manifest)
     for shard in range(manifest.num_shards if shards else 0):
-        file = Path("shards") / f"{shard:05d}.h5"
-        (prepared / file).parent.mkdir(exist_ok=True)
         tracklets = [_tracklet(t.tracklet_id, t.identity, t.camera, t.num_frames, size) for t in manifest.shard(shard)]
-        write_shard(prepared / file, tracklets, {})
-        rows = sum(t.num_frames for t in tracklets)
-        digest = sha256_of(prepared / file)
-        write_receipt(prepared, ShardReceipt("shards", shard, str(file), digest, rows, "test", fingerprint, {}))
+        commit_tracklets(prepared, shard, tracklets, fingerprint)
     return prepared
+
+
+def commit_tracklets(prepared: Path, shard: int, tracklets: list[TrackletFrames], inputs: str) -> None:
+    """A shard and its receipt, which agree."""
+    commit_shard(
+        prepared,
+        "shards",
+        shard,
+        shard_path(prepared, shard),
+        lambda path: write_shard(path, tracklets, {"settings": "test", "inputs": inputs}),
+        rows=sum(tracklet.num_frames for tracklet in tracklets),
+        settings="test",
+        inputs=inputs,
+        notes={},
+        made_with={},
+    )
 
 
 def encode(image: np.ndarray, kind: str = "PNG") -> bytes:

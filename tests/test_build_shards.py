@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TinyDataset
-from PIL import Image
 
-from keyreid.pipeline.build_shards import build_shards, encoded_frame
+from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import sha256_of
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
@@ -15,6 +14,7 @@ from keyreid.pipeline.heatmaps import stored_heatmaps
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
 
@@ -51,7 +51,7 @@ def test_a_second_run_does_nothing_and_dask_makes_the_same_bytes(copy: Path) -> 
 
 
 def test_new_keypoints_make_new_shards(copy: Path) -> None:
-    extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), input_height=96, overwrite=True)
+    extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), pose=PoseSettings(96), overwrite=True)
     assert build_shards(copy, SerialExecutor()).num_kept == 0
 
 
@@ -95,27 +95,6 @@ def test_a_frame_that_vanished_since(copy: Path, tiny_mars: Path, tmp_path: Path
         build_shards(copy, SerialExecutor(), root=root)
     with pytest.raises(FormatError, match=r"shards of .* are not built"):
         TrackletStore(copy)
-
-
-@pytest.mark.parametrize(
-    ("mode", "suffix", "unchanged"),
-    [
-        ("RGB", "jpg", True),
-        ("L", "png", True),
-        ("RGB", "png", True),
-        ("CMYK", "jpg", False),  # readers of JPEG differ on it
-        ("I;16", "png", False),
-        ("RGB", "bmp", False),  # neither JPEG nor PNG
-    ],
-)
-def test_frames_keep_their_bytes_where_any_decoder_reads_them(
-    tmp_path: Path, mode: str, suffix: str, unchanged: bool
-) -> None:
-    path = tmp_path / f"frame.{suffix}"
-    Image.new(mode, (8, 16), 1000 if mode == "I;16" else None or 0).save(path)
-    data = encoded_frame(path)
-    assert (data == path.read_bytes()) is unchanged
-    assert data[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
 
 
 def test_an_identity_split_of_a_dataset_that_has_one(tiny_dataset: TinyDataset) -> None:

@@ -17,7 +17,7 @@ from keyreid.pipeline.commit import (
 from keyreid.pipeline.errors import FormatError, KeyReIDError
 from keyreid.pipeline.records import ShardReceipt
 
-RECEIPT = ShardReceipt("keypoints", 3, "keypoints/00003.parquet", "ab", 5, "settings", "inputs", {"no_pose": 1})
+RECEIPT = ShardReceipt("keypoints", 3, "keypoints/00003.parquet", "ab", 4, 5, "settings", "inputs", {}, {})
 
 
 def test_commit_returns_the_hash_of_what_lies_there(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     def full(partial: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(KeyReIDError, match=r"the disk is full while writing .*file; free some space and run"):
+    with pytest.raises(KeyReIDError, match=r"there is no room to write .*file .No space left.*; free some space"):
         commit_file(tmp_path / "file", full)
     assert not any(tmp_path.iterdir())
 
@@ -59,16 +59,17 @@ def test_receipts_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "inputs", "artefact", "done"),
     [
-        ("settings", "inputs", True, True),
-        ("other", "inputs", True, False),  # made with other settings
-        ("settings", "other", True, False),  # made from other frames
-        ("settings", "inputs", False, False),  # somebody deleted the artefact
+        ("settings", "inputs", b"full", True),
+        ("other", "inputs", b"full", False),  # made with other settings
+        ("settings", "other", b"full", False),  # made from other frames
+        ("settings", "inputs", None, False),  # somebody deleted the artefact
+        ("settings", "inputs", b"cut", False),  # or shortened it
     ],
 )
-def test_what_counts_as_done(tmp_path: Path, settings: str, inputs: str, artefact: bool, done: bool) -> None:
+def test_what_counts_as_done(tmp_path: Path, settings: str, inputs: str, artefact: bytes | None, done: bool) -> None:
     write_receipt(tmp_path, RECEIPT)
-    if artefact:
-        commit_file(tmp_path / RECEIPT.file, lambda partial: _write(partial, b""))
+    if artefact is not None:
+        commit_file(tmp_path / RECEIPT.file, lambda partial: _write(partial, artefact))
     assert is_done(tmp_path, "keypoints", 3, settings, inputs) is done
 
 

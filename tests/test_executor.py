@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
-from keyreid.pipeline.executor import DaskExecutor, Executor, Report, SerialExecutor
+from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Executor, Report, SerialExecutor
+from keyreid.pipeline.trial import MEMORY_VARIABLE
 
 UNITS = [3, 1, 2]
 
@@ -29,6 +30,22 @@ def die_once(folder: Path, unit: int, report: Report) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return unit
+
+
+def die_of_two(unit: int, report: Report) -> int:
+    if unit == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit
+
+
+def stumble(unit: int, report: Report) -> int:
+    raise RuntimeError(f"stumbled over {unit}")
+
+
+def leave_name(folder: Path) -> None:
+    path = folder / os.environ[WORKER_VARIABLE]
+    assert not path.exists()
+    path.write_text(os.environ[MEMORY_VARIABLE])
 
 
 def die(unit: int, report: Report) -> int:
@@ -58,9 +75,32 @@ def test_a_unit_whose_worker_was_killed_is_given_to_another(tmp_path: Path) -> N
 
 
 def test_a_unit_that_kills_every_worker_ends_in_one_clear_error() -> None:
-    with pytest.raises(KeyReIDError, match=r"shard 00005: \d workers died over it; .*--serial"):
+    with pytest.raises(KeyReIDError, match=r"shard 00005: 3 workers died over it; .*--serial"):  # noqa: SIM117
         with DaskExecutor(workers=1) as executor:
             list(executor.run(die, [5], lambda frames: None))
+
+
+def test_the_rescue_of_a_unit_whose_workers_die(tmp_path: Path) -> None:
+    with DaskExecutor(workers=2) as executor:
+        results = executor.run(die_of_two, UNITS, lambda frames: None, rescue=square)
+        assert sorted(results) == [1, 3, 4], "unit 2 is squared by the rescue"
+
+
+@pytest.mark.parametrize("executor", [SerialExecutor(), DaskExecutor(workers=1)], ids=["serial", "dask"])
+def test_the_rescue_of_a_unit_that_fails_by_accident_and_not_on_purpose(executor: Executor) -> None:
+    with executor:
+        assert list(executor.run(stumble, [4], lambda frames: None, rescue=square)) == [16]
+        with pytest.raises(RuntimeError, match="stumbled over 4"):
+            list(executor.run(stumble, [4], lambda frames: None))
+        with pytest.raises(FormatError, match="unit 7"):
+            list(executor.run(refuse, [7], lambda frames: None, rescue=square))
+
+
+def test_every_worker_is_prepared_once_and_knows_its_number(tmp_path: Path) -> None:
+    with DaskExecutor(workers=2) as executor:
+        list(executor.run(square, UNITS, lambda frames: None, prepare=partial(leave_name, tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert all(int(path.read_text()) > 1 << 20 for path in tmp_path.iterdir()), "bytes that it may use"
 
 
 def test_a_scheduler_that_already_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from keyreid.pipeline.extract_keypoints import MIN_CONFIDENCE, extract_keypoints
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_manifest, write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.sources import read_source
 
 
@@ -43,10 +44,10 @@ def test_every_frame_has_one_row_and_most_have_a_person(tiny_dataset: TinyDatase
 
 
 def test_a_second_run_does_nothing(copy: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*") if path.name != ".lock"}
     summary = extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor())
     assert summary.num_made == 0 and summary.num_kept == read_manifest(copy).num_shards
-    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.*") if path.name != ".lock"} == before
 
 
 def test_two_dask_workers_finish_an_interrupted_run_with_the_same_bytes(copy: Path) -> None:
@@ -83,11 +84,11 @@ def test_frames_that_cannot_be_read_get_a_status_and_never_stop_the_run(tiny_mar
 
 
 def test_other_settings_are_refused_until_overwrite(copy: Path) -> None:
-    with pytest.raises(FormatError, match=r"other settings of keypoints: input_height 128, now 96; .*--overwrite"):
-        extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), input_height=96)
+    with pytest.raises(FormatError, match=r"other settings of keypoints: pose.input_height 128, now 96; .*--overwrite"):
+        extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), pose=PoseSettings(96))
     before = hashes(copy)
     summary = extract_keypoints(
-        copy, resolve_checkpoint("synthetic"), SerialExecutor(), input_height=96, overwrite=True
+        copy, resolve_checkpoint("synthetic"), SerialExecutor(), pose=PoseSettings(96), overwrite=True
     )
     assert summary.num_kept == 0 and hashes(copy) != before
 

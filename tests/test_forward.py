@@ -9,6 +9,7 @@ from torch import nn
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.forward import FastForward, fold_batch_norm
+from keyreid.pipeline.pose.frames import normalise
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +17,20 @@ def synthetic() -> Any:
     return load_checkpoint(resolve_checkpoint("synthetic"))
 
 
+def pictures(count: int, size: tuple[int, int]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, *size, 3), generator=generator, dtype=torch.uint8)
+
+
 def plain(model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
     with torch.inference_mode():
-        return list(model(batch))
+        return list(model(normalise(batch)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])  # the graph is traced with two pictures
 @pytest.mark.parametrize("size", [(129, 65), (65, 49)])
 def test_agrees_with_the_plain_forward_pass(synthetic: Any, count: int, size: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(count)
-    batch = torch.randn(count, 3, *size, generator=generator)
+    batch = pictures(count, size)
     fast = FastForward(synthetic, "cpu")
     for ours, theirs in zip(fast(batch), plain(synthetic, batch), strict=True):
         assert ours.shape == theirs.shape
@@ -35,14 +40,14 @@ def test_agrees_with_the_plain_forward_pass(synthetic: Any, count: int, size: tu
 def test_one_network_serves_pictures_of_several_sizes(synthetic: Any) -> None:
     fast = FastForward(synthetic, "cpu")
     for size in ((129, 65), (65, 49), (129, 65)):
-        batch = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        batch = pictures(2, size)
         torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
 
 
 def test_an_official_kind_of_network_agrees_too() -> None:
     torch.manual_seed(0)
     model = pifpaf.build_network("shufflenetv2k16", 1).eval()
-    batch = torch.randn(2, 3, 65, 49)
+    batch = pictures(2, (65, 49))
     torch.testing.assert_close(FastForward(model, "cpu")(batch), plain(model, batch), atol=1e-4, rtol=1e-4)
 
 

@@ -10,7 +10,9 @@ import torch
 from keyreid.pipeline.errors import CheckpointError
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.pifpaf import PifPafEstimator
+from keyreid.pipeline.pose.frames import make_picture
+from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
+from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
 from keyreid.pipeline.synthetic.appearance import sample_appearance
 from keyreid.pipeline.synthetic.scene import sample_camera
 from keyreid.pipeline.synthetic.tracklets import SyntheticFrame, render_tracklet
@@ -42,12 +44,23 @@ def synthetic() -> Any:
     return load_checkpoint(resolve_checkpoint("synthetic"))
 
 
+def find(estimator: PifPafEstimator, *tracklets: list[SyntheticFrame] | list[np.ndarray]) -> list[list[list[Person]]]:
+    """The people of each frame of some tracklets."""
+    pictures = [
+        (number, make_picture(np.asarray(getattr(frame, "image", frame)), PoseSettings(128)))
+        for number, frames in enumerate(tracklets)
+        for frame in frames
+    ]
+    people = estimator.estimate(pictures)
+    return [[next(people) or [] for _ in frames] for frames in tracklets]
+
+
 def measure(model: Any, walks: list[list[SyntheticFrame]]) -> tuple[float, float]:
     """Share of frames with a person, and of the visible joints found within five per cent of the height."""
-    estimator = PifPafEstimator(model, 128)
+    estimator = PifPafEstimator(model)
     detected, close, visible = 0, 0, 0
     for frames in walks:
-        for frame, people in zip(frames, estimator.estimate([[np.asarray(f.image) for f in frames]])[0], strict=True):
+        for frame, people in zip(frames, find(estimator, frames)[0], strict=True):
             seen = frame.keypoints[:, 2] > 0
             visible += int(seen.sum())
             if people:
@@ -76,12 +89,8 @@ def test_the_committed_weights_are_small() -> None:
 
 def test_what_was_decoded_before_does_not_matter(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
     """openpifpaf's decoder remembers; the estimator must not."""
-    frames = [np.asarray(frame.image) for frame in walks[0]]
-    fresh = PifPafEstimator(synthetic, 128).estimate([frames])[0]
-    used = PifPafEstimator(synthetic, 128)
-    for other in walks[1:4]:
-        used.estimate([[np.asarray(frame.image) for frame in other]])
-    for ours, theirs in zip(fresh, used.estimate([frames])[0], strict=True):
+    fresh = find(PifPafEstimator(synthetic), walks[0])[0]
+    for ours, theirs in zip(fresh, find(PifPafEstimator(synthetic), *walks[1:4], walks[0])[-1], strict=True):
         assert [person.score for person in ours] == [person.score for person in theirs]
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.keypoints, b.keypoints)
@@ -91,27 +100,57 @@ def test_keypoints_are_in_the_frames_own_pixels(synthetic: Any, walks: list[list
     """The same picture at half the size: the same person at half the coordinates; sizes may be mixed in one call."""
     image = walks[0][0].image
     half = image.resize((64, 128))
-    large, small = PifPafEstimator(synthetic, 128).estimate([[np.asarray(image), np.asarray(half)]])[0]
+    large, small = find(PifPafEstimator(synthetic), [np.asarray(image), np.asarray(half)])[0]
     both = (large[0].keypoints[:, 2] > 0.3) & (small[0].keypoints[:, 2] > 0.3)
     assert both.sum() >= 5
     np.testing.assert_allclose(large[0].keypoints[both, :2], 2 * small[0].keypoints[both, :2], atol=6)
 
 
 def test_no_frames_and_frames_without_people(synthetic: Any) -> None:
-    estimator = PifPafEstimator(synthetic, 128)
-    assert estimator.estimate([]) == []
-    assert estimator.estimate([[], [np.full((256, 128, 3), 90, np.uint8)]]) == [[], [[]]]
+    estimator = PifPafEstimator(synthetic)
+    assert list(estimator.estimate([])) == []
+    empty = make_picture(np.full((256, 128, 3), 90, np.uint8), PoseSettings(128))
+    assert list(estimator.estimate([(0, None), (0, empty), (1, None)])) == [None, [], None]
+    assert list(estimator.estimate([(0, None)] * 300)) == [None] * 300, "more than a chunk"
 
 
 def test_the_best_score_comes_first(synthetic: Any, strangers: list[list[SyntheticFrame]]) -> None:
-    estimator = PifPafEstimator(synthetic, 128)
+    estimator = PifPafEstimator(synthetic)
     several = 0
     for frames in strangers:
-        for people in estimator.estimate([[np.asarray(frame.image) for frame in frames]])[0]:
+        for people in find(estimator, frames)[0]:
             scores = [person.score for person in people]
             assert scores == sorted(scores, reverse=True)
             several += len(scores) > 1
     assert several > 0, "the second person is found as well"
+
+
+def test_a_stream_longer_than_a_chunk_is_the_same_as_its_tracklets(synthetic: Any, walks: list[Any]) -> None:
+    """Order, and one decoder a tracklet, across chunks and sizes; batches of one, so that rounding is the same."""
+    sizes = [(256, 128), (256, 128), (200, 100)]
+    tracklets = [
+        [np.asarray(frame.image.resize(size[::-1])) for frame in walk] for walk, size in zip(walks, sizes, strict=False)
+    ]
+    tracklets.append([tracklets[0][0], tracklets[2][1], tracklets[1][2]])  # sizes mixed
+    together = find(PifPafEstimator(synthetic, batch_size=1), *tracklets)
+    for tracklet, found in zip(tracklets, together, strict=True):
+        alone = find(PifPafEstimator(synthetic, batch_size=1), tracklet)[0]
+        assert [[person.score for person in people] for people in found] == [
+            [person.score for person in people] for people in alone
+        ]
+
+
+def test_thresholds_reach_the_decoder(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    def joints(settings: DecoderSettings) -> list[int]:
+        people = find(PifPafEstimator(synthetic, decoder=settings), *walks[:6])
+        return [int((found[0].keypoints[:, 2] > 0).sum()) for frames in people for found in frames if found]
+
+    usual = joints(DecoderSettings())
+    complete = joints(DecoderSettings(force_complete=True))
+    assert set(complete) == {17} and sum(usual) < 17 * len(usual)
+    assert sum(joints(DecoderSettings(keypoint=0.6, seed=0.6))) < sum(usual)
+    assert len(joints(DecoderSettings(instance=0.99))) < len(usual)
+    assert joints(DecoderSettings()) == usual, "nothing of the earlier estimators is left in the process"
 
 
 def test_official_names_lead_to_files_whose_names_end_in_their_hash() -> None:

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .frames import normalise
+
+MAX_GRAPHS = 32  # picture sizes whose graphs are kept
+
 
 class FastForward:
     """A frozen network: batch normalisation folded into the convolutions, then the device's fastest form.
@@ -19,7 +23,7 @@ class FastForward:
 
     Args:
         model: a network in eval mode; left as it is.
-        device: "cpu" or "cuda".
+        device: "cpu", or a CUDA device.
     """
 
     def __init__(self, model: nn.Module, device: str) -> None:
@@ -29,8 +33,8 @@ class FastForward:
         self._graphs: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, batch: Tensor) -> list[Tensor]:
-        """float32 (B, 3, H, W) -> the heads' fields, float32 on the CPU."""
-        batch = batch.to(self._device).contiguous(memory_format=torch.channels_last)
+        """uint8 (B, H, W, 3) RGB -> the heads' fields, float32 on the CPU."""
+        batch = normalise(batch.to(self._device)).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             if self._device.type == "cpu":
                 fields = self._graph(batch)(batch)
@@ -42,6 +46,8 @@ class FastForward:
     def _graph(self, batch: Tensor) -> Any:
         size = tuple(batch.shape[1:])
         if size not in self._graphs:
+            if len(self._graphs) >= MAX_GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
             # Two pictures: a batch of one could be traced as a constant.
             example = torch.zeros(2, *size).contiguous(memory_format=torch.channels_last)
             with warnings.catch_warnings():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -23,7 +25,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..skeleton import NUM_JOINTS
 from .forward import FastForward
-from .frames import prepare_frame
+from .frames import Picture
+from .settings import DecoderSettings
 
 if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpifpaf's visualizer names it at import
     matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[assignment]
@@ -38,8 +41,10 @@ except ImportError as error:
         "run `make setup`, or the command under 'Installing' in README.md",
     ) from error
 
-# Fixed, and part of the receipt: what the authors' thresholds of 0.005 and 0.1 come after (method, part 2).
-DECODER_THRESHOLDS = {"cif": 0.3, "seed": 0.2, "keypoint": 0.15, "instance": 0.15}
+Item = TypeVar("Item")
+
+CHUNK_BATCHES = 8  # among which pictures of one size are looked for
+_RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint beside the one it was reached from
 
 
 @dataclass(frozen=True)
@@ -147,82 +152,104 @@ def official_urls() -> dict[str, str]:
 
 
 class PifPafEstimator:
-    """People in the frames of tracklets, by a PifPaf network.
+    """People in the pictures of tracklets, by a PifPaf network.
 
     Args:
         model: a network of openpifpaf, in eval mode.
-        input_height: pixels that a frame's height is resized to before the network.
-        device: "cpu" or "cuda".
-        batch_size: frames in one forward pass.
+        device: "cpu", or a CUDA device.
+        batch_size: pictures in one forward pass.
+        decoder: thresholds; openpifpaf keeps them in the process, so two estimators share those of the later one.
     """
 
-    def __init__(self, model: Any, input_height: int, device: str = "cpu", batch_size: int = 32) -> None:
+    def __init__(
+        self, model: Any, device: str = "cpu", batch_size: int = 32, decoder: DecoderSettings | None = None
+    ) -> None:
         self._forward = FastForward(model, device)
         self._cif, self._caf = model.head_metas[:2]
-        self._input_height, self._batch_size = input_height, batch_size
-        _set_thresholds()
+        self._batch_size = batch_size
+        _configure_decoder(decoder or DecoderSettings())
 
-    def estimate(self, tracklets: Sequence[Sequence[np.ndarray]]) -> list[list[list[Person]]]:
-        """Find the people in the frames of some tracklets.
+    def estimate(self, pictures: Iterable[tuple[int, Picture | None]]) -> Iterator[list[Person] | None]:
+        """Find the people in the pictures of tracklets, one after the other.
 
-        Frames of one size go through the network together, whatever tracklet they are of; a finished tracklet is
-        decoded in a thread while the network goes on. The decoder is made anew for each tracklet: openpifpaf's keeps a
-        float32 accumulator from image to image, so only this makes the result a function of the tracklet.
+        Pictures of one size go through the network together, whatever tracklet they are of, and are decoded in a thread
+        while the network goes on. The decoder is made anew for each tracklet: openpifpaf's keeps a float32 accumulator
+        from image to image, so only this makes the result a function of the tracklet. At most two chunks of
+        CHUNK_BATCHES batches are in memory.
 
         Args:
-            tracklets: for each its frames, uint8 (H, W, 3) RGB, of any size.
+            pictures: tracklet and picture, tracklet by tracklet; None in the place of a frame that could not be read.
 
-        Returns:
-            For each tracklet and frame its people, best score first, possibly none.
+        Yields:
+            For each picture in turn its people, best score first, possibly none; None for None.
         """
-        places = [(number, index) for number, frames in enumerate(tracklets) for index in range(len(frames))]
-        prepared = [prepare_frame(tracklets[number][index], self._input_height) for number, index in places]
-        fields: list[dict[int, list[Tensor]]] = [{} for _ in tracklets]
-        decoded: list[Future[list[list[Person]]] | None] = [None for _ in tracklets]
+        pending: deque[Future[list[Person] | None]] = deque()
+        decoder_of: tuple[int | None, Any] = None, None
         with ThreadPoolExecutor(1) as pool:
-            for rows in _same_sized(prepared, self._batch_size):
-                heads = self._forward(torch.stack([prepared[row] for row in rows]))
-                for position, row in enumerate(rows):
-                    number, index = places[row]
-                    fields[number][index] = [head[position].contiguous() for head in heads[:2]]
-                    if len(fields[number]) == len(tracklets[number]):
-                        decoded[number] = pool.submit(self._decode, tracklets[number], fields[number])
-            return [[] if future is None else future.result() for future in decoded]
+            for chunk in _chunks(pictures, CHUNK_BATCHES * self._batch_size):
+                fields: dict[int, list[Tensor]] = {}
+                done = 0
+                for rows in _same_sized([picture for _, picture in chunk], self._batch_size):
+                    fields.update(self._fields(rows, chunk))
+                    while done < len(chunk) and (done in fields or chunk[done][1] is None):
+                        tracklet, picture = chunk[done]
+                        if tracklet != decoder_of[0]:
+                            decoder_of = tracklet, decoder.CifCaf([self._cif], [self._caf])
+                        pending.append(pool.submit(_people, decoder_of[1], fields.pop(done, None), picture))
+                        done += 1
+                while len(pending) > len(chunk):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
-    def _decode(self, frames: Sequence[np.ndarray], fields: dict[int, list[Tensor]]) -> list[list[Person]]:
-        cif_caf = decoder.CifCaf([self._cif], [self._caf])
-        return [
-            self._people(cif_caf(fields.pop(index)), frame.shape[0] / self._input_height)
-            for index, frame in enumerate(frames)
-        ]
-
-    def _people(self, annotations: list[Any], scale: float) -> list[Person]:
-        people = []
-        for annotation in annotations:
-            keypoints = annotation.data.astype(np.float32)
-            keypoints[:, :2] *= scale
-            people.append(Person(float(annotation.score), keypoints))
-        return sorted(people, key=lambda person: -person.score)
+    def _fields(self, rows: list[int], chunk: list[tuple[int, Picture | None]]) -> dict[int, list[Tensor]]:
+        pixels = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
+        heads = self._forward(torch.stack(pixels)) if pixels else []
+        return {row: [head[position].contiguous() for head in heads[:2]] for position, row in enumerate(rows)}
 
 
-def _same_sized(prepared: Sequence[Tensor], batch_size: int) -> list[list[int]]:
-    """Indices in batches of one shape each, in order."""
+def _people(cif_caf: Any, fields: list[Tensor] | None, picture: Picture | None) -> list[Person] | None:
+    if fields is None or picture is None:
+        return None
+    people = []
+    for annotation in cif_caf(fields):
+        keypoints = annotation.data.astype(np.float32)
+        keypoints[:, :2] /= np.float32(picture.scale)
+        people.append(Person(float(annotation.score), keypoints))
+    return sorted(people, key=lambda person: -person.score)
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _same_sized(pictures: Sequence[Picture | None], batch_size: int) -> list[list[int]]:
+    """Indices in batches of one shape each, in order; never empty, so that unreadable frames alone are passed on."""
     by_shape: dict[torch.Size, list[int]] = {}
-    for index, picture in enumerate(prepared):
-        by_shape.setdefault(picture.shape, []).append(index)
+    for index, picture in enumerate(pictures):
+        if picture is not None:
+            by_shape.setdefault(picture.pixels.shape, []).append(index)
     return [
         indices[start : start + batch_size]
         for indices in by_shape.values()
         for start in range(0, len(indices), batch_size)
-    ]
+    ] or [[]]
 
 
-def _set_thresholds() -> None:
-    """openpifpaf keeps its thresholds in the process: set all of them, whatever ran before."""
-    cpp = torch.classes.openpifpaf_decoder
+def _configure_decoder(settings: DecoderSettings) -> None:
+    """openpifpaf keeps its thresholds in the process: set all of them, whatever ran before.
+
+    As its own configuration does it: a person that is completed by force loses no joint to a threshold.
+    """
+    cif_caf = torch.classes.openpifpaf_decoder.CifCaf
+    keypoint = 0.0 if settings.force_complete else settings.keypoint
     torch.ops.openpifpaf.set_quiet(True)
-    decoder.utils.CifHr.set_threshold(DECODER_THRESHOLDS["cif"])
-    decoder.utils.CifSeeds.set_threshold(DECODER_THRESHOLDS["seed"])
-    decoder.utils.nms.Keypoints.set_instance_threshold(DECODER_THRESHOLDS["instance"])
-    decoder.utils.nms.Keypoints.set_keypoint_threshold(DECODER_THRESHOLDS["keypoint"])
-    cpp.CifCaf.set_keypoint_threshold(DECODER_THRESHOLDS["keypoint"])
+    decoder.utils.CifHr.set_threshold(settings.cif)
+    decoder.utils.CifSeeds.set_threshold(settings.seed)
+    decoder.utils.nms.Keypoints.set_instance_threshold(settings.instance)
+    decoder.utils.nms.Keypoints.set_keypoint_threshold(keypoint)
+    cif_caf.set_force_complete(settings.force_complete)
+    cif_caf.set_keypoint_threshold(min(keypoint, settings.seed))
+    cif_caf.set_keypoint_threshold_rel(0.0 if settings.force_complete else _RELATIVE_THRESHOLD)

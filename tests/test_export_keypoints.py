@@ -1,0 +1,157 @@
+"""Keypoints as COCO JSON, and back again without the loss of a bit."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from conftest import TinyDataset
+from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, person, stored
+
+from keyreid.cli.prep import main
+from keyreid.pipeline.commit import commit_shard, read_receipt, receipt_path
+from keyreid.pipeline.errors import FormatError, SettingsError
+from keyreid.pipeline.exchange.export_keypoints import export_keypoints
+from keyreid.pipeline.exchange.import_keypoints import import_keypoints
+from keyreid.pipeline.keypoints import keypoints_path, read_keypoints, write_keypoints
+from keyreid.pipeline.manifest import dataset_path, manifest_path
+from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose
+from keyreid.pipeline.skeleton import JOINTS
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Six frames of all kinds: ok, interpolated, nobody; unreadable, ok, ok."""
+    prepared = index_blank_frames(tmp_path)
+    (tmp_path / "frames" / NAMES[3]).write_bytes(b"")
+    people = [{"image_id": name, "keypoints": person(n).ravel().tolist()} for n, name in enumerate(NAMES) if n != 2]
+    source = tmp_path / "source.json"
+    source.write_text(json.dumps([entry | {"category_id": 1, "score": 0.3} for entry in people]))
+    import_keypoints(prepared, source)
+    keypoints = np.random.default_rng(9).uniform(0, 60, (17, 3)).astype(np.float32)
+    keypoints[:, 2] = np.geomspace(1e-7, 1, 17)  # interpolation may bring confidences under any threshold
+    change_frame(prepared, 1, status=FRAME_INTERPOLATED, score=float(np.float32(1 / 3)), keypoints=keypoints)
+    return prepared
+
+
+def change_frame(prepared: Path, index: int, **changes: object) -> None:
+    """Change a row of the first shard, and let its receipt fit."""
+    poses = read_keypoints(keypoints_path(prepared, 0))
+    poses[index] = replace(poses[index], **changes)  # type: ignore[arg-type]
+    receipt = read_receipt(prepared, "keypoints", 0)
+    assert receipt is not None
+    facts = {name: getattr(receipt, name) for name in ("rows", "settings", "inputs", "notes", "made_with")}
+    path = keypoints_path(prepared, 0)
+    commit_shard(prepared, "keypoints", 0, path, lambda partial: write_keypoints(partial, poses), **facts)
+
+
+def without_keypoints(prepared: Path, folder: Path) -> Path:
+    """The same index in another folder."""
+    folder.mkdir()
+    shutil.copy(manifest_path(prepared), folder)
+    info = json.loads(dataset_path(prepared).read_text())
+    info["stages"] = {}
+    dataset_path(folder).write_text(json.dumps(info))
+    return folder
+
+
+def assert_equal_to_the_bit(found: dict[str, FramePose], expected: dict[str, FramePose]) -> None:
+    assert list(found) == list(expected)
+    for name, pose in expected.items():
+        assert found[name].keypoints.tobytes() == pose.keypoints.tobytes(), name
+        assert found[name].score == pose.score, name
+        assert (found[name].width, found[name].height) == (pose.width, pose.height)
+        assert found[name].status == (FRAME_OK if pose.status == FRAME_INTERPOLATED else pose.status)
+
+
+def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tmp_path: Path) -> None:
+    export_keypoints(prepared, tmp_path / "out.json")
+    copy = without_keypoints(prepared, tmp_path / "copy")
+    summary = import_keypoints(copy, tmp_path / "out.json")
+    assert [pose.status for pose in stored(prepared).values()] == [
+        FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE, FRAME_OK, FRAME_OK,
+    ]  # fmt: skip
+    assert_equal_to_the_bit(stored(copy), stored(prepared))
+    assert (summary.num_without_entry, summary.unmatched) == (1, ()), "only the unreadable frame is not exported"
+
+
+def test_pifpafs_keypoints_survive_the_way_out_and_back(tiny_dataset: TinyDataset, tmp_path: Path) -> None:
+    export_keypoints(tiny_dataset.prepared, tmp_path / "out.json")
+    copy = without_keypoints(tiny_dataset.prepared, tmp_path / "copy")
+    import_keypoints(copy, tmp_path / "out.json")
+    expected = stored(tiny_dataset.prepared)
+    assert sum(pose.status == FRAME_OK for pose in expected.values()) > 50
+    assert_equal_to_the_bit(stored(copy), expected)
+
+
+def test_the_document_has_the_form_of_coco_annotations(prepared: Path, tmp_path: Path) -> None:
+    """What pycocotools indexes, and the number of joints and flags that its evaluation reads."""
+    summary = export_keypoints(prepared, tmp_path / "out.json")
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert (summary.num_images, summary.num_people, summary.num_left_out) == (5, 4, 1)
+    assert [image["file_name"] for image in document["images"]] == [name for name in NAMES if name != NAMES[3]]
+    assert {(image["width"], image["height"]) for image in document["images"]} == {(WIDTH, HEIGHT)}
+    images = {image["id"]: image["file_name"] for image in document["images"]}
+    assert len(images) == len({annotation["id"] for annotation in document["annotations"]}) + 1 == 5
+    (category,) = document["categories"]
+    assert category["keypoints"] == list(JOINTS)
+    assert all(1 <= joint <= 17 for bone in category["skeleton"] for joint in bone), "COCO counts joints from 1"
+    first = document["annotations"][0]
+    keypoints = np.reshape(first["keypoints"], (17, 3))
+    assert images[first["image_id"]] == NAMES[0] and first["category_id"] == category["id"]
+    assert keypoints[4].tolist() == [0, 0, 0] and (np.delete(keypoints[:, 2], 4) == 2).all()
+    assert first["num_keypoints"] == 16 and first["iscrowd"] == 0
+    x, y, width, height = first["bbox"]
+    found = np.delete(keypoints[:, :2], 4, axis=0)
+    np.testing.assert_allclose([x, y, x + width, y + height], [*found.min(0), *found.max(0)], atol=1e-5)
+    assert first["area"] == pytest.approx(width * height)
+
+
+def test_missing_shards_are_named(prepared: Path, tmp_path: Path) -> None:
+    receipt_path(prepared, "keypoints", 1).unlink()
+    with pytest.raises(FormatError, match=r"keypoints of shard 00001 are missing.*import-keypoints again"):
+        export_keypoints(prepared, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_shards_of_two_settings_are_never_mixed(prepared: Path, tmp_path: Path) -> None:
+    """As an interrupted --overwrite leaves them."""
+    info = json.loads(dataset_path(prepared).read_text())
+    info["stages"]["keypoints"]["source_sha256"] = "of the new source"
+    dataset_path(prepared).write_text(json.dumps(info))
+    with pytest.raises(FormatError, match=r"shard 00000 are missing or of other settings"):
+        export_keypoints(prepared, tmp_path / "out.json")
+
+
+def test_changed_shards_are_refused(prepared: Path, tmp_path: Path) -> None:
+    path = keypoints_path(prepared, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(FormatError, match=r"00001.parquet has SHA-256"):
+        export_keypoints(prepared, tmp_path / "out.json")
+
+
+def test_an_existing_file_stays_without_overwrite(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("mine")
+    with pytest.raises(SettingsError, match=r"out.json exists; .*--overwrite"):
+        export_keypoints(prepared, tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == "mine"
+    export_keypoints(prepared, tmp_path / "out.json", overwrite=True)
+    assert json.loads((tmp_path / "out.json").read_text())["images"]
+
+
+def test_the_command_teaches_and_reports(prepared: Path, tmp_path: Path) -> None:
+    assert "keyreid-prep export-keypoints prepared/ keypoints.json" in run("--help").output
+    answer = run(prepared, tmp_path / "out.json")
+    assert answer.exit_code == 0, answer.output
+    assert "4 people in 5 frames, 1 frames left out" in answer.stdout
+    answer = run(prepared, tmp_path / "out.json")
+    assert answer.exit_code == 1 and "add --overwrite" in answer.stderr
+    again = json.loads(run(prepared, tmp_path / "out.json", "--overwrite", "--json").stdout)
+    assert again == {"num_images": 5, "num_people": 4, "num_left_out": 1}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["export-keypoints", *map(str, arguments)])

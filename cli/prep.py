@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from .build_shards import build_shards
+from .export_keypoints import export_keypoints
 from .extract_keypoints import extract_keypoints
+from .import_keypoints import import_keypoints
 from .index import index
 from .synthesize import synthesize
 from .verify import verify
@@ -24,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (synthesize, index, extract_keypoints, build_shards, verify):
+for command in (synthesize, index, extract_keypoints, import_keypoints, build_shards, verify, export_keypoints):
     main.add_command(command)

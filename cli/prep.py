@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .build_shards import build_shards
+from .describe import describe
 from .export_keypoints import export_keypoints
 from .extract_keypoints import extract_keypoints
 from .import_keypoints import import_keypoints
@@ -26,5 +27,7 @@ def main() -> None:
     """
 
 
-for command in (synthesize, index, extract_keypoints, import_keypoints, build_shards, verify, export_keypoints):
+for command in (
+    synthesize, index, extract_keypoints, import_keypoints, build_shards, verify, describe, export_keypoints,
+):  # fmt: skip
     main.add_command(command)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import FormatError
-from ..extract_keypoints import UNREADABLE
 from ..heatmaps import stored_heatmaps
+from ..images import UNREADABLE
 from ..records import ShardReceipt, Tracklet
 from ..shards import HEATMAP_HEIGHT, HEATMAP_WIDTH, ShardReader
 from ..skeleton import NUM_JOINTS, NUM_PARTS

@@ -13,6 +13,7 @@ from ..errors import KeyReIDError
 from ..keypoints import keypoints_path
 from ..manifest import Manifest, dataset_path, manifest_fingerprint, manifest_path, read_manifest
 from ..progress import progress_bar
+from ..shards import shard_path
 from .findings import COMMANDS, Findings, Problem, StageCheck, VerifyReport
 from .keypoint_checks import check_keypoints
 from .receipt_checks import StageFiles, check_receipt
@@ -120,7 +121,7 @@ def _stages(prepared: Path, manifest: Manifest, problems: list[Problem]) -> tupl
             begun[shards],
             settings.get(shards),
             lambda shard: build_shards.keypoint_inputs(prepared, shard),
-            lambda shard: prepared / "shards" / f"{shard:05d}.h5",
+            lambda shard: shard_path(prepared, shard),
         ),
     )
 

@@ -1,15 +1,23 @@
-"""A prepared dataset of six blank frames, and poses for them as other programs would find them."""
+"""A prepared dataset of six blank frames, and poses for them in the files that other programs write."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from keyreid.pipeline.exchange.table import JOINT_COLUMNS
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import SourceTracklet, build_manifest, read_manifest, write_manifest
 from keyreid.pipeline.records import FramePose
+from keyreid.pipeline.skeleton import JOINTS
+
+Poses = dict[str, np.ndarray]
 
 WIDTH, HEIGHT = 64, 128
 NAMES = tuple(f"train/{person:04d}/{person:04d}C1F{frame}.jpg" for person in (1, 2) for frame in (1, 2, 3))
@@ -49,3 +57,77 @@ def stored(prepared: Path) -> dict[str, FramePose]:
     manifest = read_manifest(prepared)
     poses = [pose for shard in range(manifest.num_shards) for pose in read_keypoints(keypoints_path(prepared, shard))]
     return {manifest.tracklets[pose.tracklet_id].frame_paths[pose.frame_index]: pose for pose in poses}
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def result(image_id: object, keypoints: np.ndarray, score: float = 0.5, **more: object) -> dict[str, Any]:
+    """One entry of what pycocotools' loadRes reads, and of openpifpaf.eval's NAME.pred.json."""
+    return {"image_id": image_id, "category_id": 1, "keypoints": numbers(keypoints), "score": score, **more}
+
+
+def coco_results(folder: Path, poses: Poses) -> Path:
+    return write_json(folder / "results.json", [result(name, keypoints) for name, keypoints in poses.items()])
+
+
+def coco_annotations(folder: Path, poses: Poses) -> Path:
+    """The form of person_keypoints_val2017.json, with confidences for flags; other boxes lie between the people."""
+    images = [{"id": 7 + n, "file_name": name, "width": WIDTH, "height": HEIGHT} for n, name in enumerate(NAMES)]
+    ids = {image["file_name"]: image["id"] for image in images}
+    annotations: list[dict[str, Any]] = [{"id": 900, "image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]}]
+    annotations += [result(ids[name], keypoints, num_keypoints=16) for name, keypoints in poses.items()]
+    categories = [{"id": 1, "name": "person", "keypoints": list(JOINTS)}, {"id": 3, "name": "car"}]
+    return write_json(
+        folder / "annotations.json", {"images": images, "annotations": annotations, "categories": categories}
+    )
+
+
+def pifpaf_folder(folder: Path, poses: Poses) -> Path:
+    """openpifpaf.predict --json-output: a list of people beside each image's name, empty where nobody is."""
+    for name in NAMES:
+        found: list[dict[str, Any]] = [
+            {"category_id": 3, "category": "car", "score": 0.3, "bbox": [0.0, 0.0, 9.0, 9.0]}
+        ]
+        if name in poses:
+            bbox = [1.0, 1.0, 60.0, 120.0]
+            found.append({"keypoints": numbers(poses[name]), "bbox": bbox, "score": 0.5, "category_id": 1})
+        write_json(folder / "predictions" / f"{name}.predictions.json", found)
+    return folder / "predictions"
+
+
+def pose_folder(folder: Path, poses: Poses) -> Path:
+    """The authors' extract_keypoint.py: .pose in place of the image's suffix, indented JSON, zeros for nobody."""
+    for name in NAMES:
+        joints = np.reshape(numbers(poses.get(name, np.zeros((17, 3)))), (17, 3)).tolist()
+        path = folder / "poses" / Path(name).with_suffix(".pose")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(joints, indent=4))
+    return folder / "poses"
+
+
+def csv_of_columns(folder: Path, poses: Poses) -> Path:
+    rows = [dict(zip(JOINT_COLUMNS, numbers(keypoints), strict=True)) for keypoints in poses.values()]
+    frames = pd.DataFrame(rows).assign(frame_path=list(poses), score=0.5)
+    frames.to_csv(folder / "columns.csv", index=False)
+    return folder / "columns.csv"
+
+
+def csv_of_lists(folder: Path, poses: Poses) -> Path:
+    frames = pd.DataFrame({"frame_path": list(poses), "keypoints": [str(numbers(k)) for k in poses.values()]})
+    frames.assign(score=0.5).to_csv(folder / "lists.csv", index=False, encoding="utf-8-sig")  # as Excel does
+    return folder / "lists.csv"
+
+
+def parquet_of_lists(folder: Path, poses: Poses) -> Path:
+    frames = pd.DataFrame({"frame_path": list(poses), "keypoints": [numbers(k) for k in poses.values()]})
+    frames.assign(score=0.5).to_parquet(folder / "lists.parquet")
+    return folder / "lists.parquet"
+
+
+WRITERS: tuple[Callable[[Path, Poses], Path], ...] = (
+    coco_results, coco_annotations, pifpaf_folder, pose_folder, csv_of_columns, csv_of_lists, parquet_of_lists,
+)  # fmt: skip

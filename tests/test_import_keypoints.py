@@ -6,23 +6,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, numbers, person, stored
+from foreign_keypoints import (
+    HEIGHT,
+    NAMES,
+    WIDTH,
+    WRITERS,
+    Poses,
+    coco_annotations,
+    coco_results,
+    csv_of_columns,
+    index_blank_frames,
+    person,
+    pifpaf_folder,
+    pose_folder,
+    result,
+    stored,
+    write_json,
+)
+from PIL import Image
 
 from keyreid.cli.prep import main
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import receipt_path
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
-from keyreid.pipeline.exchange.table import JOINT_COLUMNS
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.records import FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE
-from keyreid.pipeline.skeleton import JOINTS
 from keyreid.pipeline.store import TrackletStore
-
-Poses = dict[str, np.ndarray]
 
 
 @pytest.fixture
@@ -34,80 +46,6 @@ def prepared(tmp_path: Path) -> Path:
 def poses() -> Poses:
     """A person in every frame but the last one."""
     return {name: person(seed) for seed, name in enumerate(NAMES[:-1])}
-
-
-def write_json(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def result(image_id: object, keypoints: np.ndarray, score: float = 0.5, **more: object) -> dict[str, Any]:
-    """One entry of what pycocotools' loadRes reads, and of openpifpaf.eval's NAME.pred.json."""
-    return {"image_id": image_id, "category_id": 1, "keypoints": numbers(keypoints), "score": score, **more}
-
-
-def coco_results(folder: Path, poses: Poses) -> Path:
-    return write_json(folder / "results.json", [result(name, keypoints) for name, keypoints in poses.items()])
-
-
-def coco_annotations(folder: Path, poses: Poses) -> Path:
-    """The form of person_keypoints_val2017.json, with confidences for flags; other boxes lie between the people."""
-    images = [{"id": 7 + n, "file_name": name, "width": WIDTH, "height": HEIGHT} for n, name in enumerate(NAMES)]
-    ids = {image["file_name"]: image["id"] for image in images}
-    annotations: list[dict[str, Any]] = [{"id": 900, "image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]}]
-    annotations += [result(ids[name], keypoints, num_keypoints=16) for name, keypoints in poses.items()]
-    categories = [{"id": 1, "name": "person", "keypoints": list(JOINTS)}, {"id": 3, "name": "car"}]
-    return write_json(
-        folder / "annotations.json", {"images": images, "annotations": annotations, "categories": categories}
-    )
-
-
-def pifpaf_folder(folder: Path, poses: Poses) -> Path:
-    """openpifpaf.predict --json-output: a list of people beside each image's name, empty where nobody is."""
-    for name in NAMES:
-        found: list[dict[str, Any]] = [
-            {"category_id": 3, "category": "car", "score": 0.3, "bbox": [0.0, 0.0, 9.0, 9.0]}
-        ]
-        if name in poses:
-            bbox = [1.0, 1.0, 60.0, 120.0]
-            found.append({"keypoints": numbers(poses[name]), "bbox": bbox, "score": 0.5, "category_id": 1})
-        write_json(folder / "predictions" / f"{name}.predictions.json", found)
-    return folder / "predictions"
-
-
-def pose_folder(folder: Path, poses: Poses) -> Path:
-    """The authors' extract_keypoint.py: .pose in place of the image's suffix, indented JSON, zeros for nobody."""
-    for name in NAMES:
-        joints = np.reshape(numbers(poses.get(name, np.zeros((17, 3)))), (17, 3)).tolist()
-        path = folder / "poses" / Path(name).with_suffix(".pose")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(joints, indent=4))
-    return folder / "poses"
-
-
-def csv_of_columns(folder: Path, poses: Poses) -> Path:
-    rows = [dict(zip(JOINT_COLUMNS, numbers(keypoints), strict=True)) for keypoints in poses.values()]
-    frames = pd.DataFrame(rows).assign(frame_path=list(poses), score=0.5)
-    frames.to_csv(folder / "columns.csv", index=False)
-    return folder / "columns.csv"
-
-
-def csv_of_lists(folder: Path, poses: Poses) -> Path:
-    frames = pd.DataFrame({"frame_path": list(poses), "keypoints": [str(numbers(k)) for k in poses.values()]})
-    frames.assign(score=0.5).to_csv(folder / "lists.csv", index=False, encoding="utf-8-sig")  # as Excel does
-    return folder / "lists.csv"
-
-
-def parquet_of_lists(folder: Path, poses: Poses) -> Path:
-    frames = pd.DataFrame({"frame_path": list(poses), "keypoints": [numbers(k) for k in poses.values()]})
-    frames.assign(score=0.5).to_parquet(folder / "lists.parquet")
-    return folder / "lists.parquet"
-
-
-WRITERS: tuple[Callable[[Path, Poses], Path], ...] = (
-    coco_results, coco_annotations, pifpaf_folder, pose_folder, csv_of_columns, csv_of_lists, parquet_of_lists,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -208,99 +146,6 @@ def test_pose_files_cannot_tell_a_jpg_from_a_png(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "shift", "message"),
-    [
-        ((1 / WIDTH, 1 / HEIGHT), (0, 0), r"all coordinates lie between .* normalised to 0..1"),
-        ((4, 4), (0, 0), r"far outside their frames, such as \w+ at \(.*\) of train/0001/\S+, which is 64x128"),
-        ((1, 1), (200, 0), r"far outside .* of the whole picture"),
-        ((1, 1), (-WIDTH / 2, -HEIGHT / 2), r"far outside .*expected pixels of the frame, origin at its top left"),
-    ],
-)
-def test_wrong_units_are_refused_before_anything_is_written(
-    scale: tuple[float, float], shift: tuple[float, float], message: str, prepared: Path, poses: Poses, tmp_path: Path
-) -> None:
-    for keypoints in poses.values():
-        keypoints[:, :2] = keypoints[:, :2] * scale + shift
-    before = sorted(prepared.rglob("*")), (prepared / "dataset.json").read_bytes()
-    with pytest.raises(SourceError, match=message):
-        import_keypoints(prepared, coco_results(tmp_path, poses))
-    assert (sorted(prepared.rglob("*")), (prepared / "dataset.json").read_bytes()) == before
-
-
-def test_joints_a_little_outside_are_no_wrong_unit(prepared: Path, tmp_path: Path) -> None:
-    keypoints = person(0)
-    keypoints[3, :2] = (-4, HEIGHT + 9)
-    import_keypoints(prepared, write_json(tmp_path / "results.json", [result(NAMES[0], keypoints)]))
-    np.testing.assert_array_equal(stored(prepared)[NAMES[0]].keypoints, keypoints)
-
-
-def test_sizes_that_the_source_names_must_be_those_of_the_frames(prepared: Path, poses: Poses, tmp_path: Path) -> None:
-    source = coco_annotations(tmp_path, poses)
-    source.write_text(source.read_text().replace('"width": 64', '"width": 128'))
-    with pytest.raises(SourceError, match=r"the source says that train/\S+ is 128x128; expected 64x128"):
-        import_keypoints(prepared, source)
-
-
-def shortened(path: Path) -> Path:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
-
-
-def changed(folder: Path, **change: object) -> Path:
-    return write_json(folder / "results.json", [result(NAMES[0], person(0)) | change])
-
-
-def with_nan(keypoints: np.ndarray) -> np.ndarray:
-    keypoints[3, 0] = np.nan
-    return keypoints
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder, poses: shortened(coco_results(folder, poses)), r"results.json is not readable as JSON"),
-        (lambda folder, poses: shortened(parquet_of_lists(folder, poses)), r"lists.parquet cannot be read"),
-        (lambda folder, _: write_json(folder / "x.json", {"people": []}), r"neither a list nor an object with annota"),
-        (lambda folder, _: write_json(folder / "x.json", [5]), r"something else than objects among its annotations"),
-        (lambda folder, _: changed(folder, keypoints=[1.0] * 54), r"person 1 has 54 numbers; expected 51 or 17 x 3"),
-        (lambda folder, _: changed(folder, keypoints=[[1.0] * 17] * 3), r"person 1 has 3 x 17 numbers"),
-        (lambda folder, _: changed(folder, keypoints=["left"] * 51), r"person 1 holds something that is no number"),
-        (lambda folder, _: changed(folder, keypoints=[float("nan")] * 51), r"person 1 holds NaN, null or infinity"),
-        (lambda folder, _: changed(folder, keypoints=[None] * 51), r"person 1 holds NaN, null or infinity"),
-        (lambda folder, _: changed(folder, keypoints=[1e300] * 51), r"person 1 holds NaN, null or infinity"),
-        (lambda folder, _: changed(folder, keypoints=[90.0] * 51), r"a joint of confidence 90; expected 0 to 1"),
-        (lambda folder, _: changed(folder, score=-1), r"person 1 has score -1"),
-        (lambda folder, _: changed(folder, image_id=[3]), r"image_id \[3\], and no list of images names it"),
-        (lambda folder, _: csv_of_columns(folder, {NAMES[0]: with_nan(person(0))}), r"columns.csv, row 1 holds NaN"),
-        (lambda folder, _: coco_results(folder, {}), r"no entry matches a frame: the source has no entries"),
-        (lambda folder, _: parquet_of_lists(folder, {"": person(0)}), r"row 1 has no frame_path"),
-        (lambda folder, _: folder / "nowhere.json", r"nowhere.json is not there; expected a file .json"),
-        (lambda folder, _: folder / "prepared", r"holds neither \*.predictions.json nor \*.pose"),
-    ],
-)
-def test_damaged_sources_are_refused_in_words(
-    damage: Callable[[Path, Poses], Path], message: str, prepared: Path, poses: Poses, tmp_path: Path
-) -> None:
-    with pytest.raises(KeyReIDError, match=message):
-        import_keypoints(prepared, damage(tmp_path, poses))
-    assert not (prepared / "receipts").exists()
-
-
-def test_other_joints_of_a_category_are_refused(prepared: Path, tmp_path: Path) -> None:
-    categories = [{"id": 1, "name": "dog", "keypoints": ["muzzle", *JOINTS[1:]]}]
-    annotations = [result("a", person(0))]
-    source = write_json(tmp_path / "dogs.json", {"categories": categories, "annotations": annotations})
-    with pytest.raises(SourceError, match=r"person 1 is a dog with the joints \['muzzle'"):
-        import_keypoints(prepared, source)
-
-
-def test_a_table_without_joints_says_which(prepared: Path, tmp_path: Path) -> None:
-    pd.DataFrame({"frame_path": [NAMES[0]], "nose_x": [1.0], "nose_y": [1.0]}).to_csv(tmp_path / "t.csv")
-    with pytest.raises(SourceError, match=r"has no column nose_c, left_eye_x, left_eye_y, left_eye_c \.\.\."):
-        import_keypoints(prepared, tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"source_format": "openpose"}, SettingsError, r"format 'openpose'; expected one of auto, coco, table"),
@@ -344,8 +189,11 @@ def test_one_changed_file_of_a_folder_makes_it_another_source(prepared: Path, po
 
 
 def test_shards_are_built_from_imported_keypoints(prepared: Path, poses: Poses, tmp_path: Path) -> None:
-    """A broken image is left out, whatever the source says of it."""
-    (tmp_path / "frames" / NAMES[1]).write_bytes(b"not an image")
+    """A broken image is left out, whatever the source says of it; its header may be whole."""
+    broken = tmp_path / "frames" / NAMES[1]
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(noise).save(broken)
+    broken.write_bytes(broken.read_bytes()[:-2000])
     import_keypoints(prepared, coco_results(tmp_path, poses))
     assert stored(prepared)[NAMES[1]].status == FRAME_UNREADABLE
     assert not stored(prepared)[NAMES[1]].keypoints.any()

@@ -24,7 +24,7 @@ CATEGORY = {
 class CocoFile:
     """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}.
 
-    The whole document is in memory while it is read: about 4 KB a person.
+    The whole document is in memory while it is read: about 5 KB a person.
 
     Args:
         source: the file.

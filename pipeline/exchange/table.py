@@ -44,10 +44,7 @@ class KeypointTable:
             if self._source.suffix.lower() == ".parquet":
                 frames = pd.read_parquet(self._source)
             else:
-                # pandas' default parser may be off in the last bit
-                frames = pd.read_csv(
-                    self._source, dtype={"frame_path": str}, encoding="utf-8-sig", float_precision="round_trip"
-                )
+                frames = pd.read_csv(self._source, dtype={"frame_path": str})
         except (ValueError, OSError) as error:
             raise SourceError(
                 f"{self._source} cannot be read ({error})", "a table .csv or .parquet", "write it again"

@@ -14,7 +14,16 @@ from PIL import Image
 from keyreid.cli.prep import main
 from keyreid.pipeline.errors import SettingsError, SourceError
 from keyreid.pipeline.inspection.contact_sheet import write_contact_sheet
-from keyreid.pipeline.inspection.frame_picture import FRAME_SIZE, GAP, PART_COLOURS, TILE_SIZE, draw_frame
+from keyreid.pipeline.inspection.frame_picture import (
+    FRAME_SIZE,
+    GAP,
+    PAPER,
+    PART_COLOURS,
+    STATUS_COLOURS,
+    TILE_SIZE,
+    TROUBLE,
+    draw_frame,
+)
 from keyreid.pipeline.inspection.samples import SampledFrame, choose_frames, read_samples
 from keyreid.pipeline.manifest import SourceTracklet, build_manifest, read_manifest
 from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS
@@ -118,7 +127,8 @@ def test_joints_and_heatmaps_are_drawn_where_they_are(tiny_dataset: TinyDataset)
 def test_captions_differ_by_status(tiny_dataset: TinyDataset, status: str | None) -> None:
     sample = sample_of(tiny_dataset)
     of_status, of_another = (draw_frame(replace(sample, status=name)) for name in (status, "another"))
-    frames = (0, 0, of_status.width, FRAME_SIZE[1])
+    frames, dot = (0, 0, of_status.width, FRAME_SIZE[1]), (4, FRAME_SIZE[1] + 48)
+    assert of_status.getpixel(dot) == STATUS_COLOURS.get(status, TROUBLE) != PAPER
     assert of_status != of_another and of_status.crop(frames) == of_another.crop(frames)
 
 

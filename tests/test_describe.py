@@ -80,6 +80,8 @@ def test_half_a_dataset_counts_what_there_is(indexed: Path) -> None:
     assert (facts.stages[0].num_made, facts.stages[0].frames) == (1, 4)
     assert facts.all.frames_examined == 4 and facts.all.frames == 9 and facts.all.frames_without_pose == 0
     lines = run(indexed).stdout.splitlines()
+    keypoints_path(indexed, 0).unlink()
+    assert describe(indexed).stages[0].num_made == 0, "a receipt without its file"
     assert [line.split() for line in lines if line.startswith(("train", "query"))] == [
         ["train", "1", "1", "1", "4", "4", "0.0", "%"],
         ["query", "1", "1", "1", "2", "0", "-"],

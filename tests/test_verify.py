@@ -232,7 +232,7 @@ ROWS = {
     "a negative confidence": (with_value(3, keypoints=[-0.5] * 51), {"values"}, r"confidence outside 0 to 1"),
     "not a number": (with_value(3, keypoints=[float("nan")] * 51), {"values"}, r"keypoints that are not finite"),
     "a status nobody knows": (with_value(3, status="asleep"), {"values"}, r"a status other than ok, interpol"),
-    "an infinite score": (with_value(3, score=float("inf")), {"values"}, r"a score outside 0 to 1"),
+    "a score over 1": (with_value(3, score=1.5), {"values"}, r"a score outside 0 to 1"),
     "a score that is no number": (with_value(3, score=float("nan")), {"values"}, r"a score outside 0 to 1"),
     "coordinates of another scale": (
         with_value(3, keypoints=[999.0, 9.0, 0.5] * 17),
@@ -289,7 +289,7 @@ def zero_heatmap(file: h5py.File) -> None:
 
 def break_image(file: h5py.File) -> None:
     start, end = file["frames/offsets"][2:4]
-    file["frames/blob"][start + 200 : end] = 0  # the head says what it was; the rest is gone
+    file["frames/blob"][(start + end) // 2 : end] = 0xFF  # the head says what it was; the rest is gone
 
 
 def wrong_size(file: h5py.File) -> None:

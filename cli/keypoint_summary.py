@@ -49,8 +49,8 @@ def print_keypoints(
     click.echo(f"{title} of {frames:,} frames, {without:,} without a person{gaps}; {made}")
     _name("frames could not be read and are left out", left_out["unreadable"])
     _name("frames are left out, since pose estimation died of them", left_out["quarantined"])
-    for heading, names in (named or {}).items():
-        _name(heading, names)
+    for heading, further in (named or {}).items():
+        _name(heading, further)
 
 
 def _name(what: str, names: Sequence[str]) -> None:

@@ -21,10 +21,6 @@ Report = Callable[[int], None]  # a task calls it with the number of frames it h
 Task = Callable[[int, Report], Result]
 
 _FRAMES_TOPIC = "keyreid-frames"
-_LOCAL_SETTINGS = {
-    "distributed.scheduler.worker-saturation": 1.0,  # one unit a worker: no other is blamed for its death
-    "distributed.scheduler.allowed-failures": 2,  # of workers over one unit: anything can be killed once
-}
 
 
 def nothing() -> None:
@@ -200,10 +196,8 @@ def _setup_plugin(prepare: Callable[[], object]) -> Any:
 
 def _local_cluster(workers: int | None) -> Any:
     """Single-threaded processes; Dask's nanny gives each one BLAS thread."""
-    import dask
     from distributed import LocalCluster
 
-    dask.config.set(_LOCAL_SETTINGS)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 # What Pillow raises for files that are missing, broken, of no kind it knows, or larger than it thinks safe.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 _PNG_BIT_DEPTH = 24  # offset of the byte that holds it
 

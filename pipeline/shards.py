@@ -51,7 +51,8 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
     lengths = [len(image) for tracklet in tracklets for image in tracklet.encoded]
     starts = np.cumsum([0] + [tracklet.num_frames for tracklet in tracklets], dtype=np.int64)
     blob = b"".join(image for tracklet in tracklets for image in tracklet.encoded)
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    # In memory first: where a disk is full HDF5 does not raise, it crashes the process.
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
@@ -70,6 +71,8 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
             file.create_dataset("frames/heatmaps", data=heatmaps, chunks=(1, *heatmap_shape), compression="lzf")
         else:
             file["frames/heatmaps"] = heatmaps
+        file.flush()
+        path.write_bytes(file.id.get_file_image())
 
 
 def _stack(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_a_unit_whose_worker_was_killed_is_given_to_another(tmp_path: Path) -> N
 
 
 def test_a_unit_that_kills_every_worker_ends_in_one_clear_error() -> None:
-    with pytest.raises(KeyReIDError, match=r"shard 00005: 3 workers died over it; .*--serial"):  # noqa: SIM117
+    with pytest.raises(KeyReIDError, match=r"shard 00005: 4 workers died over it; .*--serial"):  # noqa: SIM117
         with DaskExecutor(workers=1) as executor:
             list(executor.run(die, [5], lambda frames: None))
 

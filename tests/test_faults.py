@@ -1,0 +1,242 @@
+"""Faults, tried for real: the command as a person starts it, Dask's own workers, signals, odd files, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from keyreid.model.data.decode import decode_frame
+from keyreid.pipeline.build_shards import build_shards
+from keyreid.pipeline.commit import read_receipt, sha256_of
+from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
+from keyreid.pipeline.executor import SerialExecutor
+from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
+from keyreid.pipeline.lock import exclusive
+from keyreid.pipeline.manifest import read_manifest, write_manifest
+from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+from keyreid.pipeline.shards import shard_path
+from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.store import TrackletStore
+
+COMMAND = [str(Path(sys.executable).with_name("keyreid-prep"))]
+FAULTS = Path(__file__).with_name("faults")
+SYNTHETIC = ("--checkpoint", "synthetic", "--device", "cpu")
+
+
+@pytest.fixture
+def indexed(tiny_mars: Path, tmp_path: Path) -> Path:
+    """The tiny dataset's frames, to be changed, and its index; returns the prepared folder."""
+    root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
+    write_manifest(tmp_path / "prepared", read_source("mars", root, frames_per_shard=64))
+    return tmp_path / "prepared"
+
+
+def command(*arguments: object, faults: dict[str, object] | None = None, **options: Any) -> subprocess.Popen[str]:
+    """Start keyreid-prep as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(FAULTS), "KEYREID_TEST_FAULTS": json.dumps(faults or {})}
+    line = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(
+        line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", **options
+    )
+
+
+def hashes(prepared: Path, stage: str = "keypoints") -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in sorted((prepared / stage).iterdir())}
+
+
+def first_frames(prepared: Path, count: int) -> list[Path]:
+    """The first frame of each of the first tracklets."""
+    manifest = read_manifest(prepared)
+    return [Path(manifest.root) / tracklet.frame_paths[0] for tracklet in manifest.tracklets[:count]]
+
+
+def statuses(prepared: Path) -> dict[tuple[int, int], str]:
+    shards = range(read_manifest(prepared).num_shards)
+    poses = (pose for shard in shards for pose in read_keypoints(keypoints_path(prepared, shard)))
+    return {(pose.tracklet_id, pose.frame_index): pose.status for pose in poses}
+
+
+def test_workers_killed_in_the_middle_of_a_shard(indexed: Path, tiny_dataset: Any, tmp_path: Path) -> None:
+    (tmp_path / "marks").mkdir()
+    faults = {"after": 20, "times": 2, "marks": str(tmp_path / "marks")}
+    process = command("extract-keypoints", indexed, *SYNTHETIC, "--workers", 2, faults=faults)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert len(list((tmp_path / "marks").iterdir())) == 2, "both kills happened"
+    assert "of 118 frames" in output
+    assert hashes(indexed) == hashes(tiny_dataset.prepared)
+
+
+def test_the_command_killed_while_its_workers_are_at_work(indexed: Path, tiny_dataset: Any) -> None:
+    process = command("extract-keypoints", indexed, *SYNTHETIC, "--workers", 2)
+    while not any((indexed / "receipts").glob("keypoints/*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive, "workers must end when the command is gone"
+    again = command("extract-keypoints", indexed, *SYNTHETIC, "--serial")
+    output, errors = again.communicate()
+    assert again.returncode == 0, errors
+    assert "already whole" in output and ", 0 shards made" not in output
+    assert hashes(indexed) == hashes(tiny_dataset.prepared)
+
+
+def test_frames_that_kill_are_quarantined_and_named(tiny_mars: Path, tiny_dataset: Any, tmp_path: Path) -> None:
+    root, indexed = Path(shutil.copytree(tiny_mars, tmp_path / "mars")), tmp_path / "prepared"
+    write_manifest(indexed, read_source("mars", root, frames_per_shard=12))  # few to look for the frames in
+    crashes, hoards = first_frames(indexed, 2)
+    Image.new("RGB", (128, 256), (255, 0, 255)).save(crashes, "PNG")
+    Image.new("RGB", (128, 256), (0, 255, 255)).save(hoards, "PNG")
+    faults = {"colours": True}
+    process = command("extract-keypoints", indexed, *SYNTHETIC, "--workers", 1, faults=faults)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "2 frames are left out, since pose estimation died of them" in errors
+    assert crashes.name in errors and hoards.name in errors
+    found = statuses(indexed)
+    assert [place for place, status in found.items() if status == "quarantined"] == [(0, 0), (1, 0)]
+    assert found == {**statuses(tiny_dataset.prepared), (0, 0): "quarantined", (1, 0): "quarantined"}
+    reasons = json.loads((indexed / "quarantine" / "00000.json").read_text())
+    assert sorted(reasons.values()) == ["MemoryError: no memory for this frame", "killed by SIGSEGV"]
+    again = command("extract-keypoints", indexed, *SYNTHETIC, "--serial", faults=faults)
+    assert "0 shards made" in again.communicate()[0]
+    build_shards(indexed, SerialExecutor())
+    store = TrackletStore(indexed)
+    assert store.num_frames(0) == store.manifest.tracklets[0].num_frames - 1
+
+
+def test_odd_images_end_in_a_complete_dataset(indexed: Path) -> None:
+    odd = first_frames(indexed, 8)
+    whole = odd[0].read_bytes()
+    odd[0].write_bytes(whole[: len(whole) // 2])
+    odd[1].write_bytes(b"")
+    odd[2].unlink()
+    Image.fromarray(np.arange(256 * 128, dtype=np.uint16).reshape(256, 128) * 2).save(odd[3], "PNG")
+    Image.open(odd[4]).convert("CMYK").save(odd[4], "JPEG")
+    Image.new("RGB", (1, 1), "red").save(odd[5])
+    Image.new("L", (10_000, 10_000), 90).save(odd[6])
+    Image.new("RGB", (9_000, 1), "blue").save(odd[7])
+    summary = extract_keypoints(indexed, resolve_checkpoint("synthetic"), SerialExecutor())
+    assert sum(receipt.rows for receipt in summary.receipts) == 118
+    found = statuses(indexed)
+    assert [found[number, 0] == "unreadable" for number in range(8)] == [True] * 3 + [False] * 5
+    build_shards(indexed, SerialExecutor())
+    store = TrackletStore(indexed)
+    for tracklet in store.tracklets("train", "query", "gallery"):
+        encoded, heatmaps = store.read(tracklet.tracklet_id, range(store.num_frames(tracklet.tracklet_id)))
+        assert len(encoded) == tracklet.num_frames - (tracklet.tracklet_id < 3)
+        for image in encoded[tracklet.tracklet_id == 6 :]:  # the large one takes seconds
+            assert decode_frame(image, (256, 128)).shape == (3, 256, 128)
+        assert np.isfinite(heatmaps).all()
+
+
+@pytest.mark.parametrize("stage", ["extract-keypoints", "build-shards"])
+def test_a_full_disk(indexed: Path, tiny_dataset: Any, tmp_path: Path, stage: str) -> None:
+    """A filesystem too small for the last shard, where the machine lets us mount one; a quota a file elsewhere."""
+    arguments: list[object] = [stage, indexed, "--serial", *(SYNTHETIC if stage == "extract-keypoints" else ())]
+    if stage == "build-shards":
+        extract_keypoints(indexed, resolve_checkpoint("synthetic"), SerialExecutor())
+    size = sorted(path.stat().st_size for path in (tiny_dataset.prepared / FOLDER[stage]).iterdir())[-1]
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
+
+    process = command(*arguments, preexec_fn=limit)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("Error: there is no room to write"), errors
+    assert "it goes on" in errors and "Traceback" not in errors
+    assert not list(indexed.rglob("*.partial")), "nothing half-written is left"
+    whole = [read_receipt(indexed, FOLDER[stage], shard) for shard in range(read_manifest(indexed).num_shards)]
+    assert None in whole, "the largest shard could not be written"
+    for receipt in whole:
+        assert receipt is None or sha256_of(indexed / receipt.file) == receipt.sha256
+    process = command(*arguments)
+    assert process.communicate() and process.returncode == 0
+    assert hashes(indexed, FOLDER[stage]) == hashes(tiny_dataset.prepared, FOLDER[stage])
+
+
+FOLDER = {"extract-keypoints": "keypoints", "build-shards": "shards"}
+
+
+def test_a_filesystem_that_is_full(tiny_dataset: Any, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    needed = sum(path.stat().st_size for path in tiny_dataset.prepared.rglob("*") if path.is_file())
+    script = (
+        f"mount -t tmpfs -o size={needed // 2 // 4096 * 4096} tmpfs {small} && "
+        f"cp -r {tiny_dataset.prepared}/[dmk]* {small} && mkdir {small}/receipts && "
+        f"cp -r {tiny_dataset.prepared}/receipts/keypoints {small}/receipts && "
+        f"{' '.join(COMMAND)} build-shards {small} --serial; status=$?; ls -A {small} {small}/shards; exit $status"
+    )
+    allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(small)], capture_output=True)
+    if allowed.returncode:
+        pytest.skip("this machine lets nobody mount a filesystem; test_a_full_disk tries a quota")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 1, done
+    assert "there is no room to write" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "partial" not in done.stdout
+
+
+def test_two_runs_at_once(indexed: Path) -> None:
+    with exclusive(indexed):
+        process = command("extract-keypoints", indexed, *SYNTHETIC, "--serial")
+        _, errors = process.communicate()
+        assert process.returncode == 1
+        assert f"another run (process {os.getpid()} on " in errors and "one at a time" in errors
+    with pytest.raises(SettingsError, match="another run"), exclusive(indexed), exclusive(indexed):
+        pass
+    with exclusive(indexed):
+        pass
+
+
+def test_a_file_changed_after_its_receipt(tiny_dataset: Any, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
+    flip_a_byte(keypoints_path(copy, 1))
+    shutil.rmtree(copy / "receipts" / "shards")
+    with pytest.raises(FormatError, match=r"00001.parquet has SHA-256 .*expected .* of its receipt"):
+        build_shards(copy, SerialExecutor())
+    assert read_receipt(copy, "shards", 1) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: shutil.copy(path.with_name("00000.h5"), path),
+    ],
+    ids=["shortened", "another shard's"],
+)
+def test_a_shard_changed_after_its_receipt(tiny_dataset: Any, tmp_path: Path, change: Callable[[Path], Any]) -> None:
+    copy = Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
+    change(shard_path(copy, 1))
+    with pytest.raises(KeyReIDError, match=r"00001.h5 is not (the file that its receipt|a readable shard)"):
+        TrackletStore(copy)
+    summary = build_shards(copy, SerialExecutor())
+    assert summary.num_made == 1, "a shard of another length is made anew"
+    assert hashes(copy, "shards") == hashes(tiny_dataset.prepared, "shards")
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

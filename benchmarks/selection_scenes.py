@@ -39,8 +39,9 @@ class Scene:
     Attributes:
         name: in the table.
         difficulty: of camera and people, see render_tracklet.
-        second: the second person: "none", "beside" as keyreid-prep synthesize draws them, or "crossing" the whole crop.
-        occluder: whether something else hides the person for a while, in crossings.
+        second: the second person: "none", "beside" as keyreid-prep synthesize draws them, "crossing" the whole crop, or
+            "far behind": crossing, half as high.
+        occluder: whether something else hides the person for a while; with "crossing" and "far behind" alone.
     """
 
     name: str
@@ -54,6 +55,7 @@ SCENES = (
     Scene("beside, hard", 1.0, "beside"),
     Scene("crossing", 0.6, "crossing"),
     Scene("crossing and occluder, hard", 1.0, "crossing", occluder=True),
+    Scene("far behind and occluder", 0.6, "far behind", occluder=True),
     Scene("alone, hard", 1.0, "none"),
 )
 
@@ -65,7 +67,7 @@ def draw_tracklets(scene: Scene, seed: int, count: int) -> Iterator[list[Synthet
         rng = np.random.default_rng([SEED_BASE, seed, SCENES.index(scene), number])
         number += 1
         camera = sample_camera(rng, scene.difficulty, HEIGHT, WIDTH)
-        if scene.second == "crossing":
+        if scene.second in ("crossing", "far behind"):
             frames = _crossing(scene, camera, rng)
         else:
             appearance = sample_appearance(rng, scene.difficulty, rng)
@@ -78,14 +80,17 @@ def draw_tracklets(scene: Scene, seed: int, count: int) -> Iterator[list[Synthet
 
 
 def _crossing(scene: Scene, camera: Camera, rng: np.random.Generator) -> Iterator[SyntheticFrame]:
-    """Somebody walks through the crop from one side to the other, as often before the person as behind."""
+    """Somebody walks through the crop from one side to the other; if not far, as often before the person as behind."""
     people = [sample_appearance(rng, scene.difficulty, rng) for _ in range(2)]
     height, ground = rng.uniform(205, 235), rng.uniform(240, 250)
     yaw, side, phase, step = camera.yaw + rng.normal(0, 0.4), rng.choice([-1, 1]), rng.uniform(0, 6), 0.6
     own = View(yaw, camera.elevation, height, WIDTH / 2 + rng.normal(0, 4), ground)
-    other = replace(own, yaw=yaw + np.pi, height=height * rng.uniform(0.85, 1.05), y=ground + rng.uniform(-12, 10))
+    far = scene.second == "far behind"
+    smaller = height * (rng.uniform(0.4, 0.6) if far else rng.uniform(0.85, 1.05))
+    level = ground + (-0.2 * height if far else rng.uniform(-12, 10))
+    other = replace(own, yaw=yaw + np.pi, height=smaller, y=level)
     start, duration = rng.uniform(-0.1, 0.4), rng.uniform(0.4, 1.0)  # shares of the tracklet
-    in_front = rng.random() < 0.5
+    in_front = not far and rng.random() < 0.5
     occluder = sample_occluder(rng, NUM_FRAMES) if scene.occluder else None
     jitter = np.zeros(3)
     for frame in range(NUM_FRAMES):

@@ -23,7 +23,7 @@ class GapSettings:
         max_shift: a joint that moved further between them is left out, in crop heights: it swung, or was not the same.
     """
 
-    max_distance: int = 4
+    max_distance: int = 5
     decay: float = 0.8
     max_shift: float = 0.15
 

@@ -25,23 +25,25 @@ class SelectionSettings:
 
     Attributes:
         person: reward of choosing anybody: a doubtful person is better than none.
-        score: times PifPaf's score: a body that is seen well is seldom a false alarm.
+        score: times PifPaf's score; small, because a stranger in full view scores better than a person half hidden.
         centre: cost at the crop's edge, growing with the square of the distance: crops are cut around their person.
         size: cost of a body half or twice as high as expected, growing with the logarithm: a crop fits its person.
         expected_height: of the person's body, in crop heights.
         jump: cost of two successive choices that have nothing in common: people do not leap.
+        alike: similarity from which two successive choices may be one person, and cost nothing.
         reach: frames after which the earlier choice is forgotten: the cost of a jump falls to 0 in a line.
         neutral: joints of similarity one half added to every comparison: few common joints say little.
-        min_confidence: joints under it count as not found.
+        min_confidence: joints under it count as not found; decoders may be told to give joints that they do not see.
     """
 
-    person: float = 0.5
-    score: float = 1.0
-    centre: float = 1.0
-    size: float = 0.5
-    expected_height: float = 0.9
-    jump: float = 2.0
-    reach: int = 10
+    person: float = 0.85
+    score: float = 0.2
+    centre: float = 2.75
+    size: float = 1.0
+    expected_height: float = 0.85
+    jump: float = 8.0
+    alike: float = 0.5
+    reach: int = 8
     neutral: float = 2.0
     min_confidence: float = 0.1
 
@@ -50,10 +52,9 @@ class SelectionSettings:
             value = getattr(self, field.name)
             if not (isfinite(value) and value >= 0):
                 raise SettingsError(f"{field.name} is {value}", "a finite number, 0 or more")
-        if self.reach < 1 or self.expected_height <= 0:
-            raise SettingsError(
-                f"reach is {self.reach}, expected_height {self.expected_height}", "at least 1, and more than 0"
-            )
+        for name in ("expected_height", "alike", "reach", "neutral", "min_confidence"):
+            if getattr(self, name) == 0:
+                raise SettingsError(f"{name} is 0", "more than 0")
 
 
 def best_scores(frames: Frames[P]) -> list[P | None]:
@@ -121,7 +122,8 @@ def jump_costs(pose: np.ndarray, earlier: np.ndarray, gaps: np.ndarray, settings
         settings: weights.
     """
     fade = np.maximum(0, 1 - (gaps - 1) / settings.reach)
-    return settings.jump * (1 - similarities(pose, earlier, settings.min_confidence, settings.neutral)) * fade
+    alike = similarities(pose, earlier, settings.min_confidence, settings.neutral)
+    return settings.jump * np.maximum(0, 1 - alike / settings.alike) * fade
 
 
 def _order(person: PersonLike) -> tuple[float, bytes]:

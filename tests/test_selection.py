@@ -1,0 +1,209 @@
+"""Choosing the tracklet's own person: the search against all chains there are, and the rule against best-score."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.pose.evidence import body_height, in_crop, off_centre, similarities
+from keyreid.pipeline.pose.selection import (
+    SelectionSettings,
+    best_scores,
+    jump_costs,
+    own_evidence,
+    select_people,
+)
+
+SIZE = (128, 256)
+# An upright body, 1 high, its top at (0, 0); rows in the order of skeleton.JOINTS.
+BODY = np.array(
+    [
+        *[(0, 0.07), (0.02, 0.06), (-0.02, 0.06), (0.04, 0.07), (-0.04, 0.07), (0.1, 0.18), (-0.1, 0.18), (0.12, 0.33)],
+        *[(-0.12, 0.33), (0.12, 0.46), (-0.12, 0.46), (0.06, 0.5), (-0.06, 0.5), (0.06, 0.73), (-0.06, 0.73)],
+        *[(0.06, 0.95), (-0.06, 0.95)],
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Somebody:
+    score: float
+    keypoints: np.ndarray
+
+
+def standing(x: float, score: float, height: float = 0.85, size: tuple[int, int] = SIZE) -> Somebody:
+    """A whole body; x is the share of the crop's width, height that of its height."""
+    place = np.array([x * size[0], (0.98 - height) * size[1]]) + BODY * height * size[1]
+    return Somebody(score, np.column_stack([place, np.full(17, 0.8)]).astype(np.float32))
+
+
+def random_frames(rng: np.random.Generator, count: int) -> list[list[Somebody] | None]:
+    """0 to 2 people a frame, some of them like one of the frame before, some with joints not found."""
+    frames: list[list[Somebody] | None] = []
+    for _ in range(count):
+        people = []
+        for _ in range(rng.integers(0, 3)):
+            person = standing(rng.choice([0.3, 0.5, 0.7]) + rng.normal(0, 0.05), rng.random(), rng.uniform(0.4, 1))
+            person.keypoints[rng.random(17) < 0.3] = 0
+            people.append(person)
+        frames.append(None if rng.random() < 0.1 else people)
+    return frames
+
+
+def chain_value(chain: list[tuple[int, Somebody]], settings: SelectionSettings) -> float:
+    """The sum that select_people maximises, of one chain of (frame, person)."""
+    poses = [(frame, in_crop(person.keypoints, SIZE)) for frame, person in chain]
+    value = sum(own_evidence(person, pose, SIZE, settings) for (_, person), (_, pose) in zip(chain, poses, strict=True))
+    for (start, before), (end, after) in pairwise(poses):
+        value -= float(jump_costs(after, before[None], np.array([end - start]), settings)[0])
+    return value
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_choice_is_the_best_of_all_chains(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    settings = SelectionSettings(
+        person=rng.uniform(0, 1), centre=rng.uniform(0, 3), jump=rng.uniform(0.5, 6), reach=int(rng.integers(1, 5))
+    )
+    frames = random_frames(rng, 7)
+    options = [[None, *(people or [])] for people in frames]
+    values = [
+        chain_value([(frame, person) for frame, person in enumerate(choice) if person is not None], settings)
+        for choice in product(*options)
+    ]
+    chosen = select_people(frames, [SIZE] * len(frames), settings)
+    own = chain_value([(frame, person) for frame, person in enumerate(chosen) if person is not None], settings)
+    assert own == pytest.approx(max(values), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_order_of_people_and_direction_of_time_do_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(100 + seed)
+    frames = random_frames(rng, 40)
+    sizes = [SIZE] * len(frames)
+    chosen = select_people(frames, sizes)
+    assert sum(person is not None for person in chosen) > 5
+    assert select_people([people and people[::-1] for people in frames], sizes) == chosen
+    assert select_people(frames[::-1], sizes)[::-1] == chosen
+    assert best_scores([people and people[::-1] for people in frames]) == best_scores(frames)
+
+
+def test_best_score_is_the_authors_rule() -> None:
+    first, second = standing(0.9, 0.5), standing(0.1, 0.6)
+    assert best_scores([[first, second], [second], [], None]) == [second, second, None, None]
+    assert best_scores([[standing(0.1, 0.5), better := standing(0.9, 0.6)]]) == [better]
+
+
+def test_people_who_tie_are_chosen_whatever_their_order() -> None:
+    left, right = standing(0.4, 0.5), standing(0.6, 0.5)
+    for rule in (best_scores, lambda frames: select_people(frames, [SIZE])):
+        assert rule([[left, right]]) == rule([[right, left]])
+
+
+def test_stranger_with_better_scores_is_not_followed() -> None:
+    own = [standing(0.5 + 0.01 * frame, 0.6) for frame in range(12)]
+    strangers = [standing(0.95 - 0.02 * frame, 0.9) for frame in range(12)]
+    frames = [[own[frame], *([strangers[frame]] if 3 <= frame < 9 else [])] for frame in range(12)]
+    assert best_scores(frames)[5] is strangers[5]
+    assert select_people(frames, [SIZE] * 12) == own
+
+
+def test_stranger_is_not_taken_in_place_of_somebody_hidden() -> None:
+    own = [standing(0.5, 0.7) for _ in range(10)]
+    stranger = standing(0.9, 0.7)
+    frames = [[stranger] if frame in (4, 5) else [own[frame]] for frame in range(10)]
+    expected = [None if frame in (4, 5) else own[frame] for frame in range(10)]
+    assert best_scores(frames)[4] is stranger
+    assert select_people(frames, [SIZE] * 10) == expected
+
+
+def test_each_piece_of_evidence_decides_where_the_others_are_equal() -> None:
+    tall, small = standing(0.5, 0.5), standing(0.5, 0.6, height=0.4)
+    assert select_people([[small, tall]], [SIZE]) == [tall]
+    middle, edge = standing(0.5, 0.5), standing(0.9, 0.6)
+    assert select_people([[edge, middle]], [SIZE]) == [middle]
+    sure, doubtful = standing(0.5, 0.6), standing(0.5, 0.5)
+    assert select_people([[doubtful, sure]], [SIZE]) == [sure]
+    before, near, far = standing(0.3, 0.5), standing(0.3, 0.5), standing(0.7, 0.6)
+    assert select_people([[before], [far, near]], [SIZE] * 2) == [before, near]
+
+
+def test_crops_of_different_sizes_are_compared_in_shares() -> None:
+    sizes = [SIZE, (64, 128), (40, 80), (256, 512)]
+    own = [standing(0.5, 0.5, size=size) for size in sizes]
+    frames = [[standing(0.9, 0.8, size=size), person] for size, person in zip(sizes, own, strict=True)]
+    assert select_people(frames, sizes) == own
+
+
+def test_frames_without_people_and_unreadable_frames() -> None:
+    person = standing(0.5, 0.5)
+    assert select_people([None, [], [person], None], [(0, 0), SIZE, SIZE, (0, 0)]) == [None, None, person, None]
+    assert best_scores([None, [], [person]]) == [None, None, person]
+    assert select_people([], []) == []
+    assert select_people([None], [(0, 0)]) == [None]
+
+
+def test_evidence_of_a_body_that_is_partly_hidden() -> None:
+    whole = in_crop(standing(0.75, 0.5).keypoints, SIZE)
+    half = whole.copy()
+    half[13:] = 0  # knees and ankles hidden
+    nothing = np.zeros((17, 3))
+    assert off_centre(whole, SIZE, 0.1) == pytest.approx(0.5, abs=0.01)
+    assert off_centre(nothing, SIZE, 0.1) == 1
+    assert body_height(whole, 0.1) == pytest.approx(0.85, abs=0.01)
+    assert body_height(half, 0.1) == pytest.approx(0.85, abs=0.01)
+    assert body_height(nothing, 0.1) is None
+    assert similarities(whole, np.stack([whole, nothing]), 0.1, 2.0) == pytest.approx([18 / 19, 0.5])
+
+
+def test_jumps_are_forgotten_after_reach() -> None:
+    settings = SelectionSettings(jump=3, reach=4)
+    here, there = (in_crop(standing(x, 0.5).keypoints, SIZE) for x in (0.1, 0.9))
+    costs = jump_costs(here, np.stack([there] * 4), np.array([1, 3, 5, 50]), settings)
+    assert costs[0] > 2
+    assert costs[1] == pytest.approx(costs[0] / 2)
+    assert costs[2:].tolist() == [0, 0]
+    assert jump_costs(here, here[None], np.array([1]), settings)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jump": -1.0}, "jump is -1.0"),
+        ({"score": float("nan")}, "score is nan"),
+        ({"centre": float("inf")}, "centre is inf"),
+        ({"reach": 0}, "reach is 0; expected more than 0"),
+        ({"expected_height": 0.0}, "expected_height is 0"),
+        ({"neutral": 0.0}, "neutral is 0"),
+        ({"alike": 0.0}, "alike is 0"),
+        ({"min_confidence": 0.0}, "min_confidence is 0"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        replace(SelectionSettings(), **change)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SettingsError, match="1 sizes for 2 frames"):
+        select_people([[], []], [SIZE])
+
+
+def test_rule_beats_best_score_on_drawn_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    scenes, benchmark = importlib.import_module("selection_scenes"), importlib.import_module("selection")
+    crossing, alone = (next(s for s in scenes.SCENES if s.name == name) for name in ("crossing", "alone, hard"))
+    find = benchmark.people_finder()
+    best, _, ours = (benchmark.add(tallies) for tallies in benchmark.measure(find, crossing, 5, 6).values())
+    assert ours.switches < best.switches / 1.5
+    assert ours.wrong < best.wrong
+    assert ours.right > best.right
+    best, _, ours = (benchmark.add(tallies) for tallies in benchmark.measure(find, alone, 5, 4).values())
+    assert ours.wrong == ours.switches == 0
+    assert ours.right >= best.right

@@ -67,7 +67,8 @@ def select_people(frames: Frames[P], sizes: Sizes, settings: SelectionSettings |
 
     The choice maximises the sum of every chosen person's own evidence (see own_evidence) less the cost of each jump
     (see jump_costs) between successive choices, over all choices there are; found by dynamic programming. It depends
-    on the tracklet alone, not on the order of the people in a frame, and is the same for the tracklet played backwards.
+    on the tracklet alone, not on the order of the people in a frame. Played backwards it gives the same, exact
+    ties of whole choices aside.
 
     Args:
         frames: the people of each frame, in time order; None for a frame that could not be read.

@@ -34,6 +34,7 @@ class FriendlyCommand(click.Command):
         logging.basicConfig(
             stream=sys.stderr, level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
         )
+        logging.getLogger("keyreid").setLevel(logging.DEBUG if debug else logging.INFO)
         if debug:
             return super().invoke(ctx)
         from keyreid.pipeline.errors import KeyReIDError

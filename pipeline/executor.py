@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from .errors import KeyReIDError, SettingsError
 from .trial import MEMORY_VARIABLE
 
-WORKER_VARIABLE = "KEYREID_WORKER"  # number of a local worker, from 0
+WORKER_VARIABLE = "KEYREID_WORKER"  # number of a worker among those of its machine
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ class DaskExecutor:
         dask.config.set({"logging.distributed": "error"})  # before the import: it is read there
         from distributed import Client, performance_report
 
+        if self._report and not find_spec("bokeh"):
+            raise SettingsError(
+                "a performance report was asked for, and bokeh is not installed", "", "pip install 'keyreid[clusters]'"
+            )
         address = self._address
         if not address and not self._file and self._workers is None:
             address = dask.config.get("scheduler-address", None)
@@ -119,7 +124,8 @@ class DaskExecutor:
                 self._client = stack.enter_context(_connect(address, self._file))
             else:
                 self._client = stack.enter_context(Client(stack.enter_context(_local_cluster(self._workers))))
-            logger.info("Dask's dashboard: %s", self._client.dashboard_link)
+            if find_spec("bokeh"):
+                logger.info("Dask's dashboard: %s", self._client.dashboard_link)
             if self._report:
                 stack.enter_context(performance_report(filename=self._report))
             self._resources = stack.pop_all()
@@ -179,6 +185,12 @@ def _in_words(error: BaseException, unit: int) -> BaseException:
     )
 
 
+def worker_number(name: object) -> str:
+    """The digits at the end of a worker's name: "1" of 1, "SLURMCluster-0-1" and "node7-1"; "0" without digits."""
+    found = re.search(r"\d+$", str(name))
+    return found.group() if found else "0"
+
+
 def _setup_plugin(prepare: Callable[[], object]) -> Any:
     """What each worker does when it starts: learn its number and its memory limit, then prepare."""
     from distributed import Worker, WorkerPlugin
@@ -187,7 +199,7 @@ def _setup_plugin(prepare: Callable[[], object]) -> Any:
         name = "keyreid"
 
         def setup(self, worker: Worker) -> None:
-            os.environ[WORKER_VARIABLE] = str(worker.name if isinstance(worker.name, int) else 0)
+            os.environ[WORKER_VARIABLE] = worker_number(worker.name)
             os.environ[MEMORY_VARIABLE] = str(worker.memory_manager.memory_limit or 0)
             prepare()
 

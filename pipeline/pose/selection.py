@@ -25,7 +25,7 @@ class SelectionSettings:
 
     Attributes:
         person: reward of choosing anybody: a doubtful person is better than none.
-        score: times PifPaf's score; small, because a stranger in full view scores better than a person half hidden.
+        score: times PifPaf's score; small: in the measurements place and continuity told more.
         centre: cost at the crop's edge, growing with the square of the distance: crops are cut around their person.
         size: cost of a body half or twice as high as expected, growing with the logarithm: a crop fits its person.
         expected_height: of the person's body, in crop heights.

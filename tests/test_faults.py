@@ -209,6 +209,16 @@ def test_two_runs_at_once(indexed: Path) -> None:
         pass
 
 
+def test_a_short_soak(tmp_path: Path) -> None:
+    """benchmarks/soak.py with a few kills; the long one stands in docs/reliability.md."""
+    command = [sys.executable, FAULTS.parents[1] / "benchmarks" / "soak.py", "--kills", "3", "--identities", "6"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["bad_reads"] == [] and result["datasets_completed"] == 1
+    assert sum(result["kills"].values()) >= 3 and result["files_checked"] >= result["files_in_the_dataset"]
+
+
 def test_a_file_changed_after_its_receipt(tiny_dataset: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
     flip_a_byte(keypoints_path(copy, 1))

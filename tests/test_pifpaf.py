@@ -9,7 +9,7 @@ import torch
 
 from keyreid.pipeline.errors import CheckpointError
 from keyreid.pipeline.pose import pifpaf
-from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
+from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.frames import make_picture
 from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
 from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
@@ -182,6 +182,12 @@ def test_an_official_file_that_was_damaged_in_the_cache(tmp_path: Path, monkeypa
     path.write_bytes(b"not the real one")
     with pytest.raises(CheckpointError, match=r"starts with .*; expected ecd30da4; delete it"):
         resolve_checkpoint("resnet50")
+
+
+def test_a_checkpoint_that_is_not_on_the_workers_machine(tmp_path: Path) -> None:
+    elsewhere = ResolvedCheckpoint("mine", tmp_path / "mine.pkl", "ab", "pickle", 256)
+    with pytest.raises(CheckpointError, match=r"mine\.pkl is not on the machine .*the same path on every machine"):
+        load_checkpoint(elsewhere)
 
 
 def test_an_official_checkpoint_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

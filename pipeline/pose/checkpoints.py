@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,16 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
     """The network, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: the file changed since it was resolved, or does not hold a network for people.
+        CheckpointError: the file is not there, changed since it was resolved, or does not hold a network for people.
     """
     from . import pifpaf
 
+    if not resolved.path.is_file():
+        raise CheckpointError(
+            f"{resolved.path} is not on the machine {platform.node()}",
+            "the checkpoint under the same path on every machine",
+            "put it on a shared file system and give that path as --checkpoint",
+        )
     digest = sha256_of(resolved.path)
     if digest != resolved.sha256:
         raise CheckpointError(f"{resolved.path} has SHA-256 {digest[:16]}...", f"{resolved.sha256[:16]}...")

@@ -19,6 +19,13 @@ from .command import FriendlyCommand
     type=int,
     help="For datasets with several (iLIDS-VID, PRID2011 have ten).  [default: the one the network was trained on]",
 )
+@click.option(
+    "--distance",
+    type=click.Choice(["plain", "visible-parts"]),
+    default="plain",
+    show_default=True,
+    help="visible-parts compares a part only where both tracklets saw it (aligned variant).",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, metrics.json and pictures.")
 @click.option("--baselines", is_flag=True, help="Also measure the untrained network and a colour histogram.")
 @click.option(
@@ -32,6 +39,7 @@ def main(
     prepared: Path,
     protocol: str,
     identity_split: int | None,
+    distance: str,
     report: Path | None,
     baselines: bool,
     descriptors: Path | None,
@@ -49,6 +57,7 @@ def main(
     Examples:
       keyreid-eval runs/mars prepared/
       keyreid-eval runs/mars prepared/ --baselines --report report/
+      keyreid-eval runs/mars prepared/ --distance visible-parts --descriptors mars.h5
       keyreid-eval runs/mars prepared/ --protocol mars-official --json > metrics.json
     """
     from keyreid.model.evaluation.checkpoint import choose_identity_split, load_network
@@ -60,7 +69,7 @@ def main(
     chosen = find_protocol(protocol)
     model = load_network(checkpoint, device)
     split = choose_identity_split(checkpoint, read_manifest(prepared).name, identity_split)
-    evaluator = Evaluator.on(prepared, split, chosen, batch_size)
+    evaluator = Evaluator.on(prepared, split, chosen, batch_size, distance)
     evaluation = evaluate(evaluator, checkpoint, model, baselines=baselines, cache=descriptors)
     page = write_evaluation(report, evaluator, evaluation) if report else None
     if as_json:

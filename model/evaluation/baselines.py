@@ -51,8 +51,7 @@ def describe_colours(store: TrackletStore, tracklets: Sequence[Tracklet]) -> Tra
             frames = decode_clip(encoded, FRAME_SIZE).permute(0, 2, 3, 1).numpy()
             rows.append(np.sqrt(np.mean([colour_histogram(stretch_channels(frame)) for frame in frames], axis=0)))
             bar.update()
-    no_parts = np.zeros((len(rows), 0), np.float32)
-    return TrackletDescriptors.of(tracklets, np.stack(rows).astype(np.float32), no_parts, "colour histogram")
+    return TrackletDescriptors.of(tracklets, np.stack(rows).astype(np.float32), "colour histogram")
 
 
 def stretch_channels(frame: np.ndarray) -> np.ndarray:

@@ -17,12 +17,14 @@ class ClipPool:
 
     Attributes:
         values: float32 (K, D), the descriptors; rows of tracklets that are not pooled yet are 0.
-        visibility: float32 (K, P).
+        visibility: float32 (K, P); (K, 0) in the `reference` variant, which knows none.
+        widths: int64 (1 + P,), columns of `values` that are the global feature's and each part's.
     """
 
     def __init__(self, num_tracklets: int, config: ModelConfig) -> None:
         self.values = np.zeros((num_tracklets, 0), np.float32)
         self.visibility = np.zeros((num_tracklets, 0), np.float32)
+        self.widths: np.ndarray = np.zeros(0, np.int64)
         self._config = config
         self._rows = torch.zeros(0, dtype=torch.int64)
         self._clips: ClipDescriptors | None = None
@@ -57,9 +59,13 @@ class ClipPool:
         values = concatenate(pooled, self._config).numpy()
         if not self.values.shape[1]:
             self.values = np.zeros((len(self.values), values.shape[1]), np.float32)
-            self.visibility = np.zeros((len(self.values), pooled.visibility.shape[1]), np.float32)
+            num_parts, part_width = pooled.part_features.shape[1:]
+            self.widths = np.array([pooled.global_feature.shape[1]] + [part_width] * num_parts, np.int64)
+            seen = num_parts if self._config.variant == "aligned" else 0
+            self.visibility = np.zeros((len(self.values), seen), np.float32)
         self.values[rows.numpy()] = values
-        self.visibility[rows.numpy()] = pooled.visibility.numpy()
+        if self.visibility.shape[1]:
+            self.visibility[rows.numpy()] = pooled.visibility.numpy()
         self._clips = _map(lambda values: values[~complete], self._clips)
         self._rows = self._rows[~complete]
 

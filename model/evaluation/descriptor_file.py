@@ -16,8 +16,8 @@ from keyreid.pipeline.store import TrackletStore
 from ..network.keyreid import KeyReID
 from .descriptors import TrackletDescriptors
 
-FORMAT_VERSION = 1
-ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
+FORMAT_VERSION = 2
+ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras", "widths", "weights")
 
 
 def save_descriptors(path: Path, descriptors: TrackletDescriptors) -> None:

@@ -32,10 +32,13 @@ class TrackletDescriptors:
     """Descriptors of K tracklets, one row each.
 
     Attributes:
-        values: float32 (K, D).
+        values: float32 (K, D): the global feature and then the parts, each times the root of its weight.
         visibility: float32 (K, P), in [0, 1]: how much of each part the tracklet's clips show; (K, 0) where the
-            method has no parts.
+            method does not say: a colour histogram, the `reference` variant.
         tracklet_ids, identities, cameras: int64 (K,), as in the manifest.
+        widths: int64 (1 + P,), columns of `values` that are the global feature's and each part's; (D,) in one where
+            there are no parts.
+        weights: float64, as long as `widths`: the factor of each feature in the squared distance.
         fingerprint: what made them from which data; equal fingerprints and tracklets mean equal values.
     """
 
@@ -44,18 +47,36 @@ class TrackletDescriptors:
     tracklet_ids: np.ndarray
     identities: np.ndarray
     cameras: np.ndarray
+    widths: np.ndarray
+    weights: np.ndarray
     fingerprint: str
 
     @classmethod
     def of(
-        cls, tracklets: Sequence[Tracklet], values: np.ndarray, visibility: np.ndarray, fingerprint: str
+        cls,
+        tracklets: Sequence[Tracklet],
+        values: np.ndarray,
+        fingerprint: str,
+        *,
+        visibility: np.ndarray | None = None,
+        widths: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> TrackletDescriptors:
-        """Rows in the order of `tracklets`."""
+        """Rows in the order of `tracklets`; without the last three, one feature of weight 1 and no parts."""
         tracklet_ids, identities, cameras = (
             np.array([getattr(tracklet, name) for tracklet in tracklets], np.int64)
             for name in ("tracklet_id", "identity", "camera")
         )
-        return cls(values, visibility, tracklet_ids, identities, cameras, fingerprint)
+        return cls(
+            values,
+            np.zeros((len(values), 0), np.float32) if visibility is None else visibility,
+            tracklet_ids,
+            identities,
+            cameras,
+            np.array([values.shape[1]], np.int64) if widths is None else widths,
+            np.ones(1) if weights is None else weights,
+            fingerprint,
+        )
 
     def rows(self, tracklets: Sequence[Tracklet]) -> np.ndarray:
         """Row of each tracklet, int64 (len(tracklets),); KeyError for one that was not described."""
@@ -101,7 +122,22 @@ def describe_tracklets(
             bar.update(int(rows[-1]) - bar.n)
         pool.finish()
         bar.update(len(tracklets) - bar.n)
-    return TrackletDescriptors.of(tracklets, pool.values, pool.visibility, fingerprint)
+    return TrackletDescriptors.of(
+        tracklets,
+        pool.values,
+        fingerprint,
+        visibility=pool.visibility,
+        widths=pool.widths,
+        weights=_feature_weights(model.config, len(pool.widths)),
+    )
+
+
+def _feature_weights(config: ModelConfig, num_features: int) -> np.ndarray:
+    """Factor of the global and of each part's squared distance; the `reference` variant divides parts by P."""
+    num_parts = num_features - 1
+    if config.variant == "reference":
+        return np.array([1.0] + [1.0 / num_parts**2] * num_parts)
+    return np.array([config.global_weight] + [config.part_weight] * num_parts)
 
 
 def _all_clips(store: TrackletStore, tracklets: Sequence[Tracklet], config: ModelConfig) -> Iterator[tuple[int, Clip]]:

@@ -19,6 +19,7 @@ from .measure import Measurement, measure
 from .plots import cmc_plot
 from .protocols import Protocol, Selection
 from .report import Evaluation, write_bytes, write_report
+from .visible_parts import no_visibilities
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Evaluator:
         selection: what it chose.
         identity_split: number of the split, 0 where there is only one.
         batch_size: clips that go through a network at once.
+        distance: of networks, one of visible_parts.DISTANCES; a colour histogram has no parts to see.
     """
 
     store: TrackletStore
@@ -38,9 +40,12 @@ class Evaluator:
     selection: Selection
     identity_split: int
     batch_size: int
+    distance: str = "plain"
 
     @classmethod
-    def on(cls, prepared: Path, identity_split: int, protocol: Protocol, batch_size: int = 16) -> Evaluator:
+    def on(
+        cls, prepared: Path, identity_split: int, protocol: Protocol, batch_size: int = 16, distance: str = "plain"
+    ) -> Evaluator:
         """Open a prepared dataset.
 
         Raises:
@@ -49,10 +54,17 @@ class Evaluator:
             SourceError: no query, or no gallery.
         """
         store = TrackletStore(prepared, identity_split)
-        return cls(store, protocol, protocol.select(store.tracklets("query", "gallery")), identity_split, batch_size)
+        selection = protocol.select(store.tracklets("query", "gallery"))
+        return cls(store, protocol, selection, identity_split, batch_size, distance)
 
     def network(self, method: str, model: KeyReID, cache: Path | None = None) -> Measurement:
-        """Describe with a network and measure; descriptors in `cache` are used where they are of the same making."""
+        """Describe with a network and measure; descriptors in `cache` are used where they are of the same making.
+
+        Raises:
+            SettingsError: the distance needs visibilities and the network gives none, or `cache` is of another making.
+        """
+        if self.distance == "visible-parts" and model.config.variant == "reference":
+            raise no_visibilities("the network, of variant 'reference', says")  # before hours of describing
         made_by = fingerprint([model_fingerprint(model), data_fingerprint(self.store)])
         if cache is not None and cache.exists():
             descriptors = load_descriptors(cache)
@@ -68,7 +80,7 @@ class Evaluator:
             )
             if cache is not None:
                 save_descriptors(cache, descriptors)
-        return measure(method, descriptors, self.protocol, self.selection)
+        return measure(method, descriptors, self.protocol, self.selection, self.distance)
 
     def colours(self) -> Measurement:
         """Measure the colour histogram."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .descriptors import TrackletDescriptors
-from .distances import squared_distances
 from .metrics import RankMetrics, rank_metrics
 from .protocols import Protocol, Selection
+from .visible_parts import distances_between
 
 RANKS = (1, 5, 10, 20)
 
@@ -25,12 +25,19 @@ class Measurement:
         protocol: name of the protocol; stands beside every number.
         metrics: the numbers.
         distances: float32 (queries, gallery), squared Euclidean.
+        distance: how they were computed, one of visible_parts.DISTANCES.
     """
 
     method: str
     protocol: str
     metrics: RankMetrics
     distances: np.ndarray
+    distance: str = "plain"
+
+    @property
+    def label(self) -> str:
+        """The method, with the distance where that is not the plain one."""
+        return self.method if self.distance == "plain" else f"{self.method} ({self.distance})"
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers for metrics.json, as shares from 0 to 1."""
@@ -38,6 +45,7 @@ class Measurement:
         return {
             "method": self.method,
             "protocol": self.protocol,
+            "distance": self.distance,
             **{f"rank{k}": metrics.rank(k) for k in RANKS},
             "mAP": metrics.mAP,
             "mINP": metrics.mINP,
@@ -48,10 +56,16 @@ class Measurement:
         }
 
 
-def measure(method: str, descriptors: TrackletDescriptors, protocol: Protocol, selection: Selection) -> Measurement:
-    """Rank the selection by distance between descriptors."""
+def measure(
+    method: str,
+    descriptors: TrackletDescriptors,
+    protocol: Protocol,
+    selection: Selection,
+    distance: str = "plain",
+) -> Measurement:
+    """Rank the selection by distance between descriptors; see distances_between for errors."""
     queries, gallery = descriptors.rows(selection.queries), descriptors.rows(selection.gallery)
-    distances = squared_distances(descriptors.values[queries], descriptors.values[gallery])
+    distances = distances_between(descriptors, queries, gallery, distance)
     metrics = rank_metrics(
         distances,
         descriptors.identities[queries],
@@ -59,7 +73,7 @@ def measure(method: str, descriptors: TrackletDescriptors, protocol: Protocol, s
         descriptors.cameras[queries],
         descriptors.cameras[gallery],
     )
-    return Measurement(method, protocol.name, metrics, distances)
+    return Measurement(method, protocol.name, metrics, distances, distance)
 
 
 def table_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
@@ -69,7 +83,7 @@ def table_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
     for one in measurements:
         shares = [*(one.metrics.rank(k) for k in RANKS), one.metrics.mAP, one.metrics.mINP]
         queries = f"{one.metrics.num_valid_queries} of {one.metrics.num_queries}"
-        rows.append([one.method, one.protocol, *(f"{100 * share:.1f}" for share in shares), queries])
+        rows.append([one.label, one.protocol, *(f"{100 * share:.1f}" for share in shares), queries])
     return rows
 
 

@@ -20,7 +20,7 @@ def cmc_plot(measurements: Sequence[Measurement]) -> bytes:
     axes = figure.add_subplot()
     for one in measurements:
         shares = 100 * one.metrics.cmc[:LAST_RANK]
-        label = f"{one.method} (Rank-1 {shares[0]:.1f})"
+        label = f"{one.label} (Rank-1 {shares[0]:.1f})"
         axes.plot(range(1, len(shares) + 1), shares, marker="o", markersize=3, label=label)
     axes.set(xlabel="rank k", ylabel="queries with a match in the k nearest [%]", ylim=(0, 102))
     axes.set_title(f"CMC, protocol {measurements[0].protocol}")

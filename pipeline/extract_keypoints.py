@@ -130,7 +130,7 @@ def extract_keypoints(
             lambda shard: shard_inputs(manifest.shard(shard)),
             partial(extract_shard, task),
             executor,
-            prepare=partial(_estimator, checkpoint, device, settings.pose),
+            prepare=partial(prepare_worker, task),
             rescue=partial(rescue_shard, task),
         )
 
@@ -152,6 +152,11 @@ def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt
         notes=keypoint_notes(tracklets, poses),
         made_with=package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))},
     )
+
+
+def prepare_worker(task: ExtractTask) -> None:
+    """Load the network, once in a worker."""
+    _estimator(task.checkpoint, task.device, task.settings.pose)
 
 
 def rescue_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:

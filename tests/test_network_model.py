@@ -99,11 +99,12 @@ def test_wrong_shapes(index: int, cut: tuple[slice, ...], message: str) -> None:
     ("block", "plain"),
     [
         (Block(24, 3, qkv_bias=True), True),
-        (Block(24, 3, qkv_bias=False, qk_norm=True, init_values=0.5), True),
+        (Block(24, 3, qkv_bias=False, init_values=0.5), True),
+        (Block(24, 3, qkv_bias=True, qk_norm=True), False),
         (Block(24, 3, qkv_bias=True, scale_attn_norm=True), False),
         (ParallelScalingBlock(24, 3), False),
     ],
-    ids=["plain", "query and key norms, layer scale", "norm in the attention", "parallel"],
+    ids=["plain", "layer scale, no biases", "norms of queries and keys", "norm in the attention", "parallel"],
 )
 def test_class_row_is_the_blocks_first_row(block: torch.nn.Module, plain: bool) -> None:
     rows = torch.randn(2, 9, 24).double()
@@ -119,9 +120,19 @@ def test_class_row_is_the_blocks_first_row(block: torch.nn.Module, plain: bool) 
         ("deit_tiny_distilled_patch16_224", {}),
         ("vit_small_patch14_reg4_dinov2", {"patch_size": 7, "frame_size": (35, 21)}),
         ("vit_base_patch16_clip_224", {}),
+        ("vit_base_patch16_18x2_224", {}),
+        ("vit_base_patch16_xp_224", {}),
         ("vit_base_patch16_224", {"stem": "conv", "patch_size": 8}),
     ],
-    ids=["plain", "distilled", "registers and layer scale", "norm before the blocks", "convolution stem"],
+    ids=[
+        "plain",
+        "distilled",
+        "registers and layer scale",
+        "norm before the blocks",
+        "two blocks side by side",
+        "attention beside the MLP",
+        "convolution stem",
+    ],
 )
 def test_backbones(name: str, fields: dict[str, object]) -> None:
     model = tiny_model(**({"backbone": name} | fields)).eval()

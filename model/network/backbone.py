@@ -68,8 +68,8 @@ class Backbone(nn.Module):
         return tokens if extra == 1 else torch.cat([tokens[:, :1], tokens[:, extra:]], dim=1)
 
 
-def create_vit(config: ModelConfig, *, hub_weights: bool = False) -> VisionTransformer:
-    """The whole timm ViT for the config's frame size, positions resized to it.
+def create_vit(config: ModelConfig) -> VisionTransformer:
+    """The whole timm ViT for the config's frame size, with random weights.
 
     Raises:
         SettingsError: timm does not know the name, it is no ViT with a class token and two blocks or more, or its
@@ -86,7 +86,7 @@ def create_vit(config: ModelConfig, *, hub_weights: bool = False) -> VisionTrans
     }  # fmt: skip
     if config.stem == "conv":
         options |= _conv_stem(config)
-    vit = _create(config.backbone, hub_weights, options)
+    vit = _create(config.backbone, options)
     if len(vit.blocks) < 2:
         raise SettingsError(f"the backbone has {len(vit.blocks)} block(s)", "2 or more: the branches share all but one")
     rows, columns = vit.patch_embed.grid_size
@@ -111,7 +111,7 @@ def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
     return block, norms[0] if norms else LayerNorm(vit.embed_dim)
 
 
-def _create(name: str, hub_weights: bool, options: dict[str, Any]) -> VisionTransformer:
+def _create(name: str, options: dict[str, Any]) -> VisionTransformer:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_patch')[0]}*")[:5])
         raise SettingsError(
@@ -119,7 +119,7 @@ def _create(name: str, hub_weights: bool, options: dict[str, Any]) -> VisionTran
         )
     kind, vit = "no ViT", None
     try:
-        vit = timm.create_model(name, pretrained=hub_weights, **options)
+        vit = timm.create_model(name, **options)
         kind = f"a {type(vit).__name__}" + (" without a class token" if isinstance(vit, VisionTransformer) else "")
     except TypeError as error:  # other networks know no img_size
         logger.debug("timm refuses %s for %s: %s", options, name, error)

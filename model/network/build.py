@@ -49,7 +49,7 @@ def _local_branch(config: ModelConfig, backbone: Backbone, block: nn.Module) -> 
     if config.part_pooling == "average":
         return AverageBranch(width=width, weight_floor=config.weight_floor), width
     reference = config.variant == "reference"
-    num_heads: int = config.local_heads or block.get_submodule("attn").num_heads  # type: ignore[assignment]
+    num_heads = config.local_heads or _num_heads(block)
     part_width = config.clip_length * width
     if part_width % num_heads:
         raise SettingsError(f"a part block of width {part_width} with {num_heads} heads", "a multiple of the heads")
@@ -70,3 +70,9 @@ def _local_branch(config: ModelConfig, backbone: Backbone, block: nn.Module) -> 
             "an even number of patches over 4 and the class token alone: the authors' code knows no other",
         )
     return ReferenceBranch(attention=attention, num_patches=num_patches), part_width
+
+
+def _num_heads(block: nn.Module) -> int:
+    """Of the block's attention, which parallel blocks have several of or are themselves."""
+    heads = (getattr(module, "num_heads", None) for module in block.modules())
+    return next(number for number in heads if isinstance(number, int))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import timm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
 
 from keyreid.pipeline.errors import CheckpointError
 
@@ -19,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Classifiers of the task they were trained for; a backbone has none.
 CLASSIFIERS = ("head.", "head_dist.", "pre_logits.")
+MASK = "mask_token"  # of DINOv2's training; timm knows its files by it and leaves it out
 
 
 def load_pretrained(config: ModelConfig) -> VisionTransformer:
@@ -27,38 +31,50 @@ def load_pretrained(config: ModelConfig) -> VisionTransformer:
     Raises:
         CheckpointError: the weights cannot be had, or tensors are missing, unexpected or of another shape.
     """
-    if config.pretrained == "hub":
-        return _from_hub(config)
     vit, path = create_vit(config), Path(config.pretrained)
-    if path.suffix == ".npz":
-        left_out = _load_npz(vit, path)
-        logger.info("loaded %s from %s; left out: %s", config.backbone, path, listed(left_out) or "none")
-        return vit
-    found = read_state_dict(path)
-    left_out = sorted(name for name in found if name.startswith(CLASSIFIERS))
-    kept = checkpoint_filter_fn({name: found[name] for name in found if name not in left_out}, vit)
-    load_exactly(vit, kept, str(path), f"weights of {config.backbone} are needed; see `pretrained` in the config")
-    logger.info("loaded %d tensors from %s; left out: %s", len(kept), path, listed(left_out) or "none")
+    if config.pretrained == "hub":
+        _load_tensors(vit, _fetch(config.backbone), "timm's hub", config.backbone)
+    elif path.suffix == ".npz":
+        num_arrays, left_out = _load_npz(vit, path)
+        logger.info("loaded %d arrays from %s; left out: %s", num_arrays, path, listed(left_out) or "none")
+    else:
+        _load_tensors(vit, read_state_dict(path), str(path), config.backbone)
     return vit
 
 
-def _from_hub(config: ModelConfig) -> VisionTransformer:
+def _load_tensors(vit: VisionTransformer, found: Mapping[str, Tensor], source: str, backbone: str) -> None:
+    """Every tensor but those of classifiers, in timm's names or those that timm translates (DINOv2, CLIP, DeiT-III)."""
+    left_out = sorted(name for name in found if name.startswith(CLASSIFIERS))
+    kept = checkpoint_filter_fn(
+        {name: found[name] for name in found if name not in left_out}, vit, adapt_layer_scale=True
+    )
+    load_exactly(vit, kept, source, f"weights of {backbone} are needed; see `pretrained` in the config")
+    resized = [
+        f"{name} {tuple(found[name].shape)} to {tuple(tensor.shape)}"
+        for name, tensor in kept.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    left_out += [MASK] if MASK in found and MASK not in kept else []
+    logger.info(
+        "loaded %d tensors from %s; resized: %s; left out: %s",
+        len(kept), source, listed(resized) or "none", listed(left_out) or "none",
+    )  # fmt: skip
+
+
+def _fetch(backbone: str) -> dict[str, Tensor]:
+    """The published network's state dict, of its own sizes: timm compares nothing where it changes a network's size."""
     try:
-        vit = create_vit(config, hub_weights=True)
-    except CheckpointError:
-        raise
+        return timm.create_model(backbone, pretrained=True).state_dict()
     except Exception as error:  # the hub's clients raise errors of many families, offline ones among them
         raise CheckpointError(
-            f"timm could not load weights for {config.backbone} ({type(error).__name__}: {error})",
+            f"timm could not load weights for {backbone} ({type(error).__name__}: {error})",
             "a connection to the hub, or a copy of the weights on disk",
             "set pretrained to the path of a .safetensors, .pth or .npz file, or to '' for random weights",
         ) from error
-    logger.info("loaded %s from timm's hub, all but its classifier", config.backbone)
-    return vit
 
 
-def _load_npz(vit: VisionTransformer, path: Path) -> list[str]:
-    """Google's format, which timm reads; returns the names of arrays that a backbone has no place for."""
+def _load_npz(vit: VisionTransformer, path: Path) -> tuple[int, list[str]]:
+    """Google's format, which timm reads; returns how many arrays were used and which a backbone has no place for."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}", "an .npz file of Google's ViT weights")
     try:
@@ -73,4 +89,5 @@ def _load_npz(vit: VisionTransformer, path: Path) -> list[str]:
     num_blocks = len({match.group() for name in names if (match := re.search(r"encoderblock_\d+", name))})
     if num_blocks not in (0, len(vit.blocks)):  # 0: a newer format with all blocks in one array
         raise CheckpointError(f"{path} has {num_blocks} blocks", f"{len(vit.blocks)}, as the backbone has")
-    return sorted(name for name in names if re.search(r"(^|/)(head|pre_logits)/", name))
+    left_out = sorted(name for name in names if re.search(r"(^|/)(head|pre_logits)/", name))
+    return len(names) - len(left_out), left_out

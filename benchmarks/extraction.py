@@ -33,8 +33,6 @@ from keyreid.pipeline.synthetic.appearance import sample_appearance
 from keyreid.pipeline.synthetic.scene import sample_camera
 from keyreid.pipeline.synthetic.tracklets import render_tracklet
 
-BATCH_SIZE = 32
-
 
 def draw_tracklets(num_tracklets: int, num_frames: int, height: int) -> list[list[bytes]]:
     """Drawn people as JPEG files, `height` high and half as wide: what the network wants, so that nobody resizes."""
@@ -79,8 +77,8 @@ def measure(
     name: str, tracklets: list[list[bytes]], height: int, model: Any, turns: int, device: str
 ) -> dict[str, Any]:
     frames = [frame for tracklet in tracklets for frame in tracklet]
-    settings = PoseSettings(height, batch_size=BATCH_SIZE)
-    estimator = pifpaf.PifPafEstimator(model, device, BATCH_SIZE)
+    settings = PoseSettings(height)
+    estimator = pifpaf.PifPafEstimator(model, device)
     predictor = predictor_of(model, device)
     fast = FastForward(model, device)
 
@@ -92,7 +90,8 @@ def measure(
         ]
 
     prepared = pictures()
-    batches = torch.stack([picture.pixels for _, picture in prepared if picture is not None]).split(BATCH_SIZE)
+    stacked = torch.stack([picture.pixels for _, picture in prepared if picture is not None])
+    batches = stacked.split(fast.suitable_batch(stacked.shape[1:]))
     fields = [fast(batch) for batch in batches]
     decoder = pifpaf.decoder.CifCaf([model.head_metas[0]], [model.head_metas[1]])
     moved = model.to(device)

@@ -42,7 +42,9 @@ THRESHOLD = click.FloatRange(0, 1)
 @click.option("--instance-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Person that is kept.")
 @click.option("--force-complete", is_flag=True, help="Find every joint of a person, however doubtful.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Frames a forward pass.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Frames in a forward pass.  [default: what suits the device]"
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
 @click.option("--overwrite", is_flag=True, help="Make keypoints of other settings anew.")
 @cluster_options
@@ -60,7 +62,7 @@ def extract_keypoints(
     instance_threshold: float,
     force_complete: bool,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
     root: Path | None,
     overwrite: bool,
     as_json: bool,

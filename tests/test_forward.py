@@ -44,6 +44,13 @@ def test_one_network_serves_pictures_of_several_sizes(synthetic: Any) -> None:
         torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
 
 
+def test_batches_hold_as_many_pictures_as_suit_the_cpu(synthetic: Any) -> None:
+    fast = FastForward(synthetic, "cpu")
+    assert fast.suitable_batch(torch.Size((129, 65, 3))) == 16
+    assert fast.suitable_batch(torch.Size((257, 129, 3))) == 4
+    assert fast.suitable_batch(torch.Size((2049, 2049, 3))) == 1
+
+
 def test_an_official_kind_of_network_agrees_too() -> None:
     torch.manual_seed(0)
     model = pifpaf.build_network("shufflenetv2k16", 1).eval()

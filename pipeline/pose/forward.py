@@ -13,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .frames import normalise
 
 MAX_GRAPHS = 32  # picture sizes whose graphs are kept
+# Pixels of a batch that run fastest: a CPU's caches hold no more (benchmarks/batch_size.py), a GPU wants many.
+CPU_PIXELS, CUDA_PIXELS = 1 << 17, 1 << 21
 
 
 class FastForward:
@@ -31,6 +33,11 @@ class FastForward:
         self._model = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = torch.device(device)
         self._graphs: dict[tuple[int, ...], Any] = {}
+
+    def suitable_batch(self, shape: torch.Size) -> int:
+        """How many pictures of a shape (H, W, 3) run fastest together; at least 1."""
+        pixels = CPU_PIXELS if self._device.type == "cpu" else CUDA_PIXELS
+        return max(1, round(pixels / (shape[0] * shape[1])))
 
     def __call__(self, batch: Tensor) -> list[Tensor]:
         """uint8 (B, H, W, 3) RGB -> the heads' fields, float32 on the CPU."""

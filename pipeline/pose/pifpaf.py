@@ -43,7 +43,7 @@ except ImportError as error:
 
 Item = TypeVar("Item")
 
-CHUNK_BATCHES = 8  # among which pictures of one size are looked for
+CHUNK = 256  # pictures among which those of one size are looked for
 _RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint beside the one it was reached from
 
 
@@ -157,12 +157,12 @@ class PifPafEstimator:
     Args:
         model: a network of openpifpaf, in eval mode.
         device: "cpu", or a CUDA device.
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; None: as many as suit the device.
         decoder: thresholds; openpifpaf keeps them in the process, so two estimators share those of the later one.
     """
 
     def __init__(
-        self, model: Any, device: str = "cpu", batch_size: int = 32, decoder: DecoderSettings | None = None
+        self, model: Any, device: str = "cpu", batch_size: int | None = None, decoder: DecoderSettings | None = None
     ) -> None:
         self._forward = FastForward(model, device)
         self._cif, self._caf = model.head_metas[:2]
@@ -174,8 +174,8 @@ class PifPafEstimator:
 
         Pictures of one size go through the network together, whatever tracklet they are of, and are decoded in a thread
         while the network goes on. The decoder is made anew for each tracklet: openpifpaf's keeps a float32 accumulator
-        from image to image, so only this makes the result a function of the tracklet. At most two chunks of
-        CHUNK_BATCHES batches are in memory.
+        from image to image, so only this makes the result a function of the tracklet. At most two chunks are
+        in memory.
 
         Args:
             pictures: tracklet and picture, tracklet by tracklet; None in the place of a frame that could not be read.
@@ -186,10 +186,10 @@ class PifPafEstimator:
         pending: deque[Future[list[Person] | None]] = deque()
         decoder_of: tuple[int | None, Any] = None, None
         with ThreadPoolExecutor(1) as pool:
-            for chunk in _chunks(pictures, CHUNK_BATCHES * self._batch_size):
+            for chunk in _chunks(pictures, CHUNK):
                 fields: dict[int, list[Tensor]] = {}
                 done = 0
-                for rows in _same_sized([picture for _, picture in chunk], self._batch_size):
+                for rows in self._same_sized([picture for _, picture in chunk]):
                     fields.update(self._fields(rows, chunk))
                     while done < len(chunk) and (done in fields or chunk[done][1] is None):
                         tracklet, picture = chunk[done]
@@ -201,6 +201,18 @@ class PifPafEstimator:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+
+    def _same_sized(self, pictures: Sequence[Picture | None]) -> list[list[int]]:
+        """Indices in batches of one shape each, in order; never empty: unreadable frames are passed on."""
+        by_shape: dict[torch.Size, list[int]] = {}
+        for index, picture in enumerate(pictures):
+            if picture is not None:
+                by_shape.setdefault(picture.pixels.shape, []).append(index)
+        batches = []
+        for shape, indices in by_shape.items():
+            size = self._batch_size or self._forward.suitable_batch(shape)
+            batches += [indices[start : start + size] for start in range(0, len(indices), size)]
+        return batches or [[]]
 
     def _fields(self, rows: list[int], chunk: list[tuple[int, Picture | None]]) -> dict[int, list[Tensor]]:
         pixels = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
@@ -223,19 +235,6 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def _same_sized(pictures: Sequence[Picture | None], batch_size: int) -> list[list[int]]:
-    """Indices in batches of one shape each, in order; never empty, so that unreadable frames alone are passed on."""
-    by_shape: dict[torch.Size, list[int]] = {}
-    for index, picture in enumerate(pictures):
-        if picture is not None:
-            by_shape.setdefault(picture.pixels.shape, []).append(index)
-    return [
-        indices[start : start + batch_size]
-        for indices in by_shape.values()
-        for start in range(0, len(indices), batch_size)
-    ] or [[]]
 
 
 def _configure_decoder(settings: DecoderSettings) -> None:

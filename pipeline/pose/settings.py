@@ -43,13 +43,14 @@ class PoseSettings:
     Attributes:
         input_height: pixels that every frame's height is resized to; None where `scale` is given.
         scale: 1 to 3, pixels of the network's picture for a pixel of the frame; None where `input_height` is given.
-        batch_size: frames in one forward pass; kernels may round differently for other sizes.
+        batch_size: frames in one forward pass; None: as many as suit the device. Kernels may round differently for
+            other sizes.
         decoder: thresholds.
     """
 
     input_height: int | None
     scale: float | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     decoder: DecoderSettings = DecoderSettings()
 
     def __post_init__(self) -> None:
@@ -57,5 +58,5 @@ class PoseSettings:
             raise SettingsError(f"input height {self.input_height} and scale {self.scale}", "one of them")
         if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
             raise SettingsError(f"scale is {self.scale}", f"1 to {MAX_SCALE:g}")
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise SettingsError(f"batch size is {self.batch_size}", "1 or more")

@@ -48,7 +48,7 @@ def prepared_dataset(frames_per_shard: int, shards: int) -> Iterator[tuple[Extra
     """Shards of about as many drawn frames; yields the task, and how many shards there are."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        identities = 1 + frames_per_shard * shards // 70
+        identities = 4 + 2 * (frames_per_shard * shards // 140)
         synthesize(folder / "people", "mars", SyntheticSettings(num_identities=identities, seed=4))
         write_manifest(folder / "prepared", read_source("mars", folder / "people", frames_per_shard=frames_per_shard))
         checkpoint = resolve_checkpoint("synthetic")

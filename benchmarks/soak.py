@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,7 @@ class Tally:
         bad: what is wrong with files that count as whole; must stay empty.
         checked: files compared with the undisturbed run's.
         complete: times that a dataset was completed in spite of all.
-        gave_up: times that a command ended with an error of its own, such as workers that died again and again.
+        gave_up: what commands said that ended with an error of their own, since something they needed was killed.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -64,7 +65,7 @@ class Tally:
     bad: list[str] = field(default_factory=list)
     checked: int = 0
     complete: int = 0
-    gave_up: int = 0
+    gave_up: Counter[str] = field(default_factory=Counter)
 
 
 def soak(indexed: Path, reference: dict[str, str], kills: int, seed: int) -> Tally:
@@ -109,7 +110,8 @@ def _attempt(
 ) -> bool:
     """Start the command of a stage and strike while it runs; True where it came to its end."""
     line = [COMMAND, STAGES[stage][0], str(indexed), *STAGES[stage][1:], "--workers", "2"]
-    process = psutil.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = tempfile.TemporaryFile("w+")
+    process = psutil.Popen(line, stdout=subprocess.DEVNULL, stderr=said)
     strikes = tally.kills.total() < kills
     while True:
         try:
@@ -122,7 +124,10 @@ def _attempt(
         else:
             break
     _check(indexed, reference, tally)
-    tally.gave_up += code > 0
+    if code > 0:
+        said.seek(0)
+        tally.gave_up[re.sub(r"\d+", "N", said.read().strip().splitlines()[-1])] += 1
+    said.close()
     return bool(code == 0)
 
 
@@ -186,7 +191,7 @@ def main() -> None:
         "files_checked": tally.checked,
         "bad_reads": tally.bad,
         "datasets_completed": tally.complete,
-        "commands_that_gave_up_with_an_error": tally.gave_up,
+        "commands_that_gave_up_with_an_error": dict(tally.gave_up),
         "minutes": round((time.perf_counter() - start) / 60, 1),
     }
     print(json.dumps(result, indent=2))

@@ -70,11 +70,12 @@ class SerialExecutor:
         prepare()
         for unit in units:
             try:
-                yield task(unit, report)
+                result = task(unit, report)
             except Exception as error:
                 if rescue is None or _on_purpose(error):
                     raise
-                yield rescue(unit, report)
+                result = rescue(unit, report)
+            yield result
 
     def __enter__(self) -> SerialExecutor:
         return self

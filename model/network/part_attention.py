@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .class_row import attention_of, finish, merge_heads, project, split_heads
+from .class_row import attend, attention_of, finish, key_queries, value_heads
 
 
 class PartAttention(nn.Module):
@@ -64,39 +64,35 @@ def log_bias(weights: Tensor, floor: float) -> Tensor:
 def biased_attention(block: Block, class_row: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
     """What the class row gathers for each part, with `bias` (B, P, N) on the logits of the rows: (B, P, D).
 
-    Keys and values are shared by the parts: a part is a query (the class row's, the same for all) with its own bias.
+    A part is a reading of the same rows by the same query, with its own bias.
     """
-    num_parts = bias.shape[1]
     normed = block.norm1(torch.cat([class_row, rows], dim=1))
-    query, keys, values = project(attention_of(block), normed[:, :1], normed)
-    bias = nn.functional.pad(bias, (1, 0))[:, None].to(query.dtype)
-    query = query.expand(-1, -1, num_parts, -1)
-    return merge_heads(nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias))
+    return attend(attention_of(block), normed[:, :1], normed, nn.functional.pad(bias, (1, 0)))
 
 
 def scaled_attention(block: Block, class_row: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """What the class row gathers for each part when rows are multiplied with `weights` (B, P, N) before the block.
 
     Norm(w x) = w (x - mean) / sqrt(w^2 var + eps) * gamma + beta: for each part and row a scalar, times what all parts
-    share. So keys and values are projected once (method.md, M5), and the constant part of a key, the same for every
-    row, falls out of the softmax. Rows of weight 1 give plain attention. Returns float (B, P, D).
+    share (method.md, M5). The part of a logit that comes from beta is the same for every row and falls out of the
+    softmax. Rows of weight 1 give plain attention. Returns float (B, P, D).
+
+    Not scaled_dot_product_attention: the scalar multiplies the shares after their softmax, too.
     """
     norm, attention = cast(nn.LayerNorm, block.norm1), attention_of(block)
-    width, heads = attention.attn_dim, attention.num_heads
     both = torch.cat([class_row, rows], dim=1)
     weights = nn.functional.pad(weights, (1, 0), value=1.0)  # the class row is not weighted
     variance, mean = torch.var_mean(both, dim=-1, correction=0, keepdim=True)
-    scale = weights * torch.rsqrt(weights.square() * variance.transpose(1, 2) + norm.eps)
+    scale = (weights * torch.rsqrt(weights.square() * variance.transpose(1, 2) + norm.eps))[:, :, None]  # (B, P, 1, M)
+    shared = (both - mean) * norm.weight
 
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    query = nn.functional.linear(norm(class_row), weight[:width], bias[:width])
-    shared = nn.functional.linear((both - mean) * norm.weight, weight[width:])
-    keys, values = (split_heads(half, heads) for half in shared.chunk(2, dim=-1))
-    value_offset = nn.functional.linear(norm.bias, weight[2 * width :], bias[2 * width :])
-
-    plain_logits = split_heads(query, heads) @ keys.transpose(-2, -1) * attention.scale  # (B, H, 1, N + 1)
-    shares = (plain_logits * scale[:, None]).softmax(dim=-1)  # (B, H, P, N + 1)
-    return merge_heads((shares * scale[:, None]) @ values) + value_offset
+    queries = key_queries(attention, norm(class_row)) * attention.scale
+    logits = queries @ shared.transpose(1, 2)  # (B, H, M)
+    shares = (logits[:, None] * scale).softmax(dim=-1)  # (B, P, H, M)
+    gathered = (shares * scale).flatten(1, 2) @ shared
+    values = value_heads(attention, gathered.unflatten(1, (-1, attention.num_heads)))
+    weight, bias = attention.qkv.weight.chunk(3)[2], attention.qkv.bias.chunk(3)[2]
+    return values + nn.functional.linear(norm.bias, weight, bias)
 
 
 def part_visibility(part_weights: Tensor, visible_mass: float) -> Tensor:

@@ -66,7 +66,7 @@ import {module}
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
-@pytest.mark.parametrize("entry", ["prep", "train", "evaluate"])
+@pytest.mark.parametrize("entry", ["keyreid", "prep", "train", "evaluate"])
 def test_help_loads_no_heavy_library(entry: str) -> None:
     """What keeps `--help` under half a second; a bound on seconds would fail on a busy machine."""
     code = f"""

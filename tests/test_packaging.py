@@ -42,7 +42,7 @@ def test_modules_come_from_the_wheel(environment: Path) -> None:
     assert str(environment) in call(environment, "python", "-c", code)
 
 
-@pytest.mark.parametrize("command", ["keyreid-prep", "keyreid-train", "keyreid-eval"])
+@pytest.mark.parametrize("command", ["keyreid", "keyreid-prep", "keyreid-train", "keyreid-eval"])
 def test_commands_run(environment: Path, command: str) -> None:
     assert "Usage:" in call(environment, command, "--help")
 

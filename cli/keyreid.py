@@ -1,0 +1,21 @@
+"""keyreid: what a trained network is used for."""
+
+from __future__ import annotations
+
+import click
+
+from .export import export
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Use a trained KeyRe-ID network.
+
+    \b
+    It comes from keyreid-train; keyreid-eval says what it is worth.
+      keyreid export runs/mars mars.onnx
+    """
+
+
+for command in (export,):
+    main.add_command(command)

@@ -155,7 +155,8 @@ def _explained(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"the network could not be written to {path}, or what was written not run ({type(error).__name__}: {reason})",
+            f"the network could not be written to {path}, or what was written not run "
+            f"({type(error).__name__}: {reason})",
             "",
             "nothing was kept; try the other format, or another version of torch or onnxruntime",
         ) from error

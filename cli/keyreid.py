@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .card import card
 from .export import export
 
 
@@ -13,9 +14,10 @@ def main() -> None:
 
     \b
     It comes from keyreid-train; keyreid-eval says what it is worth.
+      keyreid card runs/mars --metrics report/metrics.json
       keyreid export runs/mars mars.onnx
     """
 
 
-for command in (export,):
+for command in (card, export):
     main.add_command(command)

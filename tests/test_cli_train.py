@@ -2,6 +2,8 @@ import json
 import re
 
 import pytest
+import timm
+import torch
 from click.testing import CliRunner
 from prepared_dataset import make_prepared
 
@@ -29,6 +31,7 @@ def test_one_line_at_the_end_and_json_on_request(prepared, tmp_path):
     assert result.stdout.startswith("trained on 8 tracklets of 4 identities: 1 epochs, 2 steps, loss ")
     assert result.stdout.count("\n") == 1 and str(tmp_path / "run" / "weights") in result.stdout
     assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["training"]["seed"] == 5
+    assert "| training | 1 epochs, 2 steps |" in (tmp_path / "run" / "weights" / "README.md").read_text()
     again = run(prepared, "--out", tmp_path / "run", *OPTIONS, "--seed", 5, "--resume", "--json")
     assert json.loads(again.stdout)["steps"] == 2
 
@@ -56,3 +59,12 @@ def test_a_folder_that_is_not_prepared(tmp_path):
 
 def test_help_teaches():
     assert "RUN/weights" in run("--help").stdout
+
+
+def test_what_was_loaded_of_a_backbone_and_what_was_not_is_told(prepared, tmp_path, caplog):
+    sizes = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 7}
+    torch.save(timm.create_model("vit_tiny_patch16_224", **sizes).state_dict(), tmp_path / "vit.pth")
+    start = ["--set", "model.stem=patch", "--set", f"model.pretrained={tmp_path / 'vit.pth'}"]
+    result = run(prepared, "--out", tmp_path / "run", *OPTIONS, *start)
+    assert result.exit_code == 0, result.output
+    assert "resized: pos_embed (1, 785, 24) to (1, 9, 24); left out: head.bias, head.weight" in caplog.text

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
+from keyreid.model.network.model_card import write_model_card
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.store import TrackletStore
@@ -137,6 +138,7 @@ def _train_epochs(
                 save_model(
                     state.average.module, folder.weights, {**folder.dataset, "epochs": epoch + 1, "steps": steps}
                 )
+                write_model_card(folder.weights)
                 save_checkpoint(folder.checkpoint, state, epochs_done=epoch + 1, steps_done=steps)
             bar.total = steps + (training.epochs - epoch - 1) * per_epoch
     return steps, means

@@ -122,19 +122,46 @@ class Oracle:
         first = self.block(rows, "local_branch.attention.block.", factors)[0]
         return self.norm(first, "local_branch.attention.norm.", self.local_norm_eps)
 
-    def neck(self, feature: Tensor, name: str, channels: slice) -> Tensor:
-        """BatchNorm at test time of one feature."""
+    def neck(self, feature: Tensor, name: str, channels: slice, batch: Tensor | None = None) -> Tensor:
+        """BatchNorm of one feature: with the running statistics, or with those of `batch` (B, channels)."""
         mean, variance = self.state[name + "running_mean"][channels], self.state[name + "running_var"][channels]
+        if batch is not None:
+            mean = batch.mean(dim=0)
+            variance = (batch - mean).square().mean(dim=0)
         scaled = (feature - mean) / (variance + 1e-5).sqrt()
         return scaled * self.state[name + "weight"][channels] + self.state[name + "bias"][channels]
 
-    def reference_descriptor(self, global_feature: Tensor, parts: Tensor) -> Tensor:
-        """(C), (P, D) -> (C + P * D)."""
+    def necks(self, global_feature: Tensor, parts: Tensor) -> list[Tensor]:
+        """At test time: (C), (P, D) -> the global feature and the six of the parts after their necks."""
         pieces = [self.neck(global_feature, "global_head.neck.", slice(None))]
         for part, feature in enumerate(parts):
             channels = slice(part * len(feature), (part + 1) * len(feature))
-            pieces.append(self.neck(feature, "part_heads.neck.", channels) / NUM_PARTS)
-        return torch.cat(pieces)
+            pieces.append(self.neck(feature, "part_heads.neck.", channels))
+        return pieces
+
+    def reference_descriptor(self, global_feature: Tensor, parts: Tensor) -> Tensor:
+        """(C), (P, D) -> (C + P * D)."""
+        first, *others = self.necks(global_feature, parts)
+        return torch.cat([first, *(piece / NUM_PARTS for piece in others)])
+
+    def aligned_descriptor(self, global_feature: Tensor, parts: Tensor) -> Tensor:
+        """(C), (P, D) -> (C + P * D): squared distances are those of the global feature plus the mean of the parts'."""
+        first, *others = (piece / piece.square().sum().sqrt() for piece in self.necks(global_feature, parts))
+        return torch.cat([first, *(piece / math.sqrt(NUM_PARTS) for piece in others)])
+
+    def logits(self, global_features: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+        """In training, with the statistics of the batch: (B, C), (B, P, D) -> (B, K), (B, P, K)."""
+        of_clips, of_parts, width = [], [], parts.shape[2]
+        for index in range(len(parts)):
+            neck = self.neck(global_features[index], "global_head.neck.", slice(None), global_features)
+            of_clips.append(self.state["global_head.classifier.weight"] @ neck)
+            rows = []
+            for part in range(NUM_PARTS):
+                channels = slice(part * width, (part + 1) * width)
+                neck = self.neck(parts[index, part], "part_heads.neck.", channels, parts[:, part])
+                rows.append(self.state["part_heads.classifiers"][part] @ neck)
+            of_parts.append(torch.stack(rows))
+        return torch.stack(of_clips), torch.stack(of_parts)
 
     def run(
         self, frames: Tensor, weights: Tensor, cameras: Tensor, parts_of: Callable[[list[Tensor], Tensor], Tensor]

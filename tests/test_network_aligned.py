@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from network_fixtures import clips, tiny_model
-from oracle_reference import Oracle
 
 from keyreid.model.network.clip_shift import ClipShift
 from keyreid.model.network.part_attention import log_bias, part_visibility
@@ -21,22 +20,6 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 @torch.no_grad()
 def parts_of(model, frames, weights, cameras) -> torch.Tensor:
     return model.describe(frames, weights, cameras).part_features
-
-
-def test_features_are_the_oracles() -> None:
-    model = tiny_model().eval()
-    inputs = clips(model)
-    oracle = Oracle(model.state_dict(), 4, 3, 4)
-    feature, parts, _ = oracle.run(*inputs, lambda clip, w: oracle.aligned_parts(clip, w, floor=1e-3))
-    necks = [
-        torch.stack([oracle.neck(clip[p], "part_heads.neck.", slice(p * 96, p * 96 + 96)) for p in range(6)])
-        for clip in parts
-    ]
-    with torch.no_grad():
-        described = model.describe(*inputs)
-    wanted = torch.stack([oracle.neck(f, "global_head.neck.", slice(None)) for f in feature])
-    assert relative(described.global_feature, wanted) < 1e-10
-    assert relative(described.part_features, torch.stack(necks)) < 1e-10
 
 
 @BOTH_POOLINGS

@@ -62,8 +62,11 @@ def load_authors_checkpoint(source: Path | str | Mapping[str, Tensor], config: M
     model = build_model(config, load_backbone=False)
     _check_camera_table(found, config, name)
     wanted = {ours: _their_names(ours) for ours in model.state_dict()}
+    shapes = {
+        theirs: _their_shape(ours, tensor) for ours, tensor in model.state_dict().items() for theirs in wanted[ours]
+    }
     unused = _unused(found, model)
-    _check_names(found, {theirs for names in wanted.values() for theirs in names}, unused, name)
+    _check_tensors(found, shapes, unused, name)
     load_exactly(model, {ours: _collect(found, names, ours) for ours, names in wanted.items()}, name)
     logger.info("loaded %d tensors of %s; known and not used: %s", len(found) - len(unused), name, listed(unused))
     return model.eval()
@@ -100,6 +103,18 @@ def _their_names(ours: str) -> list[str]:
     raise KeyError(ours)
 
 
+def _their_shape(ours: str, tensor: Tensor) -> tuple[int, ...]:
+    """Of each of their tensors that become `ours`; what `_collect` undoes."""
+    shape = tuple(tensor.shape)
+    if ours == "part_heads.classifiers":
+        return shape[1:]
+    if ours.startswith("part_heads.neck.") and shape:
+        return (shape[0] // NUM_PARTS,)
+    if ours == "backbone.camera_embedding.weight":
+        return (shape[0], 1, shape[1])
+    return (*shape, 1, 1) if ours == "global_branch.score_hidden.weight" else shape
+
+
 def _unused(found: Mapping[str, Tensor], model: KeyReID) -> list[str]:
     """What their state dict holds and their forward pass never reads, or holds twice."""
     prefixes = [
@@ -113,9 +128,23 @@ def _unused(found: Mapping[str, Tensor], model: KeyReID) -> list[str]:
     return sorted(name for name in found if name.startswith(tuple(prefixes)))
 
 
-def _check_names(found: Mapping[str, Tensor], wanted: set[str], unused: list[str], name: str) -> None:
-    missing, unknown = sorted(wanted - found.keys()), sorted(found.keys() - wanted - set(unused))
-    problems = [f"{label}: {listed(names)}" for label, names in (("missing", missing), ("unknown", unknown)) if names]
+def _check_tensors(
+    found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], unused: list[str], name: str
+) -> None:
+    reshaped = [
+        f"{key} {tuple(found[key].shape)} instead of {shapes[key]}"
+        for key in sorted(shapes.keys() & found.keys())
+        if tuple(found[key].shape) != shapes[key]
+    ]
+    problems = [
+        f"{label}: {listed(names)}"
+        for label, names in (
+            ("missing", sorted(shapes.keys() - found.keys())),
+            ("unknown", sorted(found.keys() - shapes.keys() - set(unused))),
+            ("of another shape", reshaped),
+        )
+        if names
+    ]
     if problems:
         raise CheckpointError(f"{name} is not what the authors' code saves; {'; '.join(problems)}")
     for alias in unused:

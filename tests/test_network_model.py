@@ -120,6 +120,7 @@ def test_class_row_is_the_blocks_first_row(block: torch.nn.Module, plain: bool) 
         ("deit_tiny_distilled_patch16_224", {}),
         ("vit_small_patch14_reg4_dinov2", {"patch_size": 7, "frame_size": (35, 21)}),
         ("vit_base_patch16_clip_224", {}),
+        ("vit_base_patch16_siglip_224", {}),
         ("vit_base_patch16_18x2_224", {}),
         ("vit_base_patch16_xp_224", {}),
         ("vit_base_patch16_224", {"stem": "conv", "patch_size": 8}),
@@ -129,6 +130,7 @@ def test_class_row_is_the_blocks_first_row(block: torch.nn.Module, plain: bool) 
         "distilled",
         "registers and layer scale",
         "norm before the blocks",
+        "no class token",
         "two blocks side by side",
         "attention beside the MLP",
         "convolution stem",
@@ -153,13 +155,12 @@ def test_backbones(name: str, fields: dict[str, object]) -> None:
             {"backbone": "resnet18", "patch_size": 0, "width": 0, "depth": 0, "num_heads": 0},
             "resnet18 is no ViT; expected a timm V",
         ),
-        ({"backbone": "vit_base_patch16_siglip_224"}, "without a class token"),
         ({"depth": 1}, r"1 block\(s\); expected 2 or more"),
         ({"stem": "conv", "patch_size": 6}, "'conv' with patch_size 6 and width 24; expected a patch_size of 4, 8"),
         ({"local_heads": 7}, "a part block of width 96 with 7 heads"),
         ({"frame_size": (32, 18)}, r"frame_size \(32, 18\) with patches of 4; .* 32x16 would do"),
     ],
-    ids=["unknown name", "no ViT", "no class token", "one block", "stem", "heads", "frame size"],
+    ids=["unknown name", "no ViT", "one block", "stem", "heads", "frame size"],
 )
 def test_backbones_that_do_not_fit(fields: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):

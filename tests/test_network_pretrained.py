@@ -171,6 +171,25 @@ def test_registers_in_dinov2s_own_form(tmp_path: Path, caplog: pytest.LogCapture
     assert torch.equal(loaded.blocks[1].ls1.gamma, vit.blocks[1].ls1.gamma)
 
 
+def test_a_network_without_a_class_token_learns_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = "vit_base_patch16_siglip_gap_224"
+    vit = timm.create_model(name, **VIT)
+    torch.save(vit.state_dict(), tmp_path / "siglip.pth")
+    loaded = build(tmp_path / "siglip.pth", caplog, backbone=name)
+    assert f"{name} has no class token: a new one is learned" in caplog.text
+    assert f"loaded {len(vit.state_dict())} tensors" in caplog.text and "new and random: cls_token" in caplog.text
+    assert loaded.cls_token.shape == (1, 1, 24) and loaded.cls_token.requires_grad
+    assert torch.allclose(loaded.pos_embed, resized(vit.pos_embed, (6, 6), (8, 4)), atol=1e-6)
+
+
+def test_a_class_token_that_should_be_there_is_missed(tmp_path: Path) -> None:
+    tensors = timm.create_model("vit_tiny_patch16_224", **VIT).state_dict()
+    del tensors["cls_token"]
+    torch.save(tensors, tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match="missing: cls_token"):
+        build_model(ModelConfig(**TINY, pretrained=str(tmp_path / "vit.pth")))
+
+
 def test_patches_of_another_size_are_resized(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A picture that is the same everywhere looks the same to patches of 4 and of 6."""
     vit = timm.create_model("vit_tiny_patch16_224", **VIT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -69,11 +69,11 @@ class Backbone(nn.Module):
 
 
 def create_vit(config: ModelConfig) -> VisionTransformer:
-    """The whole timm ViT for the config's frame size, with random weights.
+    """The whole timm ViT for the config's frame size, with random weights; one without a class token is given one.
 
     Raises:
-        SettingsError: timm does not know the name, it is no ViT with a class token and two blocks or more, or its
-            patches do not tile the frame.
+        SettingsError: timm does not know the name, it is no ViT with two blocks or more, or its patches do not tile
+            the frame.
     """
     options: dict[str, Any] = {"num_classes": 0, "img_size": config.frame_size, "drop_path_rate": config.drop_path}
     options |= {
@@ -101,6 +101,12 @@ def create_vit(config: ModelConfig) -> VisionTransformer:
     return vit
 
 
+def has_class_token(name: str) -> bool:
+    """Whether timm's ViT of that name was made with one."""
+    with torch.device("meta"):
+        return bool(timm.create_model(name).has_class_token)
+
+
 def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
     """Take the last block and the final norm off `vit`, for the global branch; its classifier goes with them."""
     block = vit.blocks[-1]
@@ -120,13 +126,15 @@ def _create(name: str, options: dict[str, Any]) -> VisionTransformer:
     kind, vit = "no ViT", None
     try:
         vit = timm.create_model(name, **options)
-        kind = f"a {type(vit).__name__}" + (" without a class token" if isinstance(vit, VisionTransformer) else "")
+        kind = f"a {type(vit).__name__}"
     except TypeError as error:  # other networks know no img_size
         logger.debug("timm refuses %s for %s: %s", options, name, error)
-    if not isinstance(vit, VisionTransformer) or not vit.has_class_token:
-        raise SettingsError(
-            f"{name} is {kind}", "a timm VisionTransformer with a class token, such as vit_base_patch16_224"
-        )
+    if not isinstance(vit, VisionTransformer):
+        raise SettingsError(f"{name} is {kind}", "a timm VisionTransformer, such as vit_base_patch16_224")
+    if not vit.has_class_token:
+        # The branches read one; without a position of its own it leaves the others' as they were trained.
+        logger.info("%s has no class token: a new one is learned", name)
+        return cast(VisionTransformer, timm.create_model(name, **options, class_token=True, no_embed_class=True))
     return vit
 
 

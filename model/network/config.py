@@ -22,7 +22,7 @@ class ModelConfig:
 
     Attributes:
         variant: "aligned" (what the paper describes) or "reference" (what the authors' code computes); docs/method.md.
-        backbone: name of a ViT with a class token in timm.
+        backbone: name of a ViT in timm; one without a class token learns a new one.
         pretrained: "" (random weights), "hub" (timm's) or the path of a .pth, .safetensors or .npz file.
         frame_size: (height, width) of a frame in pixels.
         clip_length: T, frames in a clip (paper: 4).

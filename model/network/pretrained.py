@@ -14,7 +14,7 @@ from torch import Tensor
 
 from keyreid.pipeline.errors import CheckpointError
 
-from .backbone import create_vit
+from .backbone import create_vit, has_class_token
 from .config import ModelConfig
 from .state_dict import listed, load_exactly, read_state_dict
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Classifiers of the task they were trained for; a backbone has none.
 CLASSIFIERS = ("head.", "head_dist.", "pre_logits.")
+CLASS_TOKEN = "cls_token"
 MASK = "mask_token"  # of DINOv2's training; timm knows its files by it and leaves it out
 
 
@@ -48,6 +49,8 @@ def _load_tensors(vit: VisionTransformer, found: Mapping[str, Tensor], source: s
     kept = checkpoint_filter_fn(
         {name: found[name] for name in found if name not in left_out}, vit, adapt_layer_scale=True
     )
+    new = [CLASS_TOKEN] if CLASS_TOKEN not in kept and not has_class_token(backbone) else []
+    kept |= {name: vit.get_parameter(name) for name in new}
     load_exactly(vit, kept, source, f"weights of {backbone} are needed; see `pretrained` in the config")
     resized = [
         f"{name} {tuple(found[name].shape)} to {tuple(tensor.shape)}"
@@ -56,8 +59,8 @@ def _load_tensors(vit: VisionTransformer, found: Mapping[str, Tensor], source: s
     ]
     left_out += [MASK] if MASK in found and MASK not in kept else []
     logger.info(
-        "loaded %d tensors from %s; resized: %s; left out: %s",
-        len(kept), source, listed(resized) or "none", listed(left_out) or "none",
+        "loaded %d tensors from %s; resized: %s; left out: %s; new and random: %s",
+        len(kept) - len(new), source, *(listed(names) or "none" for names in (resized, left_out, new)),
     )  # fmt: skip
 
 

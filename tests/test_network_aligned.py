@@ -65,6 +65,33 @@ def test_a_part_nobody_saw_gets_plain_attention_and_visibility_zero(pooling: str
     assert described.visibility[0].tolist() == [1, 1, 0, 1, 1, 1]
 
 
+@BOTH_POOLINGS
+def test_a_parts_weights_change_its_piece_of_the_descriptor_alone(pooling: str) -> None:
+    model = tiny_model(part_pooling=pooling).eval()
+    frames, weights, cameras = clips(model)
+    changed = weights.clone()
+    changed[..., 2] = weights[..., 2].flip(2)
+    width = 24 if pooling == "average" else 96
+    with torch.no_grad():
+        found, plain = (model(frames, w, cameras).split([24, *[width] * 6], dim=1) for w in (changed, weights))
+    for piece, (mine, theirs) in enumerate(zip(found, plain, strict=True)):
+        assert relative(mine, theirs) > 1e-3 if piece == 3 else relative(mine, theirs) < 1e-12
+
+
+@BOTH_POOLINGS
+def test_the_descriptor_follows_frames_their_order_and_the_camera(pooling: str) -> None:
+    model = tiny_model(part_pooling=pooling).eval()
+    frames, weights, cameras = clips(model)
+    other = frames.clone()
+    other[:, 1] = frames[:, 0]
+    with torch.no_grad():
+        plain = model(frames, weights, cameras)
+        assert relative(model(other, weights, cameras), plain) > 1e-3
+        # Scores are a convolution over frames, so the global feature knows their order whatever the pooling.
+        assert relative(model(frames.flip(1), weights.flip(1), cameras), plain) > 1e-6
+        assert relative(model(frames, weights, (cameras + 1) % 3), plain) > 1e-3
+
+
 def test_a_rows_share_grows_with_its_weight() -> None:
     weights = torch.tensor([0.0, 0.1, 0.2, 0.4]).view(1, 1, 4)
     shares = log_bias(weights, 1e-9).exp()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -172,10 +171,10 @@ class PifPafEstimator:
     def estimate(self, pictures: Iterable[tuple[int, Picture | None]]) -> Iterator[list[Person] | None]:
         """Find the people in the pictures of tracklets, one after the other.
 
-        Pictures of one size go through the network together, whatever tracklet they are of, and are decoded in a thread
-        while the network goes on. The decoder is made anew for each tracklet: openpifpaf's keeps a float32 accumulator
-        from image to image, so only this makes the result a function of the tracklet. At most two chunks are
-        in memory.
+        Pictures of one size go through the network together, whatever tracklet they are of; those of the batch before
+        are decoded in a thread meanwhile. That thread has nothing to do while this one runs Python: two that want
+        Python's lock wait for each other. The decoder is made anew for each tracklet: openpifpaf's keeps a float32
+        accumulator from image to image, so only this makes the result a function of the tracklet.
 
         Args:
             pictures: tracklet and picture, tracklet by tracklet; None in the place of a frame that could not be read.
@@ -183,24 +182,26 @@ class PifPafEstimator:
         Yields:
             For each picture in turn its people, best score first, possibly none; None for None.
         """
-        pending: deque[Future[list[Person] | None]] = deque()
-        decoder_of: tuple[int | None, Any] = None, None
+        tracklet_now, decode = None, None
+        ready: list[_Decodable] = []
         with ThreadPoolExecutor(1) as pool:
             for chunk in _chunks(pictures, CHUNK):
-                fields: dict[int, list[Tensor]] = {}
+                heads: dict[int, tuple[list[Tensor], int]] = {}
                 done = 0
                 for rows in self._same_sized([picture for _, picture in chunk]):
-                    fields.update(self._fields(rows, chunk))
-                    while done < len(chunk) and (done in fields or chunk[done][1] is None):
+                    decoding = pool.submit(_decode_all, ready)
+                    batch = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
+                    fields = self._forward(torch.stack(batch))[:2] if batch else []
+                    yield from decoding.result()
+                    heads.update({row: (fields, position) for position, row in enumerate(rows)})
+                    ready = []
+                    while done < len(chunk) and (done in heads or chunk[done][1] is None):
                         tracklet, picture = chunk[done]
-                        if tracklet != decoder_of[0]:
-                            decoder_of = tracklet, decoder.CifCaf([self._cif], [self._caf])
-                        pending.append(pool.submit(_people, decoder_of[1], fields.pop(done, None), picture))
+                        if tracklet != tracklet_now:
+                            tracklet_now, decode = tracklet, decoder.CifCaf([self._cif], [self._caf])
+                        ready.append(_Decodable(decode, *heads.pop(done, ([], 0)), picture))
                         done += 1
-                while len(pending) > len(chunk):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from _decode_all(ready)
 
     def _same_sized(self, pictures: Sequence[Picture | None]) -> list[list[int]]:
         """Indices in batches of one shape each, in order; never empty: unreadable frames are passed on."""
@@ -214,19 +215,28 @@ class PifPafEstimator:
             batches += [indices[start : start + size] for start in range(0, len(indices), size)]
         return batches or [[]]
 
-    def _fields(self, rows: list[int], chunk: list[tuple[int, Picture | None]]) -> dict[int, list[Tensor]]:
-        pixels = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
-        heads = self._forward(torch.stack(pixels)) if pixels else []
-        return {row: [head[position].contiguous() for head in heads[:2]] for position, row in enumerate(rows)}
+
+@dataclass(frozen=True)
+class _Decodable:
+    """A picture and its place in a batch's fields, with the decoder of its tracklet; no picture: nothing to decode."""
+
+    decode: Any
+    heads: list[Tensor]
+    position: int
+    picture: Picture | None
 
 
-def _people(cif_caf: Any, fields: list[Tensor] | None, picture: Picture | None) -> list[Person] | None:
-    if fields is None or picture is None:
+def _decode_all(ready: list[_Decodable]) -> list[list[Person] | None]:
+    return [_people(one) for one in ready]
+
+
+def _people(one: _Decodable) -> list[Person] | None:
+    if one.picture is None:
         return None
     people = []
-    for annotation in cif_caf(fields):
+    for annotation in one.decode([head[one.position].contiguous() for head in one.heads]):
         keypoints = annotation.data.astype(np.float32)
-        keypoints[:, :2] /= np.float32(picture.scale)
+        keypoints[:, :2] /= np.float32(one.picture.scale)
         people.append(Person(float(annotation.score), keypoints))
     return sorted(people, key=lambda person: -person.score)
 

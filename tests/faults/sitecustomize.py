@@ -34,17 +34,17 @@ def with_faults(decode):
     """The decoder of one picture, and what is to happen in the middle of it."""
     decoded = 0
 
-    def decode_or_die(cif_caf, fields, picture):
+    def decode_or_die(one):
         nonlocal decoded
         decoded += 1
         if decoded == FAULTS.get("after"):
             kill_once()
-        colour = None if picture is None else tuple(picture.pixels[0, 0].tolist())
+        colour = None if one.picture is None else tuple(one.picture.pixels[0, 0].tolist())
         if colour == (255, 0, 255):
             os.kill(os.getpid(), signal.SIGSEGV)
         if colour == (0, 255, 255):
             raise MemoryError("no memory for this frame")
-        return decode(cif_caf, fields, picture)
+        return decode(one)
 
     return decode_or_die
 

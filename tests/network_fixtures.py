@@ -29,7 +29,8 @@ def tiny_model(seed: int = 0, **fields: Any) -> KeyReID:
             if isinstance(module, nn.BatchNorm1d):
                 module.running_mean.normal_(std=0.3)
                 module.running_var.uniform_(0.5, 2.0)
-        model.backbone.vit.pos_embed.normal_(std=0.5)
+        if model.backbone.vit.pos_embed is not None:  # rotary positions are no parameters
+            model.backbone.vit.pos_embed.normal_(std=0.5)
         model.backbone.vit.cls_token.normal_(std=0.5)
         model.global_branch.score.bias.fill_(3.0)  # scores stay positive: their gradient passes the ReLU
     return model

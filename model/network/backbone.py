@@ -12,6 +12,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import HybridEmbed, LayerNorm
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from keyreid.pipeline.errors import SettingsError
 
 from .config import ModelConfig
+from .rotary import keep_angles
 
 logger = logging.getLogger(__name__)
+
+ViT = VisionTransformer | Eva
 
 
 class Backbone(nn.Module):
@@ -32,7 +36,7 @@ class Backbone(nn.Module):
         camera_scale: factor of the camera embedding; 0 leaves the table out.
     """
 
-    def __init__(self, *, vit: VisionTransformer, num_cameras: int, camera_scale: float) -> None:
+    def __init__(self, *, vit: ViT, num_cameras: int, camera_scale: float) -> None:
         super().__init__()
         self.vit = vit
         self.camera_scale = camera_scale
@@ -57,18 +61,19 @@ class Backbone(nn.Module):
             float (F, 1 + N, C): the class token, then the patches row by row; no final norm. Distillation and
             register tokens took part in the blocks and are left out here.
         """
-        tokens = self.vit._pos_embed(self.vit.patch_embed(frames))
+        embedded = self.vit._pos_embed(self.vit.patch_embed(frames))
+        tokens = embedded[0] if isinstance(embedded, tuple) else embedded  # with the angles that RotaryBlock keeps
         if self.camera_embedding is not None:
             # On every token, the class token included (paper, section 3.1).
             tokens = tokens + self.camera_scale * self.camera_embedding(cameras)[:, None]
-        tokens = self.vit.norm_pre(self.vit.patch_drop(tokens))
+        tokens = self.vit.norm_pre(tokens)
         for block in self.vit.blocks:
             tokens = block(tokens)
         extra = self.vit.num_prefix_tokens
         return tokens if extra == 1 else torch.cat([tokens[:, :1], tokens[:, extra:]], dim=1)
 
 
-def create_vit(config: ModelConfig) -> VisionTransformer:
+def create_vit(config: ModelConfig) -> ViT:
     """The whole timm ViT for the config's frame size, with random weights; one without a class token is given one.
 
     Raises:
@@ -92,7 +97,7 @@ def create_vit(config: ModelConfig) -> VisionTransformer:
     rows, columns = vit.patch_embed.grid_size
     height, width = config.frame_size
     if height % rows or width % columns or height // rows != width // columns:
-        patch_size = vit.patch_embed.feat_ratio()
+        patch_size = cast(int, vit.patch_embed.feat_ratio())
         raise SettingsError(
             f"frame_size {config.frame_size} with patches of {patch_size}",
             "whole patches: what is left over would have no keypoints",
@@ -104,11 +109,13 @@ def create_vit(config: ModelConfig) -> VisionTransformer:
 def has_class_token(name: str) -> bool:
     """Whether timm's ViT of that name was made with one."""
     with torch.device("meta"):
-        return bool(timm.create_model(name).has_class_token)
+        return getattr(timm.create_model(name), "cls_token", None) is not None
 
 
-def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
+def split_last_block(vit: ViT) -> tuple[nn.Module, nn.Module]:
     """Take the last block and the final norm off `vit`, for the global branch; its classifier goes with them."""
+    if isinstance(vit, Eva):
+        keep_angles(vit)
     block = vit.blocks[-1]
     norms = [norm for norm in (vit.norm, vit.fc_norm) if not isinstance(norm, nn.Identity)]
     vit.blocks = nn.Sequential(*list(vit.blocks)[:-1])
@@ -117,24 +124,28 @@ def split_last_block(vit: VisionTransformer) -> tuple[nn.Module, nn.Module]:
     return block, norms[0] if norms else LayerNorm(vit.embed_dim)
 
 
-def _create(name: str, options: dict[str, Any]) -> VisionTransformer:
+def _create(name: str, options: dict[str, Any]) -> ViT:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_patch')[0]}*")[:5])
         raise SettingsError(
             f"timm {timm.__version__} has no model {name!r}", "the name of a ViT", near and f"near: {near}"
         )
-    kind, vit = "no ViT", None
+    if name in timm.list_models(module="eva"):
+        options = options | {"dynamic_img_size": False}
+    kind, vit = "no ViT" + (" that takes a conv stem" if "embed_layer" in options else ""), None
     try:
         vit = timm.create_model(name, **options)
         kind = f"a {type(vit).__name__}"
     except TypeError as error:  # other networks know no img_size
         logger.debug("timm refuses %s for %s: %s", options, name, error)
-    if not isinstance(vit, VisionTransformer):
-        raise SettingsError(f"{name} is {kind}", "a timm VisionTransformer, such as vit_base_patch16_224")
-    if not vit.has_class_token:
+    except (AssertionError, ValueError) as error:
+        raise SettingsError(f"timm cannot make {name} of these sizes ({error})", "sizes that fit it") from error
+    if not isinstance(vit, ViT):
+        raise SettingsError(f"{name} is {kind}", "a timm VisionTransformer or Eva, such as vit_base_patch16_224")
+    if vit.cls_token is None:
         # The branches read one; without a position of its own it leaves the others' as they were trained.
         logger.info("%s has no class token: a new one is learned", name)
-        return cast(VisionTransformer, timm.create_model(name, **options, class_token=True, no_embed_class=True))
+        return cast(ViT, timm.create_model(name, **options, class_token=True, no_embed_class=True))
     return vit
 
 

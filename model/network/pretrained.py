@@ -6,15 +6,17 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import timm
+from timm.models import eva
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
 from keyreid.pipeline.errors import CheckpointError
 
-from .backbone import create_vit, has_class_token
+from .backbone import ViT, create_vit, has_class_token
 from .config import ModelConfig
 from .state_dict import listed, load_exactly, read_state_dict
 
@@ -23,10 +25,10 @@ logger = logging.getLogger(__name__)
 # Classifiers of the task they were trained for; a backbone has none.
 CLASSIFIERS = ("head.", "head_dist.", "pre_logits.")
 CLASS_TOKEN = "cls_token"
-MASK = "mask_token"  # of DINOv2's training; timm knows its files by it and leaves it out
+PRETRAINING = ("mask_token", "lm_head.", "rope")  # timm knows files by them, and leaves them out itself
 
 
-def load_pretrained(config: ModelConfig) -> VisionTransformer:
+def load_pretrained(config: ModelConfig) -> ViT:
     """The whole ViT with the weights that `config.pretrained` names; positions and patches resized to the config's.
 
     Raises:
@@ -43,12 +45,14 @@ def load_pretrained(config: ModelConfig) -> VisionTransformer:
     return vit
 
 
-def _load_tensors(vit: VisionTransformer, found: Mapping[str, Tensor], source: str, backbone: str) -> None:
-    """Every tensor but those of classifiers, in timm's names or those that timm translates (DINOv2, CLIP, DeiT-III)."""
+def _load_tensors(vit: ViT, found: Mapping[str, Tensor], source: str, backbone: str) -> None:
+    """Every tensor but those of classifiers, in timm's names or those that timm translates (DINO, CLIP, DeiT-III)."""
     left_out = sorted(name for name in found if name.startswith(CLASSIFIERS))
-    kept = checkpoint_filter_fn(
-        {name: found[name] for name in found if name not in left_out}, vit, adapt_layer_scale=True
-    )
+    named = {name: found[name] for name in found if name not in left_out}
+    if isinstance(vit, eva.Eva):
+        kept = eva.checkpoint_filter_fn(named, vit)
+    else:
+        kept = checkpoint_filter_fn(named, vit, adapt_layer_scale=True)
     new = [CLASS_TOKEN] if CLASS_TOKEN not in kept and not has_class_token(backbone) else []
     kept |= {name: vit.get_parameter(name) for name in new}
     load_exactly(vit, kept, source, f"weights of {backbone} are needed; see `pretrained` in the config")
@@ -57,7 +61,7 @@ def _load_tensors(vit: VisionTransformer, found: Mapping[str, Tensor], source: s
         for name, tensor in kept.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    left_out += [MASK] if MASK in found and MASK not in kept else []
+    left_out += sorted(name for name in found if name.startswith(PRETRAINING) and name not in kept)
     logger.info(
         "loaded %d tensors from %s; resized: %s; left out: %s; new and random: %s",
         len(kept) - len(new), source, *(listed(names) or "none" for names in (resized, left_out, new)),
@@ -76,14 +80,14 @@ def _fetch(backbone: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _load_npz(vit: VisionTransformer, path: Path) -> tuple[int, list[str]]:
+def _load_npz(vit: ViT, path: Path) -> tuple[int, list[str]]:
     """Google's format, which timm reads; returns how many arrays were used and which a backbone has no place for."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}", "an .npz file of Google's ViT weights")
     try:
         with np.load(path) as arrays:
             names = list(arrays)
-        vit.load_pretrained(str(path))
+        cast(VisionTransformer, vit).load_pretrained(str(path))
     except Exception as error:  # a missing name, another shape, a broken archive: each its own family in timm
         raise CheckpointError(
             f"{path} does not fit the backbone ({type(error).__name__}: {error})", "Google's weights of the same ViT"

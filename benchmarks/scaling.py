@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/scaling.py
 
-Shards of drawn people go through extract-keypoints' own task on the real executor. Each worker is pinned to a core, so
-that two workers have twice the machine of one; clusters with one and with two workers take turns. Dask's share is the
-part of the workers' time that is not spent in the task, from first submission to last result, workers being ready.
-Memory is the resident set of a worker that makes shard after shard.
+Shards of drawn people go through extract-keypoints' own task on the real executor, and through as many plain processes
+without Dask, as the yardstick: two CPUs of a virtual machine may be two threads of one core. Each worker is pinned to a
+CPU; one and two workers, with Dask and without, take turns. Dask's share is the part of the workers' time that is not
+spent in the task, from first submission to last result, workers being ready. Memory is the resident set of a worker
+that makes shard after shard.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tqdm import tqdm
@@ -75,6 +79,35 @@ def prepare_pinned(task: ExtractTask) -> None:
     prepare_worker(task)
 
 
+def prepare_plain(task: ExtractTask, numbers: Any) -> None:
+    """As the workers of Dask are prepared, in a process of multiprocessing."""
+    os.environ[WORKER_VARIABLE] = str(numbers.get())
+    prepare_pinned(task)
+
+
+def timed_plain(task: ExtractTask, shard: int) -> tuple[float, int, int]:
+    return timed(task, shard, lambda frames: None)
+
+
+@contextmanager
+def plain_processes(task: ExtractTask, count: int) -> Iterator[ProcessPoolExecutor]:
+    context = get_context("spawn")
+    numbers = context.Manager().Queue()
+    for number in range(count):
+        numbers.put(number)
+    with ProcessPoolExecutor(count, context, prepare_plain, (task, numbers)) as pool:
+        yield pool
+
+
+def run_plain(pool: ProcessPoolExecutor, task: ExtractTask, shards: list[int]) -> dict[str, float]:
+    """See run."""
+    start = time.perf_counter()
+    results = list(pool.map(partial(timed_plain, task), shards))
+    wall = time.perf_counter() - start
+    shutil.rmtree(task.prepared / "receipts" / STAGE)
+    return {"wall": wall, "busy": sum(spent for spent, _, _ in results), "frames": sum(rows for _, rows, _ in results)}
+
+
 def run(executor: DaskExecutor, task: ExtractTask, shards: list[int]) -> dict[str, float]:
     """Make shards, and say how long that took and how much of it was spent in the tasks."""
     start = time.perf_counter()
@@ -85,28 +118,47 @@ def run(executor: DaskExecutor, task: ExtractTask, shards: list[int]) -> dict[st
     return {"wall": wall, "busy": sum(spent for spent, _, _ in results), "frames": frames}
 
 
-def scaling(task: ExtractTask, num_shards: int, turns: int) -> dict[str, float]:
+def scaling(task: ExtractTask, num_shards: int, turns: int) -> dict[str, Any]:
     shards = list(range(num_shards - num_shards % 2))
-    with DaskExecutor(workers=1) as one, DaskExecutor(workers=2) as two:
-        for executor in (one, two):
-            run(executor, task, shards[:2])  # loads the network
-        efficiencies, shares = [], []
+    ratios: dict[str, list[float]] = {}
+    with (
+        DaskExecutor(workers=1) as one,
+        DaskExecutor(workers=2) as two,
+        plain_processes(task, 1) as plain_one,
+        plain_processes(task, 2) as plain_two,
+    ):
+        ways = {
+            "dask_1": partial(run, one),
+            "plain_1": partial(run_plain, plain_one),
+            "dask_2": partial(run, two),
+            "plain_2": partial(run_plain, plain_two),
+        }
+        for way in ways.values():
+            way(task, shards[:2])  # loads the network
         for _ in tqdm(range(turns), unit=" turns"):
-            single, double = run(one, task, shards), run(two, task, shards)
-            efficiencies.append(single["wall"] / double["wall"] / 2)
-            shares.append(1 - single["busy"] / single["wall"])
-    return {
-        "frames_a_task": round(single["frames"] / len(shards)),
-        "tasks": len(shards),
-        "dasks_share_percent": round(100 * statistics.median(shares), 2),
-        "dasks_share_percent_largest": round(100 * max(shares), 2),
-        "efficiency_of_two_workers": round(statistics.median(efficiencies), 3),
-        "efficiency_least_and_most": [round(min(efficiencies), 3), round(max(efficiencies), 3)],  # type: ignore[dict-item]
-        "frames_per_second_of_one_worker": round(single["frames"] / single["wall"], 1),
+            done = {name: way(task, shards) for name, way in ways.items()}
+            wall = {name: result["wall"] for name, result in done.items()}
+            for name, ratio in {
+                "dasks_share": 1 - done["dask_1"]["busy"] / wall["dask_1"],
+                "one_worker_over_one_plain_process": wall["plain_1"] / wall["dask_1"],
+                "two_workers_over_two_plain_processes": wall["plain_2"] / wall["dask_2"],
+                "efficiency_of_two_workers": wall["dask_1"] / wall["dask_2"] / 2,
+                "efficiency_of_two_plain_processes": wall["plain_1"] / wall["plain_2"] / 2,
+                "frames_per_second_of_two_workers": done["dask_2"]["frames"] / wall["dask_2"],
+            }.items():
+                ratios.setdefault(name, []).append(ratio)
+    summary = {
+        name: {
+            "median": round(statistics.median(values), 4),
+            "least": round(min(values), 4),
+            "most": round(max(values), 4),
+        }
+        for name, values in ratios.items()
     }
+    return {"frames_a_task": round(done["dask_1"]["frames"] / len(shards)), "tasks": len(shards), **summary}
 
 
-def memory(task: ExtractTask, num_shards: int, frames: int) -> dict[str, float]:
+def memory(task: ExtractTask, num_shards: int, frames: int) -> dict[str, Any]:
     """Resident memory of one worker over that many frames."""
     held, done = [], 0
     with DaskExecutor(workers=1) as executor, tqdm(total=frames, unit=" frames") as bar:
@@ -122,13 +174,14 @@ def memory(task: ExtractTask, num_shards: int, frames: int) -> dict[str, float]:
         "peak_megabytes": round(max(held) / 1e6),
         "megabytes_in_the_first_quarter": round(first / 1e6),
         "megabytes_in_the_last_quarter": round(last / 1e6),
+        "megabytes_after_each_task": [round(size / 1e6) for size in held],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames-per-shard", type=int, default=2000)
-    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--memory-frames", type=int, default=20_000)
     options = parser.parse_args()

@@ -9,17 +9,28 @@ if TYPE_CHECKING:
     from .network.authors import load_authors_checkpoint
     from .network.build import build_model
     from .network.config import ModelConfig
+    from .network.export import export_model
     from .network.keyreid import KeyReID
-    from .network.weights import load_model
+    from .network.weights import load_model, save_model
 
-__all__ = ["KeyReID", "ModelConfig", "build_model", "load_authors_checkpoint", "load_model"]
+__all__ = [
+    "KeyReID",
+    "ModelConfig",
+    "build_model",
+    "export_model",
+    "load_authors_checkpoint",
+    "load_model",
+    "save_model",
+]
 
 _HOMES = {
     "KeyReID": "keyreid",
     "ModelConfig": "config",
     "build_model": "build",
+    "export_model": "export",
     "load_authors_checkpoint": "authors",
     "load_model": "weights",
+    "save_model": "weights",
 }
 
 

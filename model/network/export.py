@@ -27,6 +27,7 @@ from .keyreid import KeyReID
 
 INPUTS = ("frames", "part_weights", "cameras")
 BATCHES = (1, 5)
+LARGEST_BATCH = 1 << 20  # torch 2.6 refuses a batch without an end
 LARGEST_DIFFERENCE = 1e-4  # of the largest value of an output; float32 in another order of sums stays far below
 ONNX_LIMIT = 2 * 10**9  # bytes that protobuf can hold, a little less than 2 GiB
 
@@ -77,7 +78,7 @@ def export_model(model: KeyReID, path: Path) -> ExportedFile:
     """Write the network and compare what was written with it, at batches of 1 and 5, on random input.
 
     Args:
-        model: any device and mode; it is not changed. The file is in float32 and for any batch size.
+        model: any device and mode; it is not changed. The file is in float32, for any batch size.
         path: ends in .pt2 (torch.export) or .onnx.
 
     Raises:
@@ -120,7 +121,7 @@ def _input_names(network: DescribingNetwork) -> tuple[str, ...]:
 
 def _trace(network: DescribingNetwork) -> torch.export.ExportedProgram:
     clips = random_clips(network.model, 2)  # a batch of 1 would be taken for a fixed size
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     shapes = {name: {0: batch} for name in _input_names(network)}
     with torch.no_grad():
         return torch.export.export(network, clips, dynamic_shapes=shapes, strict=False)

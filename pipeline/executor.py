@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +21,6 @@ Result = TypeVar("Result")
 Report = Callable[[int], None]  # a task calls it with the number of frames it has just finished
 Task = Callable[[int, Report], Result]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _FRAMES_TOPIC = "keyreid-frames"
 
 
@@ -188,18 +186,6 @@ def _in_words(error: BaseException, unit: int) -> BaseException:
     )
 
 
-def _keep_freed_memory() -> None:
-    """Let malloc keep what a network's forward pass frees, for the next one.
-
-    Dask starts workers with MALLOC_TRIM_THRESHOLD_ at 64 KB, and then every layer's output is asked from the system and
-    given back: that made the demo's network four times slower. Where the C library has no mallopt nothing is done.
-    """
-    with suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-
-
 def worker_number(name: object) -> str:
     """The digits at the end of a worker's name: "1" of 1, "SLURMCluster-0-1" and "node7-1"; "0" without digits."""
     found = re.search(r"\d+$", str(name))
@@ -216,7 +202,6 @@ def _setup_plugin(prepare: Callable[[], object]) -> Any:
         def setup(self, worker: Worker) -> None:
             os.environ[WORKER_VARIABLE] = worker_number(worker.name)
             os.environ[MEMORY_VARIABLE] = str(worker.memory_manager.memory_limit or 0)
-            _keep_freed_memory()
             prepare()
 
     return Setup()

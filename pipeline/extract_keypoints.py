@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .commit import commit_shard, fingerprint
-from .environment import device_kind, package_versions
+from .environment import device_kind, keep_freed_memory, package_versions
 from .errors import SettingsError
 from .executor import Executor, Report
 from .images import UNREADABLE, read_frame
@@ -249,5 +249,6 @@ def _estimator(checkpoint: ResolvedCheckpoint, device: str, settings: PoseSettin
 
     from .pose.pifpaf import PifPafEstimator
 
+    keep_freed_memory()
     torch.set_num_threads(1)  # the same arithmetic in every worker, however many there are
     return PifPafEstimator(load_checkpoint(checkpoint), choose_device(device), settings.batch_size, settings.decoder)

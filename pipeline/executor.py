@@ -6,8 +6,9 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from threading import Event, Thread
 from typing import Any, Protocol, TypeVar
 
 from .errors import KeyReIDError, SettingsError
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 Report = Callable[[int], None]  # a task calls it with the number of frames it has just finished
 Task = Callable[[int, Report], Result]
 
+_WATCH_SECONDS = 2
 _FRAMES_TOPIC = "keyreid-frames"
 
 
@@ -123,8 +125,14 @@ class DaskExecutor:
         with ExitStack() as stack:
             if address or self._file:
                 self._client = stack.enter_context(_connect(address, self._file))
+                if not self._client.scheduler_info()["workers"]:
+                    logger.warning(
+                        "the scheduler at %s has no workers yet: waiting for some", self._client.scheduler.address
+                    )
             else:
-                self._client = stack.enter_context(Client(stack.enter_context(_local_cluster(self._workers))))
+                cluster = stack.enter_context(_local_cluster(self._workers))
+                self._client = stack.enter_context(Client(cluster))
+                stack.enter_context(_replaced_workers(cluster))
             if find_spec("bokeh"):
                 logger.info("Dask's dashboard: %s", self._client.dashboard_link)
             if self._report:
@@ -218,6 +226,24 @@ def _local_cluster(workers: int | None) -> Any:
         dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
         silence_logs=logging.ERROR,
     )
+
+
+@contextmanager
+def _replaced_workers(cluster: Any) -> Iterator[None]:
+    """Start a worker anew where Dask gave one up: one that did not come back in time, or died while it started."""
+    wanted, stop = len(cluster.worker_spec), Event()
+
+    def watch() -> None:
+        while not stop.wait(_WATCH_SECONDS):
+            cluster.scale(wanted)  # starts what is missing; mostly nothing
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _connect(address: str | None, scheduler_file: str | None) -> Any:

@@ -74,6 +74,14 @@ def test_a_unit_whose_worker_was_killed_is_given_to_another(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 3, "each was killed once"
 
 
+def test_a_worker_that_dask_gives_up_is_replaced(tmp_path: Path) -> None:
+    """Dask drops a worker that is not back in time, as on a busy machine; a run would wait for another one forever."""
+    import dask
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}), DaskExecutor(workers=1) as executor:
+        assert list(executor.run(partial(die_once, tmp_path), [1], lambda frames: None)) == [1]
+
+
 def test_a_unit_that_kills_every_worker_ends_in_one_clear_error() -> None:
     with pytest.raises(KeyReIDError, match=r"shard 00005: 4 workers died over it; .*--serial"):  # noqa: SIM117
         with DaskExecutor(workers=1) as executor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ PIFPAF_SUFFIX = ".predictions.json"
 POSE_SUFFIX = ".pose"
 
 
-class FrameFiles:
+class FrameFiles(ABC):
     """A folder with one file a frame, at the frame's path and with a suffix of the format's."""
 
     suffix: str
@@ -42,9 +43,9 @@ class FrameFiles:
             name = path.relative_to(self._source).as_posix().removesuffix(self.suffix)
             yield SourceEntry(name, self.people(load_json(path), path))
 
+    @abstractmethod
     def people(self, document: Any, path: Path) -> tuple[SourcePerson, ...]:
         """Those that the document of one frame holds."""
-        raise NotImplementedError
 
 
 class PifPafFiles(FrameFiles):

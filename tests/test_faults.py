@@ -150,7 +150,7 @@ def test_odd_images_end_in_a_complete_dataset(indexed: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["extract-keypoints", "build-shards"])
 def test_a_full_disk(indexed: Path, tiny_dataset: Any, tmp_path: Path, stage: str) -> None:
-    """A filesystem too small for the last shard, where the machine lets us mount one; a quota a file elsewhere."""
+    """A quota a file that is too small for the largest shard; test_a_filesystem_that_is_full mounts a small one."""
     arguments: list[object] = [stage, indexed, "--serial", *(SYNTHETIC if stage == "extract-keypoints" else ())]
     if stage == "build-shards":
         extract_keypoints(indexed, resolve_checkpoint("synthetic"), SerialExecutor())

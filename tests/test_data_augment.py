@@ -135,3 +135,24 @@ def test_whole_clip_draws_flip_and_shift_once_a_clip():
         single.down.abs().max() <= 10
         and draw_augmentation(64, 4, AugmentSettings(), generator(), (128, 64))[1].abs().max() == 5
     )  # pad 10 at 256x128 is 5 at 128x64
+
+
+@pytest.mark.parametrize("whole_clip", [False, True])
+def test_a_clip_is_augmented_alike_however_many_ranks_share_the_batch(whole_clip):
+    frames, heatmaps = square(part=0)
+    settings = AugmentSettings(whole_clip=whole_clip)
+    whole = augment_batch(frames, heatmaps, settings, generator(), SIZE, GRID, "aligned")
+    for first, count in [(0, 8), (0, 4), (4, 4), (6, 2)]:
+        places = slice(first, first + count)
+        share = augment_batch(
+            frames[places],
+            heatmaps[places],
+            settings,
+            generator(),
+            SIZE,
+            GRID,
+            "aligned",
+            first_clip=first,
+            all_clips=8,
+        )
+        assert all(torch.equal(ours, other[places]) for ours, other in zip(share, whole, strict=True))

@@ -6,6 +6,7 @@ from prepared_dataset import make_prepared
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingClips, _ClipKey, training_loader
+from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.store import TrackletStore
 
 
@@ -49,7 +50,7 @@ def test_worker_processes_change_nothing(store):
 
 def test_the_dataset_travels_without_open_files(store):
     dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
-    key = _ClipKey(store.tracklets("train")[0].tracklet_id, 0, 0, 0)
+    key = _ClipKey(store.tracklets("train")[0].tracklet_id, 0, 0, 0, 4)
     before = dataset[key]
     after = pickle.loads(pickle.dumps(dataset))[key]
     assert torch.equal(before[1], after[1])
@@ -58,5 +59,42 @@ def test_the_dataset_travels_without_open_files(store):
 def test_clips_of_a_tracklet_change_from_epoch_to_epoch(store):
     dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
     tracklet_id = store.tracklets("train")[0].tracklet_id
-    sums = {int(dataset[_ClipKey(tracklet_id, epoch, 0, 0)][1].long().sum()) for epoch in range(8)}
+    sums = {int(dataset[_ClipKey(tracklet_id, epoch, 0, 0, 4)][1].long().sum()) for epoch in range(8)}
     assert len(sums) > 1
+
+
+PLACES = [(0, 1), (0, 2), (1, 2), (0, 4), (3, 4)]
+
+
+@pytest.mark.parametrize(("rank", "world_size"), PLACES)
+def test_ranks_share_the_batch_of_one_process(store, rank, world_size):
+    settings = {"identities_per_batch": 4, "clips_per_identity": 1}
+    whole = load(store, epoch=2, **settings)
+    share = load(store, epoch=2, rank=rank, world_size=world_size, **settings)
+    assert len(share) == len(whole) > 0
+    for ours, all_of_it in zip(share, whole, strict=True):
+        count = 4 // world_size
+        places = slice(rank * count, (rank + 1) * count)
+        assert (ours.first_clip, ours.all_clips, ours.step) == (rank * count, 4, all_of_it.step)
+        for name in ("frames", "heatmaps", "identities", "cameras", "tracklet_ids"):
+            assert torch.equal(getattr(ours, name), getattr(all_of_it, name)[places])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_any_step(store, workers):
+    whole = load(store, epoch=3)
+    labels = LabelTables.of(store.tracklets("train"))
+    loader = training_loader(
+        store, labels, clip_length=4, frame_size=(32, 16), identities_per_batch=2, clips_per_identity=2, seed=0,
+        num_workers=workers,
+    )  # fmt: skip
+    assert loader.steps(3) == len(whole) > 1
+    assert same(loader.epoch(3, first_step=1), whole[1:])
+    assert list(loader.epoch(3, first_step=len(whole))) == []
+    next(iter(loader.epoch(2)))  # an epoch that is left early must not leak into the next
+    assert same(loader.epoch(3), whole)
+
+
+def test_identities_that_the_ranks_cannot_share_are_refused(store):
+    with pytest.raises(SettingsError, match=r"4 identities for 3 processes; expected a multiple of 3.*_batch=3"):
+        load(store, identities_per_batch=4, world_size=3)

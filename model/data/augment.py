@@ -84,6 +84,9 @@ def augment_batch(
     frame_size: tuple[int, int],
     patch_grid: tuple[int, int],
     variant: str,
+    *,
+    first_clip: int = 0,
+    all_clips: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Augment one batch of clips.
 
@@ -98,14 +101,17 @@ def augment_batch(
         frame_size: H, W.
         patch_grid: rows and columns of patches; N = rows * columns, row-major.
         variant: "aligned" or "reference".
+        first_clip, all_clips: where these B clips stand in the batch of all ranks. The draw is made for all of it, so
+            that a clip is augmented alike however many share it; all_clips None: there are no others.
 
     Returns:
         frames float32 (B, T, 3, H, W) in [-1, 1]; part weights float32 (B, T, N, P), see part_weights_from_heatmaps;
         erased float32 (B, T), 1 where a rectangle was erased.
     """
     clips, length = frames.shape[:2]
-    drawn = draw_augmentation(clips, length, settings, generator, frame_size)
-    on_device = Draw(*(tensor.to(frames.device, non_blocking=True) for tensor in drawn))
+    drawn = draw_augmentation(all_clips or clips, length, settings, generator, frame_size)
+    share = slice(first_clip * length, (first_clip + clips) * length)
+    on_device = Draw(*(tensor[share].to(frames.device, non_blocking=True) for tensor in drawn))
     fill = torch.tensor(settings.erase_fill, dtype=torch.float32).to(frames.device, non_blocking=True)
     moved = transform_frames(frames.flatten(0, 1), on_device, fill)
     weights = transform_heatmaps(heatmaps.flatten(0, 1), on_device, frame_size, patch_grid, variant)

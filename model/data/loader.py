@@ -16,8 +16,10 @@ from keyreid.pipeline.store import TrackletStore
 from .clips import training_clip
 from .decode import decode_clip
 from .labels import LabelTables
-from .sampler import IdentitySampler
+from .sampler import IdentitySampler, check_shares
 from .seeds import numpy_generator
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ClipBatch:
         cameras: int64 (B,), rows of the camera table.
         tracklet_ids: int64 (B,), always in host memory: only messages need them.
         step: number of the batch in its epoch, from 0.
+        first_clip: place of the first of these B clips in the batch of all ranks.
+        all_clips: clips of the batch of all ranks.
     """
 
     frames: Tensor
@@ -39,6 +43,8 @@ class ClipBatch:
     cameras: Tensor
     tracklet_ids: Tensor
     step: int
+    first_clip: int
+    all_clips: int
 
     def pin_memory(self) -> ClipBatch:  # DataLoader calls it where asked to
         return self._each(Tensor.pin_memory)
@@ -55,6 +61,8 @@ class ClipBatch:
             cameras=change(self.cameras),
             tracklet_ids=self.tracklet_ids,
             step=self.step,
+            first_clip=self.first_clip,
+            all_clips=self.all_clips,
         )
 
 
@@ -66,6 +74,7 @@ class _ClipKey:
     epoch: int
     step: int
     place: int
+    all_clips: int
 
 
 class TrainingClips(Dataset):
@@ -92,35 +101,44 @@ class TrainingClips(Dataset):
 
 
 class EpochBatches(Sampler[list[_ClipKey]]):
-    """The batches of the epoch that `epoch` says; the training loop sets it before each epoch."""
+    """One rank's share of the batches of `epoch` from `first_step` on; TrainingLoader.epoch sets both."""
 
-    def __init__(self, sampler: IdentitySampler) -> None:
-        self._sampler, self.epoch = sampler, 0
+    def __init__(self, sampler: IdentitySampler, rank: int, world_size: int) -> None:
+        self._sampler, self.epoch, self.first_step = sampler, 0, 0
+        share = sampler.batch_size // world_size
+        self._places = range(rank * share, (rank + 1) * share)
 
     def __iter__(self) -> Iterator[list[_ClipKey]]:
         for step, ids in enumerate(self._sampler.batches(self.epoch)):
-            yield [_ClipKey(tracklet_id, self.epoch, step, place) for place, tracklet_id in enumerate(ids)]
+            if step >= self.first_step:
+                yield [_ClipKey(ids[place], self.epoch, step, place, len(ids)) for place in self._places]
 
 
 class TrainingLoader:
     """Epochs of ClipBatch; the same batches whatever the number of workers."""
 
-    def __init__(self, dataset: TrainingClips, sampler: IdentitySampler, num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self, dataset: TrainingClips, sampler: IdentitySampler, batches: EpochBatches, num_workers: int, pin: bool
+    ) -> None:
         self.sampler = sampler
-        self._batches = EpochBatches(sampler)
+        self._batches = batches
         self._loader: DataLoader = DataLoader(
             dataset,
-            batch_sampler=self._batches,
+            batch_sampler=batches,
             collate_fn=_collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
+            pin_memory=pin,
         )
 
-    def epoch(self, epoch: int) -> Iterator[ClipBatch]:
-        """The batches of one epoch, in order."""
-        self._batches.epoch = epoch
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[ClipBatch]:
+        """The batches of one epoch, in order, from step `first_step` on; those before it are not made."""
+        self._batches.epoch, self._batches.first_step = epoch, first_step
         return iter(self._loader)
+
+    def steps(self, epoch: int) -> int:
+        """How many batches the epoch has; the same on every rank."""
+        return len(self.sampler.batches(epoch))
 
 
 def training_loader(
@@ -133,13 +151,29 @@ def training_loader(
     clips_per_identity: int,
     seed: int,
     num_workers: int = 0,
-    pin_memory: bool = False,
+    device: torch.device = CPU,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> TrainingLoader:
     """Feed the training split of a prepared dataset; all choices are pure functions of (seed, epoch, step, place).
 
+    The batch of all ranks does not depend on their number; each gets the clips of an equal share of its identities.
+
+    Args:
+        store: where the frames are.
+        labels: rows of identities and cameras.
+        clip_length: T.
+        frame_size: H, W.
+        identities_per_batch, clips_per_identity: P and K of the batch of all ranks.
+        seed: of the run.
+        num_workers: processes that read and decode; 0 does it in this one.
+        device: where the batches are used.
+        rank, world_size: which of how many processes that train together.
+
     Raises:
-        SettingsError: too few identities, see IdentitySampler.
+        SettingsError: too few identities, see IdentitySampler, or a P that the ranks cannot share equally.
     """
+    check_shares(identities_per_batch, world_size)
     sampler = IdentitySampler(
         store.tracklets("train"),
         num_identities=identities_per_batch,
@@ -147,7 +181,8 @@ def training_loader(
         seed=seed,
     )
     dataset = TrainingClips(store, labels, clip_length, frame_size, seed)
-    return TrainingLoader(dataset, sampler, num_workers, pin_memory)
+    batches = EpochBatches(sampler, rank, world_size)
+    return TrainingLoader(dataset, sampler, batches, num_workers, pin=device.type == "cuda")
 
 
 def _collate(samples: list[tuple[_ClipKey, Tensor, np.ndarray, tuple[int, int]]]) -> ClipBatch:
@@ -159,4 +194,6 @@ def _collate(samples: list[tuple[_ClipKey, Tensor, np.ndarray, tuple[int, int]]]
         torch.tensor([camera for _, camera in rows]),
         torch.tensor([key.tracklet_id for key in keys]),
         keys[0].step,
+        keys[0].place,
+        keys[0].all_clips,
     )

@@ -77,3 +77,18 @@ class IdentitySampler:
             return [generator.permutation(np.concatenate([ids, repeats]))]
         whole = len(ids) // self._clips
         return list(generator.permutation(ids)[: whole * self._clips].reshape(whole, self._clips))
+
+
+def check_shares(num_identities: int, world_size: int) -> None:
+    """Refuse a number of identities that `world_size` ranks cannot share equally.
+
+    Raises:
+        SettingsError: with the nearest number that they can.
+    """
+    if num_identities % world_size:
+        nearest = max(1, round(num_identities / world_size)) * world_size
+        raise SettingsError(
+            f"batches of {num_identities} identities for {world_size} processes",
+            f"a multiple of {world_size}: each process takes whole identities",
+            f"use --set training.identities_per_batch={nearest}, or another number of processes",
+        )

@@ -28,6 +28,8 @@ def train_step(state: TrainingState, batch: ClipBatch, config: RunConfig, epoch:
         model_config.frame_size,
         state.model.patch_grid,
         model_config.variant,
+        first_clip=batch.first_clip,
+        all_clips=batch.all_clips,
     )
     torch.manual_seed(torch_seed("network", *place))  # drop path and the shifts in time draw from the global generator
     with autocast(batch.frames.device, training.mixed_precision):

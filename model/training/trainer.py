@@ -109,7 +109,7 @@ def _loader(
         clips_per_identity=config.training.clips_per_identity,
         seed=config.training.seed,
         num_workers=num_workers,
-        pin_memory=device.type == "cuda",
+        device=device,
     )
 
 
@@ -119,7 +119,7 @@ def _train_epochs(
     """Train from `first_epoch` to the end; returns the steps done in all and the last epoch's mean loss terms."""
     training = config.training
     schedule = cosine_schedule(state.optimizer, training)
-    per_epoch = len(loader.sampler.batches(first_epoch))
+    per_epoch = loader.steps(first_epoch)
     means: dict[str, float] = {}
     # An estimate: epochs differ by a few batches, and the bar is corrected after each.
     bar = progress_bar(steps + (training.epochs - first_epoch) * per_epoch, "train", "batches", done=steps)

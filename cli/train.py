@@ -6,20 +6,24 @@ from pathlib import Path
 
 import click
 
+from keyreid.model.presets import preset_summaries
+
 from .command import FriendlyCommand
 
+PRESETS = preset_summaries()
 
-@click.command(cls=FriendlyCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("prepared", type=click.Path(path_type=Path))
-@click.option(
-    "--out", "run", required=True, type=click.Path(path_type=Path), metavar="RUN", help="A new folder for the run."
+
+@click.command(
+    cls=FriendlyCommand,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nPresets:\n" + "\n".join(f"  {name:10} {summary}" for name, summary in PRESETS.items()),
 )
+@click.argument("prepared", type=click.Path(path_type=Path), required=False, metavar="PREPARED")
+@click.option("--out", "run", type=click.Path(path_type=Path), metavar="RUN", help="A new folder for the run.")
 @click.option(
     "--preset",
-    default="vit-base",
-    show_default=True,
-    metavar="vit-base|vit-small|demo",
-    help="Where values start from.",
+    metavar="|".join(PRESETS),
+    help="Where values start from; see below.  [default: what --config names, or else vit-base]",
 )
 @click.option(
     "--variant",
@@ -39,6 +43,7 @@ from .command import FriendlyCommand
     metavar="SECTION.KEY=VALUE",
     help="One value; wins over --config. Repeatable.",
 )
+@click.option("--print-config", is_flag=True, help="Print every value as YAML for --config, and do nothing else.")
 @click.option("--resume", is_flag=True, help="Go on with the run in RUN from its last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -53,13 +58,16 @@ from .command import FriendlyCommand
     help="Which division of the identities (iLIDS-VID and PRID2011 have ten).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.pass_context
 def main(
-    prepared: Path,
-    run: Path,
-    preset: str,
+    context: click.Context,
+    prepared: Path | None,
+    run: Path | None,
+    preset: str | None,
     variant: str | None,
     file: Path | None,
     assignments: tuple[str, ...],
+    print_config: bool,
     resume: bool,
     device: str,
     workers: int | None,
@@ -76,6 +84,8 @@ def main(
     A few minutes on a CPU, from scratch:
       keyreid-train prepared/ --out runs/demo --preset demo
     A run that was stopped goes on with the same command and --resume.
+    All values of a preset, to change and give to --config:
+      keyreid-train --preset vit-small --print-config > mine.yaml
 
     \b
     RUN/weights              the trained network: give it to keyreid-eval
@@ -83,13 +93,20 @@ def main(
     RUN/config.json          every value that was used, and the versions of the packages
     RUN/checkpoints          what --resume needs
     """
-    from keyreid.model.training.device import choose_device
     from keyreid.model.training.settings import resolve_config
-    from keyreid.model.training.trainer import train
 
     if seed is not None:
         assignments = (*assignments, f"training.seed={seed}")
     config = resolve_config(preset, file=file, assignments=assignments, variant=variant)
+    if print_config:
+        from keyreid.model.training.config_file import config_text
+
+        click.echo(config_text(config), nl=False)
+        return
+    from keyreid.model.training.device import choose_device
+    from keyreid.model.training.trainer import train
+
+    prepared, run = _required(context, "prepared", prepared), _required(context, "run", run)
     chosen = choose_device(device)
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
@@ -107,3 +124,11 @@ def main(
         f"{summary.epochs} epochs, {summary.steps} steps, {loss}, {summary.seconds:.0f} s on "
         f"{summary.device}; weights in {summary.weights}"
     )
+
+
+def _required(context: click.Context, name: str, value: Path | None) -> Path:
+    """What click's own check would say; --print-config does without."""
+    if value is None:
+        parameter = next(parameter for parameter in context.command.params if parameter.name == name)
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return value

@@ -4,10 +4,12 @@ import re
 import pytest
 import timm
 import torch
+import yaml
 from click.testing import CliRunner
 from prepared_dataset import make_prepared
 
 from keyreid.cli.train import main
+from keyreid.model.presets import preset_summaries
 
 TINY = [
     "model.frame_size=[32, 16]", "model.width=24", "model.depth=2", "model.num_heads=2", "model.score_width=8",
@@ -39,7 +41,7 @@ def test_one_line_at_the_end_and_json_on_request(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of vit-base, vit-small, demo"),
+        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of demo, vit-base, vit-small"),
         (["--set", "training.epoch=1"], "unknown key training.epoch; .*did you mean epochs"),
         (["--set", "training.identities_per_batch=9"], "4 training identities; .*lower it with --set"),
         (["--resume"], "no run to resume"),
@@ -58,7 +60,22 @@ def test_a_folder_that_is_not_prepared(tmp_path):
 
 
 def test_help_teaches():
-    assert "RUN/weights" in run("--help").stdout
+    shown = run("--help").stdout
+    assert "RUN/weights" in shown
+    assert all(f"  {name}" in shown and summary in shown for name, summary in preset_summaries().items())
+
+
+def test_the_config_is_printed_without_a_dataset_and_reads_back(prepared, tmp_path):
+    result = run(*OPTIONS, "--seed", 7, "--print-config")
+    assert result.exit_code == 0 and yaml.safe_load(result.stdout)["training"]["seed"] == 7
+    file = tmp_path / "mine.yaml"
+    file.write_text(result.stdout)
+    assert run("--config", file, "--print-config").stdout == result.stdout
+
+
+def test_what_is_missing_is_named(prepared):
+    assert "Missing argument 'PREPARED'" in run("--out", "run").stderr
+    assert "Missing option '--out'" in run(prepared).stderr
 
 
 def test_what_was_loaded_of_a_backbone_and_what_was_not_is_told(prepared, tmp_path, caplog):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import keyreid.model
-from keyreid.model.network.config import PRESETS, ModelConfig, preset
+from keyreid.model.network.config import ModelConfig
 from keyreid.pipeline.errors import SettingsError
 
 COUNTS = {"num_identities": 10, "num_cameras": 2}
@@ -57,16 +57,6 @@ def test_what_is_refused(fields: dict[str, Any], message: str) -> None:
 def test_counts_are_needed() -> None:
     with pytest.raises(SettingsError, match="lacks num_cameras; expected the counts of the training split"):
         ModelConfig.from_dict({"num_identities": 3})
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_configs(name: str) -> None:
-    assert ModelConfig.from_dict(COUNTS | preset(name)).variant == "aligned"
-
-
-def test_unknown_preset() -> None:
-    with pytest.raises(SettingsError, match="preset is 'huge'; expected one of vit-base, vit-small, demo"):
-        preset("huge")
 
 
 def test_importing_the_package_loads_no_torch() -> None:

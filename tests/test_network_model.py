@@ -9,8 +9,8 @@ from timm.models.vision_transformer import Block, ParallelScalingBlock
 
 from keyreid.model import ModelConfig, build_model
 from keyreid.model.network.class_row import class_row, is_plain_block
-from keyreid.model.network.config import PRESETS
 from keyreid.model.network.descriptor import concatenate
+from keyreid.model.presets import read_preset
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
 
 EACH_KIND = pytest.mark.parametrize(
@@ -174,6 +174,6 @@ def test_backbones_that_do_not_fit(fields: dict[str, object], message: str) -> N
 
 
 def test_demo_preset_is_light() -> None:
-    model = build_model(ModelConfig(num_identities=24, num_cameras=4, **PRESETS["demo"]))
+    model = build_model(ModelConfig(num_identities=24, num_cameras=4, **read_preset("demo")["model"]))
     assert model.patch_grid == (16, 8)
     assert sum(parameter.numel() for parameter in model.parameters()) < 3_000_000

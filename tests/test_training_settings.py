@@ -3,6 +3,9 @@ import json
 import pytest
 
 from keyreid.model.data.labels import LabelTables
+from keyreid.model.presets import preset_summaries, read_preset
+from keyreid.model.training.config_file import config_text
+from keyreid.model.training.config_keys import check_key
 from keyreid.model.training.settings import resolve_config
 from keyreid.pipeline.errors import SettingsError
 
@@ -29,11 +32,9 @@ def test_file_wins_over_preset_and_set_over_file(tmp_path):
 
 def test_what_is_written_reads_back_the_same(tmp_path):
     config = resolve_config("demo", variant="reference", assignments=["training.seed=3"])
-    values = json.loads(json.dumps(config.to_dict()))
-    name = values.pop("preset")
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(values))
-    assert resolve_config(name, file=file) == config
+    file.write_text(json.dumps(config.to_dict()))
+    assert resolve_config(file=file) == config
     assert config.model_config(LabelTables((4, 7), (1, 2, 5))).camera_numbers == (1, 2, 5)
 
 
@@ -82,5 +83,42 @@ def test_wrong_files_say_what_is_right(tmp_path, text, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of vit-base, vit-small, demo"):
+    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of demo, vit-base, vit-small"):
         resolve_config("vit-huge")
+
+
+@pytest.mark.parametrize("name", preset_summaries())
+def test_presets_have_known_keys_and_good_values_and_say_what_they_are_for(name):
+    for section, entries in read_preset(name).items():
+        for key in entries:
+            check_key(section, key)
+    assert resolve_config(name).preset == name and preset_summaries()[name].endswith(".")
+
+
+def test_the_demos_preset_learns_from_scratch():
+    config = resolve_config("demo")
+    assert (config.model["pretrained"], config.model["frame_size"], config.model["stem"]) == ("", [128, 64], "conv")
+    assert (config.training.optimizer, config.training.learning_rate, config.training.global_share) == (
+        "adamw",
+        1e-3,
+        0.5,
+    )
+
+
+def test_the_printed_config_reads_back_the_same_and_names_its_preset(tmp_path):
+    config = resolve_config("demo", variant="reference", assignments=["training.learning_rate=8e-5"])
+    file = tmp_path / "config.yaml"
+    file.write_text(config_text(config))
+    assert resolve_config(file=file) == config and config.preset == "demo"
+    assert resolve_config("vit-small", file=file).model == config.model  # --preset wins, but the file has every value
+    assert resolve_config().preset == "vit-base"
+
+
+def test_a_file_that_names_an_unknown_preset(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("preset: dmo\n")
+    with pytest.raises(SettingsError, match=r"preset is 'dmo'; expected one of demo, .*did you mean demo"):
+        resolve_config(file=file)
+    file.write_text("preset: [demo]\n")
+    with pytest.raises(SettingsError, match=r"has preset \['demo'\]; expected the name of a preset"):
+        resolve_config(file=file)

@@ -1,4 +1,4 @@
-"""Every number of the network, and the presets that name a set of them."""
+"""Every number of the network."""
 
 from __future__ import annotations
 
@@ -144,30 +144,6 @@ class ModelConfig:
         missing = [name for name in ("num_identities", "num_cameras") if name not in values]
         _check(not missing, f"the model config lacks {', '.join(missing)}", "the counts of the training split")
         return cls(**values)
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's.
-    "vit-base": {"backbone": "vit_base_patch16_224", "pretrained": "hub"},
-    "vit-small": {"backbone": "vit_small_patch16_224", "pretrained": "hub"},
-    # Learns from scratch in minutes on two CPU cores. Too shallow for stochastic depth; its global branch, without
-    # pretrained weights, is so much the weaker that a quarter of its say is better (docs/method.md, section 4).
-    "demo": {
-        "backbone": "vit_tiny_patch16_224", "frame_size": (128, 64), "stem": "conv", "patch_size": 8,
-        "width": 96, "depth": 3, "num_heads": 3, "score_width": 64, "drop_path": 0.0,
-        "global_weight": 0.25,
-    },
-}  # fmt: skip
-
-
-def preset(name: str) -> dict[str, Any]:
-    """A copy of a preset's fields.
-
-    Raises:
-        SettingsError: no such preset.
-    """
-    _check_choice("preset", name, tuple(PRESETS))
-    return dict(PRESETS[name])
 
 
 def _check(holds: bool, found: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""Every number of training, and the presets that name a set of them."""
+"""Every number of training."""
 
 from __future__ import annotations
 
@@ -111,18 +111,3 @@ class RunConfig:
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.augment).items()
         }
         return {"preset": self.preset, "model": self.model, "training": asdict(self.training), "augment": augment}
-
-
-# What differs from the defaults above; the network's half of each preset is in network/config.py.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "vit-base": {},
-    "vit-small": {},
-    # From scratch in a few hundred steps, as the first measurement did (docs/method.md): AdamW, equal shares.
-    "demo": {
-        "training": {
-            "epochs": 30, "optimizer": "adamw", "learning_rate": 1e-3, "bias_rate_factor": 1.0, "weight_decay": 0.05,
-            "warmup_epochs": 3, "warmup_rate": 1e-4, "final_rate": 1e-5, "global_share": 0.5, "ema_decay": 0.98,
-            "clip_gradient": 5.0, "log_every": 5,
-        },
-    },
-}  # fmt: skip

@@ -1,12 +1,9 @@
-"""From a preset, a file and `--set` to one checked RunConfig; a mistyped key is answered with the nearest one."""
+"""From a preset, a file and `--set` to one checked RunConfig."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,28 +11,32 @@ import yaml
 
 from keyreid.model.data.augment import AugmentSettings
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.network.config import ModelConfig, preset
+from keyreid.model.presets import read_preset
 from keyreid.pipeline.errors import SettingsError
 
-from .config import PRESETS, RunConfig, TrainingConfig
+from .config import RunConfig, TrainingConfig
+from .config_file import ConfigFile, exponents, read_config
+from .config_keys import FROM_DATA, check_key, sections_with
 
-SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig, "augment": AugmentSettings}
-FROM_DATA = ("num_identities", "num_cameras", "camera_numbers")
+DEFAULT_PRESET = "vit-base"
 
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML reads 1e-4 as a word
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 Section = TypeVar("Section", TrainingConfig, AugmentSettings)
 
 
 def resolve_config(
-    name: str, *, file: Path | None = None, assignments: Sequence[str] = (), variant: str | None = None
+    name: str | None = None,
+    *,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    variant: str | None = None,
 ) -> RunConfig:
     """Merge preset < file < assignments < variant.
 
     Args:
-        name: a preset.
-        file: YAML or JSON with the sections model, training and augment.
+        name: a preset; None takes the one that the file names, or else vit-base.
+        file: see read_config.
         assignments: "section.key=value", the value as YAML has it.
         variant: "aligned" or "reference"; None keeps what the others say.
 
@@ -43,9 +44,10 @@ def resolve_config(
         SettingsError: an unknown preset, section or key (with the nearest known one), a value of another type or out
             of range, or an unreadable file.
     """
-    model = preset(name)
-    values: dict[str, dict[str, Any]] = {"model": model, "training": {}, "augment": {}}
-    for source in (PRESETS.get(name, {}), _read_file(file) if file else {}, *map(_parse_assignment, assignments)):
+    given = read_config(file) if file else ConfigFile(None, {})
+    name = name or given.preset or DEFAULT_PRESET
+    values: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "augment": {}}
+    for source in (read_preset(name), given.sections, *map(_parse_assignment, assignments)):
         for section, entries in source.items():
             values[section].update(entries)
     if variant is not None:
@@ -62,64 +64,23 @@ def resolve_config(
     )
 
 
-def _read_file(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read as a config ({error})", "a YAML or JSON file") from error
-    if not isinstance(content, Mapping) or not all(isinstance(entries, Mapping) for entries in content.values()):
-        raise SettingsError(f"{path} is no config", f"the sections {', '.join(SECTIONS)}, each with keys and values")
-    for section, entries in content.items():
-        for key in entries:
-            _check_key(str(section), str(key))
-    return {section: {key: _exponents(value) for key, value in entries.items()} for section, entries in content.items()}
-
-
 def _parse_assignment(assignment: str) -> dict[str, dict[str, Any]]:
     target, equals, text = assignment.partition("=")
     section, dot, key = target.strip().partition(".")
     if not equals:
         raise SettingsError(f"--set {assignment}", "section.key=value, such as training.epochs=60")
     if not dot:
-        homes = [f"{name}.{section}" for name, owner in SECTIONS.items() if section in _names(owner)]
+        homes = [f"{home}.{section}" for home in sections_with(section)]
         raise SettingsError(
             f"--set {assignment} names no section",
             "section.key=value, such as training.epochs=60",
             f"did you mean {' or '.join(homes)}?" if homes else "",
         )
-    _check_key(section, key)
+    check_key(section, key)
     try:
-        return {section: {key: _exponents(yaml.safe_load(text))}}
+        return {section: {key: exponents(yaml.safe_load(text))}}
     except yaml.YAMLError as error:
         raise SettingsError(f"--set {assignment}: the value cannot be read ({error})", "a YAML value") from error
-
-
-def _check_key(section: str, key: str) -> None:
-    if section not in SECTIONS:
-        raise SettingsError(
-            f"unknown section {section!r}", f"one of {', '.join(SECTIONS)}", _nearest(section, SECTIONS)
-        )
-    if section == "model" and key in FROM_DATA:
-        raise SettingsError(f"model.{key} is set by hand", "nothing: it is counted in the dataset")
-    known = _names(SECTIONS[section])
-    if key not in known:
-        raise SettingsError(f"unknown key {section}.{key}", f"one of {', '.join(known)}", _nearest(key, known))
-
-
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else ""
-
-
-def _names(owner: Any) -> list[str]:
-    return [field.name for field in fields(owner)]
-
-
-def _exponents(value: Any) -> Any:
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return [_exponents(item) for item in value] if isinstance(value, list) else value
 
 
 def _build(owner: type[Section], section: str, values: Mapping[str, Any]) -> Section:

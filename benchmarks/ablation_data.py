@@ -1,0 +1,38 @@
+"""Drawn people, prepared twice: with PifPaf's keypoints and with the true ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from keyreid.pipeline.build_shards import build_shards
+from keyreid.pipeline.exchange.import_keypoints import import_keypoints
+from keyreid.pipeline.executor import DaskExecutor
+from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
+from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize
+from keyreid.pipeline.synthetic.plan import SyntheticSettings
+
+KEYPOINTS = ("pifpaf", "true")
+
+
+def prepare(folder: Path, settings: SyntheticSettings, workers: int) -> None:
+    """FOLDER/people, FOLDER/pifpaf and FOLDER/true; what is there stays, and goes on where it stopped."""
+    people = folder / "people"
+    if not people.exists():
+        synthesize(people, "mars", settings, workers)
+    for keypoints in KEYPOINTS:
+        prepared = folder / keypoints
+        if not prepared.exists():
+            partial = folder / f".{keypoints}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            write_manifest(partial, read_source("mars", people, frames_per_shard=1024))
+            partial.rename(prepared)
+        with DaskExecutor(workers=workers) as executor:
+            if keypoints == "pifpaf":
+                extract_keypoints(prepared, resolve_checkpoint("synthetic"), executor)
+            else:
+                import_keypoints(prepared, people / TRUTH_FILE)
+            build_shards(prepared, executor)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -79,94 +80,138 @@ def _stack(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.n
     return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.zeros(empty, dtype)
 
 
-class ShardReader:
-    """Random access to one shard; opens the file at first use, in the process that uses it.
+class _Opened(NamedTuple):
+    """A shard's open file and the index that was read from it."""
 
-    A reader can be pickled and forked before first use: no handle travels.
+    process: int
+    file: h5py.File
+    heatmaps: h5py.Dataset
+    keypoints: h5py.Dataset
+    descriptor: int
+    blob_start: int
+    tracklet_ids: np.ndarray
+    start: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+
+class ShardReader:
+    """Random access to one shard; each process opens the file for itself, at its first use there.
+
+    A reader can be pickled or forked at any time: no handle travels. Images are read from the file by their offset,
+    which takes a few microseconds; HDF5 is asked for the rest.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._file: h5py.File | None = None
-        self._index: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._opened: _Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_index": None}
+        return {"path": self.path, "_opened": None}
 
     @property
     def origin(self) -> tuple[str, str]:
         """Fingerprints of the settings and of the inputs that it was made with."""
-        self._open()
-        assert self._file is not None
-        return str(self._file.attrs.get("settings")), str(self._file.attrs.get("inputs"))
+        attributes = self._open().file.attrs
+        return str(attributes.get("settings")), str(attributes.get("inputs"))
 
     @property
     def tracklet_ids(self) -> np.ndarray:
         """int64 (K,): the tracklets in this shard, in order."""
-        return self._open()[0]
+        return self._open().tracklet_ids
 
     def num_frames(self, position: int) -> int:
         """Readable frames of the position-th tracklet of this shard."""
-        start = self._open()[1]
+        start = self._open().start
         return int(start[position + 1] - start[position])
 
-    def read(self, position: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-        """Some frames of the position-th tracklet, in the order asked for; repeats are allowed.
+    def images(self, position: int, frames: Sequence[int]) -> list[bytes]:
+        """The encoded images of some frames of the position-th tracklet, in the order asked for.
 
         Args:
             position: tracklet of this shard, from 0.
-            frames: indices into the readable frames of the tracklet.
-
-        Returns:
-            The encoded images, and the part heatmaps, uint8 (len(frames), 6, 64, 32).
+            frames: indices into the readable frames of the tracklet; repeats are allowed.
         """
-        rows = self._rows(position, frames)
-        assert self._file is not None
-        _, _, offsets = self._open()
-        blob, heatmaps = self._file["frames/blob"], self._file["frames/heatmaps"]
-        unique = {row: (blob[offsets[row] : offsets[row + 1]].tobytes(), heatmaps[row]) for row in sorted(set(rows))}
-        return [unique[row][0] for row in rows], np.stack([unique[row][1] for row in rows])
+        opened, images = self._open(), []
+        for row in self._rows(position, frames):
+            start, end = int(opened.offsets[row]), int(opened.offsets[row + 1])
+            image = os.pread(opened.descriptor, end - start, opened.blob_start + start)
+            if len(image) != end - start:
+                raise FormatError(
+                    f"{self.path} ends within a frame",
+                    f"{end - start} bytes",
+                    "run keyreid-prep verify to see the rest",
+                )
+            images.append(image)
+        return images
+
+    def heatmaps(self, position: int, frames: Sequence[int]) -> np.ndarray:
+        """Part heatmaps of some frames, uint8 (len(frames), 6, 64, 32); see images."""
+        return self._gather(self._open().heatmaps, position, frames)
 
     def keypoints(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """Keypoints of some frames of a tracklet, float32 (len(frames), 17, 3), in pixels of the frame."""
-        rows = self._rows(position, frames)
-        assert self._file is not None
-        dataset = self._file["frames/keypoints"]
-        return np.stack([dataset[row] for row in rows])
+        """Keypoints of some frames, float32 (len(frames), 17, 3), in pixels of the frame; see images."""
+        return self._gather(self._open().keypoints, position, frames)
+
+    def sizes(self, position: int, frames: Sequence[int]) -> np.ndarray:
+        """Width and height in pixels of some frames, int32 (len(frames), 2); see images."""
+        return self._open().sizes[self._rows(position, frames)]
+
+    def read(self, position: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
+        """Images and heatmaps of some frames."""
+        return self.images(position, frames), self.heatmaps(position, frames)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = self._index = None
+        if self._opened is not None:
+            self._opened.file.close()
+        self._opened = None
+
+    def _gather(self, dataset: h5py.Dataset, position: int, frames: Sequence[int]) -> np.ndarray:
+        # Row by row: for HDF5 one selection of several rows is many times slower than several of one.
+        gathered = np.empty((len(frames), *dataset.shape[1:]), dataset.dtype)
+        for place, row in enumerate(self._rows(position, frames)):
+            gathered[place] = dataset[row]
+        return gathered
 
     def _rows(self, position: int, frames: Sequence[int]) -> list[int]:
-        start = self._open()[1]
-        count = int(start[position + 1] - start[position])
+        count = self.num_frames(position)
         bad = [frame for frame in frames if not 0 <= frame < count]
         if bad:
             raise IndexError(f"frames {bad} of a tracklet of {count} readable frames")
-        return [int(start[position]) + int(frame) for frame in frames]
+        first = int(self._open().start[position])
+        return [first + int(frame) for frame in frames]
 
-    def _open(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if self._index is None:
-            try:
-                file = h5py.File(self.path, "r")
-                version = int(file.attrs["format_version"])
-            except (OSError, KeyError) as error:
-                raise FormatError(
-                    f"{self.path} is not a readable shard ({error})", "", "run keyreid-prep build-shards again"
-                ) from error
-            if version != FORMAT_VERSION:
-                file.close()
-                raise FormatError(
-                    f"{self.path} has shard format version {version}",
-                    f"version {FORMAT_VERSION}",
-                    "build the shards again with this version",
-                )
-            self._file = file
-            self._index = (
-                file["tracklets/tracklet_id"][:],
-                file["tracklets/start"][:],
-                file["frames/offsets"][:],
+    def _open(self) -> _Opened:
+        if self._opened is None or self._opened.process != os.getpid():
+            self._opened = None  # in a forked process: the handle there is the parent's
+            self._opened = self._read_index()
+        return self._opened
+
+    def _read_index(self) -> _Opened:
+        try:
+            # No chunk cache: a chunk is one frame's, and seldom read twice; it would cost a megabyte an open shard.
+            file = h5py.File(self.path, "r", rdcc_nbytes=0)
+            version = int(file.attrs["format_version"])
+        except (OSError, KeyError) as error:
+            raise FormatError(
+                f"{self.path} is not a readable shard ({error})", "", "run keyreid-prep build-shards again"
+            ) from error
+        if version != FORMAT_VERSION:
+            file.close()
+            raise FormatError(
+                f"{self.path} has shard format version {version}",
+                f"version {FORMAT_VERSION}",
+                "build the shards again with this version",
             )
-        return self._index
+        return _Opened(
+            os.getpid(),
+            file,
+            file["frames/heatmaps"],
+            file["frames/keypoints"],
+            file.id.get_vfd_handle(),
+            file["frames/blob"].id.get_offset() or 0,  # None where there is no frame
+            file["tracklets/tracklet_id"][:],
+            file["tracklets/start"][:],
+            file["frames/offsets"][:],
+            file["frames/sizes"][:],
+        )

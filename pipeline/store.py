@@ -13,9 +13,14 @@ from .manifest import Manifest, read_manifest
 from .records import ShardReceipt, Tracklet
 from .shards import ShardReader
 
+MAX_OPEN_SHARDS = 256  # in a process; systems allow 1,024 files or more
+
 
 class TrackletStore:
-    """Frames and heatmaps of a prepared dataset, by tracklet; picklable, opens files lazily in each process.
+    """Frames and heatmaps of a prepared dataset, by tracklet.
+
+    Can be pickled and forked at any time; each process opens the shards for itself when it first reads from them, and
+    keeps the last MAX_OPEN_SHARDS open.
 
     Attributes:
         manifest: the manifest, under the chosen identity split.
@@ -41,6 +46,7 @@ class TrackletStore:
             )
         whole = [receipt for receipt in receipts if receipt is not None]
         self._readers = [ShardReader(self.path / receipt.file) for receipt in whole]
+        self._used: dict[int, None] = {}  # shards that may be open, the last used last
         self._places: dict[int, tuple[int, int, int]] = {}  # tracklet_id -> shard, position, readable frames
         for shard, (reader, receipt) in enumerate(zip(self._readers, whole, strict=True)):
             _check(self.path, reader, receipt)
@@ -57,10 +63,33 @@ class TrackletStore:
         """Readable frames of a tracklet."""
         return self._places.get(tracklet_id, (0, 0, 0))[2]
 
+    def images(self, tracklet_id: int, frames: Sequence[int]) -> list[bytes]:
+        """Encoded images of some readable frames of a tracklet; see ShardReader.images."""
+        reader, position = self._place(tracklet_id)
+        return reader.images(position, frames)
+
+    def heatmaps(self, tracklet_id: int, frames: Sequence[int]) -> np.ndarray:
+        """Their part heatmaps; see ShardReader.heatmaps."""
+        reader, position = self._place(tracklet_id)
+        return reader.heatmaps(position, frames)
+
+    def poses(self, tracklet_id: int, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Their keypoints and sizes; see ShardReader.keypoints and ShardReader.sizes."""
+        reader, position = self._place(tracklet_id)
+        return reader.keypoints(position, frames), reader.sizes(position, frames)
+
     def read(self, tracklet_id: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-        """Encoded images and part heatmaps of some readable frames of a tracklet; see ShardReader.read."""
+        """Encoded images and part heatmaps."""
+        return self.images(tracklet_id, frames), self.heatmaps(tracklet_id, frames)
+
+    def _place(self, tracklet_id: int) -> tuple[ShardReader, int]:
         shard, position, _ = self._places[tracklet_id]
-        return self._readers[shard].read(position, frames)
+        self._used[shard] = self._used.pop(shard, None)  # the last used stands last
+        if len(self._used) > MAX_OPEN_SHARDS:
+            oldest = next(iter(self._used))
+            self._used.pop(oldest)
+            self._readers[oldest].close()
+        return self._readers[shard], position
 
 
 def _check(prepared: Path, reader: ShardReader, receipt: ShardReceipt) -> None:

@@ -1,6 +1,9 @@
+import multiprocessing
+import os
 import pickle
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -58,6 +61,22 @@ def test_equal_tracklets_give_equal_bytes_at_any_time(shard: tuple[Path, list[Tr
     assert sha256_of(tmp_path / "c.h5") != sha256_of(shard[0])
 
 
+def _read_in_fork(reader: ShardReader, answer: Any) -> None:
+    answer.put((reader.read(0, [1])[0], reader._opened.process == os.getpid()))
+
+
+def test_an_open_reader_can_be_forked(shard: tuple[Path, list[TrackletFrames]]) -> None:
+    reader = ShardReader(shard[0])
+    first = reader.read(0, [1])[0]
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+    child = context.Process(target=_read_in_fork, args=(reader, answer))
+    child.start()
+    assert answer.get(timeout=30) == (first, True)
+    child.join(30)
+    assert child.exitcode == 0 and reader.read(0, [1])[0] == first
+
+
 def test_an_open_reader_can_be_pickled_without_its_handle(shard: tuple[Path, list[TrackletFrames]]) -> None:
     reader = ShardReader(shard[0])
     first = reader.read(0, [1])[0]
@@ -93,3 +112,16 @@ def test_a_truncated_shard_is_refused(shard: tuple[Path, list[TrackletFrames]]) 
 def test_an_empty_shard(tmp_path: Path) -> None:
     write_shard(tmp_path / "empty.h5", [tracklet(0, 0)], {})
     assert ShardReader(tmp_path / "empty.h5").num_frames(0) == 0
+
+
+def test_sizes_are_read_by_frame(shard: tuple[Path, list[TrackletFrames]]) -> None:
+    assert ShardReader(shard[0]).sizes(2, [1, 0]).tolist() == [[64, 128], [64, 128]]
+
+
+def test_a_file_that_shrank_while_open_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
+    reader = ShardReader(shard[0])
+    reader.images(2, [1])
+    with open(shard[0], "r+b") as file:
+        file.truncate(shard[0].read_bytes().index(shard[1][2].encoded[1]) + 1)
+    with pytest.raises(FormatError, match=r"a\.h5 ends within a frame; expected 11 bytes; run keyreid-prep verify"):
+        reader.images(2, [1])

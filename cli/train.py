@@ -103,7 +103,7 @@ def main(
 
         click.echo(config_text(config), nl=False)
         return
-    from keyreid.model.training.device import choose_device
+    from keyreid.model.device import choose_device
     from keyreid.model.training.trainer import train
 
     prepared, run = _required(context, "prepared", prepared), _required(context, "run", run)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from keyreid.pipeline.errors import CheckpointError, SettingsError
 
+from ..device import choose_device
 from ..network.keyreid import KeyReID
 from ..network.weights import WEIGHTS_FILE, load_model, read_config
-from ..training.device import choose_device
 
 
 def weights_folder(checkpoint: Path) -> Path:

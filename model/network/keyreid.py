@@ -41,6 +41,19 @@ class TrainingOutput(NamedTuple):
     part_visibility: Tensor
 
 
+class TrainingFeatures(NamedTuple):
+    """What the clips of a batch give before any of them meets another: the heads' BatchNorm and the losses come after.
+
+    Attributes:
+        global_feature, part_features, frame_scores, part_visibility: see TrainingOutput.
+    """
+
+    global_feature: Tensor
+    part_features: Tensor
+    frame_scores: Tensor
+    part_visibility: Tensor
+
+
 class KeyReID(nn.Module):
     """Clips of a person and the keypoints' patch weights in, a descriptor out (paper, section 3).
 
@@ -85,14 +98,22 @@ class KeyReID(nn.Module):
         """
         if not self.training:
             return concatenate(self.describe(frames, part_weights, cameras), self.config)
+        return self.classify(self.training_features(frames, part_weights, cameras))
+
+    def training_features(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> TrainingFeatures:
+        """The first half of `forward` in training, which treats every clip on its own; arguments as there."""
         global_feature, scores, part_features = self._features(frames, part_weights, cameras)
+        return TrainingFeatures(global_feature, part_features, scores, self._visibility(part_weights))
+
+    def classify(self, features: TrainingFeatures) -> TrainingOutput:
+        """The second half of `forward` in training: necks, whose statistics are the batch's, and classifiers."""
         return TrainingOutput(
-            global_feature,
-            part_features,
-            self.global_head(global_feature)[1],
-            self.part_heads(part_features)[1],
-            scores,
-            self._visibility(part_weights),
+            features.global_feature,
+            features.part_features,
+            self.global_head(features.global_feature)[1],
+            self.part_heads(features.part_features)[1],
+            features.frame_scores,
+            features.part_visibility,
         )
 
     def describe(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> ClipDescriptors:

@@ -11,6 +11,7 @@ from keyreid.model.network.config import ModelConfig
 from keyreid.pipeline.errors import SettingsError
 
 OPTIMIZERS = ("sgd", "adamw")
+VALIDATIONS = ("none", "holdout", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,20 @@ class TrainingConfig:
         ema_decay: of the moving average of the weights that is evaluated and exported; 0 exports the weights as they
             are.
         clip_gradient: largest norm of the gradient; 0 leaves it as it is.
-        mixed_precision: bfloat16 on CUDA devices that have it; a CPU always computes in float32.
+        mixed_precision: bfloat16 on CUDA devices that have it, float16 on others; a CPU always computes in float32.
+        compile: let torch.compile make the network's kernels: minutes at the start, and other rounding.
+        accumulate: pieces in which a batch goes through the network, one after another, to fit into memory. The loss
+            is still that of the whole batch; it costs a second forward pass.
+        gather: with several processes, seek hard examples and take BatchNorm's statistics in the whole batch, as one
+            process would, instead of in each process's share of it.
+        validate_on: "none", "holdout" (identities taken out of the training split; see holdout_share) or "test" (the
+            dataset's queries and gallery). The paper's recipe trains on every identity and keeps the last epoch, so
+            that nothing has to be chosen.
+        holdout_share: share of the training identities that "holdout" measures on and never trains on.
+        evaluate_every: epochs between two evaluations; the last epoch always has one.
         log_every: steps between two looks at the losses; each makes the host wait for the device.
         checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+        checkpoint_every_steps: steps between two checkpoints within an epoch, for epochs of hours; 0 makes none.
         seed: of everything random.
     """
 
@@ -59,19 +71,29 @@ class TrainingConfig:
     ema_decay: float = 0.995
     clip_gradient: float = 0.0
     mixed_precision: bool = True
+    compile: bool = False
+    accumulate: int = 1
+    gather: bool = True
+    validate_on: str = "none"
+    holdout_share: float = 0.1
+    evaluate_every: int = 10
     log_every: int = 20
     checkpoint_every: int = 5
+    checkpoint_every_steps: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
-        for name in ("epochs", "log_every", "checkpoint_every"):
+        if self.validate_on not in VALIDATIONS:
+            raise SettingsError(f"training.validate_on is {self.validate_on!r}", " or ".join(VALIDATIONS))
+        for name in ("epochs", "accumulate", "evaluate_every", "log_every", "checkpoint_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("label_smoothing", "global_share", "ema_decay", "momentum"):
+        for name in ("label_smoothing", "global_share", "ema_decay", "momentum", "holdout_share"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("learning_rate", "bias_rate_factor", "weight_decay", "warmup_epochs", "warmup_rate", "final_rate",
-                     "center_weight", "center_rate", "attention_weight", "clip_gradient", "seed"):  # fmt: skip
+                     "center_weight", "center_rate", "attention_weight", "clip_gradient", "checkpoint_every_steps",
+                     "seed"):  # fmt: skip
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from keyreid.model.data.seeds import torch_seed
@@ -16,8 +19,11 @@ from keyreid.model.network.keyreid import KeyReID
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
+from .distributed import Ranks
 from .ema import moving_average
+from .learner import Learner, distribute
 from .losses import KeyReIDLoss
+from .precision import compute_dtype, gradient_scaler
 from .schedule import build_center_optimizer, build_optimizer
 
 
@@ -29,14 +35,24 @@ class TrainingState:
         model: the network.
         average: its moving average.
         loss: holds the class centres.
+        learner: both of them, as training calls them; see learner.distribute.
         optimizer, center_optimizer: of the network and of the centres.
+        scaler: of the loss, where the network computes in float16.
     """
 
     model: KeyReID
     average: ModelEmaV3
     loss: KeyReIDLoss
+    learner: nn.Module
     optimizer: Optimizer
     center_optimizer: Optimizer
+    scaler: GradScaler
+
+    @property
+    def undistributed(self) -> Learner:
+        """The learner without what averages its gradients over ranks."""
+        learner = self.learner.module if isinstance(self.learner, DistributedDataParallel) else self.learner
+        return cast(Learner, learner)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self.average.module, "loss": self.loss}
@@ -45,8 +61,11 @@ class TrainingState:
         return {"optimizer": self.optimizer, "center_optimizer": self.center_optimizer}
 
 
-def build_state(model_config: ModelConfig, config: TrainingConfig, device: torch.device) -> TrainingState:
+def build_state(
+    model_config: ModelConfig, config: TrainingConfig, device: torch.device, ranks: Ranks | None = None
+) -> TrainingState:
     """The state before the first step; its random weights are a function of the seed."""
+    ranks = ranks or Ranks()
     torch.manual_seed(torch_seed("weights", config.seed))
     model = build_model(model_config).train()
     loss = KeyReIDLoss(
@@ -59,4 +78,15 @@ def build_state(model_config: ModelConfig, config: TrainingConfig, device: torch
     model.to(device)
     loss.to(device)
     average = moving_average(model, config.ema_decay)
-    return TrainingState(model, average, loss, build_optimizer(model, config), build_center_optimizer(loss, config))
+    dtype = compute_dtype(device, config.mixed_precision)
+    gather = ranks if config.gather and ranks.size > 1 else None
+    learner = Learner(model, loss, dtype=dtype, gather=gather, compiled=config.compile)
+    return TrainingState(
+        model,
+        average,
+        loss,
+        distribute(learner, ranks),
+        build_optimizer(model, config),
+        build_center_optimizer(loss, config),
+        gradient_scaler(device, dtype),
+    )

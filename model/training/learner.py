@@ -1,0 +1,136 @@
+"""Network and loss as the one module that DistributedDataParallel wraps.
+
+Letters: B clips of this rank, W ranks, T frames, N patches, P parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from keyreid.model.network.keyreid import KeyReID, TrainingFeatures
+
+from .distributed import Ranks
+from .losses import KeyReIDLoss, LossTerms
+from .precision import autocast
+
+
+class Clips(NamedTuple):
+    """A batch as the network takes it.
+
+    Attributes:
+        frames: float32 (B, T, 3, H, W), augmented and normalised.
+        part_weights: float32 (B, T, N, P).
+        cameras, identities: int64 (B,), rows of the tables.
+        erased: float32 (B, T), 1 where a frame was erased.
+    """
+
+    frames: Tensor
+    part_weights: Tensor
+    cameras: Tensor
+    identities: Tensor
+    erased: Tensor
+
+
+class Learner(nn.Module):
+    """Clips in, loss terms out.
+
+    With `gather`, every rank computes the necks, classifiers and losses of all ranks' clips: hard examples are sought
+    and BatchNorm's statistics taken over the whole batch, as one process would. Only features travel, not frames.
+
+    Args:
+        model: in training mode.
+        loss: holds the class centres.
+        dtype: what the network computes in; the loss is always float32.
+        gather: the ranks whose clips meet in the loss; None keeps to this rank's.
+        compiled: whether the network goes through torch.compile; losses and heads stay as they are.
+    """
+
+    def __init__(
+        self, model: KeyReID, loss: KeyReIDLoss, *, dtype: torch.dtype, gather: Ranks | None, compiled: bool
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self._dtype, self._gather = dtype, gather
+        self._features = torch.compile(model.training_features) if compiled else model.training_features
+
+    def forward(self, clips: Clips, gradients: Gradients | None = None) -> LossTerms | Tensor:
+        """The loss terms; with `gradients`, a scalar that has those gradients, see step.backward_in_pieces."""
+        if gradients is None:
+            return self.judge(self.features(clips), clips)
+        values = [*self.features(clips)[:-1], *(self.judging_parameters() if gradients.parameters else ())]
+        products = zip(values, (*gradients.features, *gradients.parameters), strict=True)
+        return torch.stack([(value * gradient).sum().float() for value, gradient in products]).sum()
+
+    def features(self, clips: Clips) -> TrainingFeatures:
+        """What the network makes of each clip on its own."""
+        with autocast(clips.frames.device, self._dtype):
+            features: TrainingFeatures = self._features(clips.frames, clips.part_weights, clips.cameras)
+        return features
+
+    def judge(self, features: TrainingFeatures, clips: Clips) -> LossTerms:
+        """Necks, classifiers and losses, of the clips together."""
+        identities, erased = clips.identities, clips.erased
+        if self._gather is not None:
+            features = TrainingFeatures(*(_of_all_ranks(tensor, self._gather) for tensor in features))
+            identities, erased = (_of_all_ranks(tensor, self._gather) for tensor in (identities, erased))
+        with autocast(clips.frames.device, self._dtype):
+            output = self.model.classify(features)
+        terms: LossTerms = self.loss(output, identities, erased)
+        return terms
+
+    def judging_parameters(self) -> list[nn.Parameter]:
+        """The trained parameters that `judge` reads and `features` does not."""
+        owners: tuple[nn.Module, ...] = (self.model.global_head, self.model.part_heads, self.loss)
+        return [parameter for owner in owners for parameter in owner.parameters() if parameter.requires_grad]
+
+
+class Gradients(NamedTuple):
+    """Gradients of the total loss.
+
+    Attributes:
+        features: of each tensor of TrainingFeatures but the last, the visibility, which has none.
+        parameters: of Learner.judging_parameters, or () to leave them out.
+    """
+
+    features: tuple[Tensor, ...]
+    parameters: tuple[Tensor, ...]
+
+
+def distribute(learner: Learner, ranks: Ranks) -> nn.Module:
+    """The learner itself, or within DistributedDataParallel, which averages gradients over the ranks."""
+    if ranks.size == 1:
+        return learner
+    # Nobody reads another rank's BatchNorm statistics: in training a batch's own count, and the first rank evaluates.
+    return DistributedDataParallel(learner, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+class _Gather(torch.autograd.Function):
+    """(B, ...) of each rank -> (W * B, ...) in the order of the ranks.
+
+    Backward gives this rank's rows of the gradient times W. All ranks compute the same loss of the same rows, so that
+    nothing has to travel back; and DistributedDataParallel divides by W the sum in which each rank's rows occur once.
+    The parameters after the gathering have the same gradient on every rank, which averaging leaves as it is.
+    """
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor, ranks: Ranks) -> Tensor:
+        context.ranks = ranks
+        rows = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(ranks.size)]
+        dist.all_gather(rows, tensor.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ranks = context.ranks
+        return gradients[0].chunk(ranks.size)[ranks.rank] * ranks.size, None
+
+
+def _of_all_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
+    gathered: Tensor = _Gather.apply(tensor, ranks)
+    return gathered

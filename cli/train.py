@@ -57,6 +57,9 @@ PRESETS = preset_summaries()
     show_default=True,
     help="Which division of the identities (iLIDS-VID and PRID2011 have ten).",
 )
+@click.option(
+    "--tensorboard", is_flag=True, help="Write RUN/tensorboard, too.  [needs pip install 'keyreid[tensorboard]']"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
 def main(
@@ -73,6 +76,7 @@ def main(
     workers: int | None,
     seed: int | None,
     identity_split: int,
+    tensorboard: bool,
     as_json: bool,
 ) -> None:
     """Train on the training split of PREPARED, the folder that keyreid-prep filled.
@@ -89,8 +93,9 @@ def main(
 
     \b
     RUN/weights              the trained network: give it to keyreid-eval
+    RUN/training.html        curves of the run so far, written at every checkpoint; the pictures are in RUN/curves
     RUN/metrics.jsonl        loss terms and learning rate of every few steps and of each epoch
-    RUN/config.json          every value that was used, and the versions of the packages
+    RUN/config.json          every value that was used, and the versions of the packages; config.yaml is for --config
     RUN/checkpoints          what --resume needs
     """
     from keyreid.model.training.settings import resolve_config
@@ -101,7 +106,7 @@ def main(
     if print_config:
         from keyreid.model.training.config_file import config_text
 
-        click.echo(config_text(config), nl=False)
+        click.echo(config_text(config.to_dict()), nl=False)
         return
     from keyreid.model.device import choose_device
     from keyreid.model.training.trainer import train
@@ -111,7 +116,14 @@ def main(
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
     summary = train(
-        prepared, run, config, device=chosen, num_workers=workers, identity_split=identity_split, resume=resume
+        prepared,
+        run,
+        config,
+        device=chosen,
+        num_workers=workers,
+        identity_split=identity_split,
+        resume=resume,
+        tensorboard=tensorboard,
     )
     if as_json:
         import json

@@ -108,7 +108,7 @@ def test_the_demos_preset_learns_from_scratch():
 def test_the_printed_config_reads_back_the_same_and_names_its_preset(tmp_path):
     config = resolve_config("demo", variant="reference", assignments=["training.learning_rate=8e-5"])
     file = tmp_path / "config.yaml"
-    file.write_text(config_text(config))
+    file.write_text(config_text(config.to_dict()))
     assert resolve_config(file=file) == config and config.preset == "demo"
     assert resolve_config("vit-small", file=file).model == config.model  # --preset wins, but the file has every value
     assert resolve_config().preset == "vit-base"

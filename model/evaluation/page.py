@@ -1,4 +1,4 @@
-"""The HTML of the report; light or dark as the reader's system says."""
+"""The HTML of the report."""
 
 from __future__ import annotations
 
@@ -10,29 +10,8 @@ PAGE = Template("""<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>KeyRe-ID: $title</title>
-<style>
-:root { color-scheme: light dark; --ink: #24292f; --soft: #626a73; --paper: #ffffff; --card: #f5f6f8; --line: #d8dce1; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #9aa3ad; --paper: #16191d; --card: #20242a; --line: #363c44; }
-}
-body { margin: 0 auto; max-width: 72rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .7rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
-p { max-width: 48rem; } .soft { color: var(--soft); }
-.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.4rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .7rem 1.2rem; }
-.card b { display: block; font-size: 1.7rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: .85rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } .number { text-align: right; }
-td { overflow-wrap: anywhere; }
-figure { margin: 0 0 1.2rem; } figcaption { color: var(--soft); font-size: .85rem; margin-bottom: .25rem; }
-img { max-width: 100%; border-radius: .4rem; }
+<style>$style
 .green { color: #1a9850; } .red { color: #d73027; } .blue { color: #4575b4; }
-details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
 </style>
 </head>
 <body>

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from keyreid.model.html import STYLE, picture, table
 from keyreid.pipeline.commit import commit_file, write_json
+from keyreid.pipeline.environment import package_versions
 
-from .measure import Measurement, table_rows
+from .measure import Measurement
 from .page import PAGE
 from .protocols import Protocol
+from .tables import table_rows
 
-FORMAT_VERSION = 1
-PACKAGES = ("keyreid", "torch", "timm", "torchvision", "numpy")
+FORMAT_VERSION = 2
+PACKAGES = ("torch", "timm", "torchvision", "numpy")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         dataset: name, identity split, counts of each split, and what else identifies the data.
-        protocol: under which everything was measured.
+        protocol: the first of those under which everything was measured; each measurement names its own.
         checkpoint: path as the user gave it.
         fingerprint: of the network's weights and configuration.
         model: its configuration.
@@ -46,20 +46,25 @@ class Evaluation:
         num_queries, num_gallery = self.measurements[0].distances.shape
         return (
             f"{self.dataset['name']} (identity split: {self.dataset['identity_split']}), "
-            f"protocol {self.protocol.name}: {num_queries:,} queries against {num_gallery:,} gallery tracklets"
+            f"protocol {self.measurements[0].protocol}: "
+            f"{num_queries:,} queries against {num_gallery:,} gallery tracklets"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of metrics.json."""
         return {
             "format_version": FORMAT_VERSION,
-            "protocol": {"name": self.protocol.name, "summary": self.protocol.summary},
+            "protocol": {
+                "name": self.protocol.name,
+                "summary": self.protocol.summary,
+                "comparable": self.protocol.comparable,
+            },
             "dataset": dict(self.dataset),
             "checkpoint": self.checkpoint,
             "model_fingerprint": self.fingerprint,
             "model": dict(self.model),
             "results": [one.to_dict() for one in self.measurements],
-            "versions": versions(),
+            "versions": package_versions(*PACKAGES),
         }
 
 
@@ -90,62 +95,34 @@ def report_page(evaluation: Evaluation, cmc_png: bytes, rankings: Sequence[tuple
         "checkpoint": evaluation.checkpoint,
         "weights and configuration": f"fingerprint {evaluation.fingerprint}",
         "data": f"fingerprint {dataset['fingerprint']}",
-        **versions(),
+        **package_versions(*PACKAGES),
     }
     strips = [
-        f"<figure><figcaption>{escape(caption)}</figcaption>{_picture(png, caption)}</figure>"
+        f"<figure><figcaption>{escape(caption)}</figcaption>{picture(png, caption)}</figure>"
         for caption, png in rankings
     ]
     return PAGE.substitute(
-        title=escape(f"{dataset['name']}, protocol {evaluation.protocol.name}"),
-        protocol=escape(evaluation.protocol.name),
+        style=STYLE,
+        title=escape(f"{dataset['name']}, protocol {evaluation.measurements[0].protocol}"),
+        protocol=escape(evaluation.measurements[0].protocol),
         summary=escape(evaluation.protocol.summary),
         rank1=f"{100 * best.rank(1):.1f}",
         mean_precision=f"{100 * best.mAP:.1f}",
         queries=f"{best.num_valid_queries} of {best.num_queries}",
-        metrics=_table(table_rows(evaluation.measurements)),
-        cmc=_picture(cmc_png, "CMC plot"),
+        metrics=table(table_rows(evaluation.measurements)),
+        cmc=picture(cmc_png, "CMC plot"),
         rankings="\n".join(strips),
-        counts=_table(_count_rows(dataset)),
+        counts=table(_count_rows(dataset)),
         split=escape(str(dataset["identity_split"])),
-        model=_table([["setting", "value"], *([key, str(value)] for key, value in evaluation.model.items())]),
-        facts=_table([["", ""], *([key, value] for key, value in facts.items())]),
+        model=table([["setting", "value"], *([key, str(value)] for key, value in evaluation.model.items())]),
+        facts=table([["", ""], *([key, value] for key, value in facts.items())]),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _count_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
     counts = dataset["counts"]
     columns = list(next(iter(counts.values())))
     return [["split", *columns], *([split, *(str(row[name]) for name in columns)] for split, row in counts.items())]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells that read as numbers stand to the right."""
-
-    def cell(tag: str, text: str) -> str:
-        numeric = text.replace(".", "", 1).isdigit()
-        return f'<{tag} class="number">{text}</{tag}>' if numeric else f"<{tag}>{escape(text)}</{tag}>"
-
-    head, *body = rows
-    header = f"<thead><tr>{''.join(cell('th', text) for text in head)}</tr></thead>" if any(head) else ""
-    lines = "\n".join(f"<tr>{''.join(cell('td', text) for text in row)}</tr>" for row in body)
-    return f"<table>{header}<tbody>\n{lines}\n</tbody></table>"
-
-
-def _picture(png: bytes, description: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -12,8 +12,7 @@ import yaml
 
 from keyreid.pipeline.errors import SettingsError
 
-from .config import RunConfig
-from .config_keys import SECTIONS, check_key
+from .config_keys import FROM_DATA, SECTIONS, check_key
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML reads 1e-4 as a word
 
@@ -58,10 +57,18 @@ def read_config(path: Path) -> ConfigFile:
     )
 
 
-def config_text(config: RunConfig) -> str:
-    """Every value of a run as YAML that `read_config` reads back."""
-    header = "# Every value of the run; keyreid-train reads it with --config.\n"
-    return header + yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def config_text(settings: Mapping[str, Any]) -> str:
+    """Every value of a run as YAML that `read_config` reads back.
+
+    Args:
+        settings: of RunConfig.to_dict or RUN/config.json; what is counted in the data is left out.
+    """
+    sections = {
+        section: {key: value for key, value in settings[section].items() if section != "model" or key not in FROM_DATA}
+        for section in SECTIONS
+    }
+    text = yaml.dump({"preset": settings["preset"], **sections}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return "# Every value of the run; keyreid-train reads it with --config.\n" + text
 
 
 def exponents(value: Any) -> Any:

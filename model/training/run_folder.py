@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from keyreid.pipeline.commit import commit_file, fingerprint, read_json, read_receipt, write_json
+from keyreid.pipeline.environment import package_versions
 from keyreid.pipeline.errors import CheckpointError, SettingsError
 from keyreid.pipeline.manifest import Manifest, manifest_fingerprint
 
 from .checkpoint import checkpoint_path
+from .config_file import config_text
+from .metrics_file import Record, append_record, keep_records, read_records
+from .tensorboard_log import TensorBoardLog, require_tensorboard
 
-_PACKAGES = ("keyreid", "torch", "torchvision", "timm", "numpy", "safetensors")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors")
 
 
 class RunFolder:
-    """RUN/config.json, metrics.jsonl, checkpoints/ and weights/.
+    """RUN/config.json, config.yaml, metrics.jsonl, training.html, curves/, checkpoints/, weights/ and tensorboard/.
 
     Args:
         path: RUN.
         settings: everything that decides the result, as JSON values; kept in config.json.
         resume: go on with the run that is there.
+        tensorboard: write what is logged as TensorBoard events, too.
 
     Raises:
-        SettingsError: RUN is in use and `resume` was not asked for, or it was and the settings differ.
+        SettingsError: RUN is in use and `resume` was not asked for, or it was and the settings differ; or tensorboard
+            is not installed.
         CheckpointError: there is no run to resume.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], *, resume: bool, tensorboard: bool = False) -> None:
         self.path, self._settings = path, settings
         self._config_path = path / "config.json"
+        self._wants_tensorboard = tensorboard
+        self._tensorboard: TensorBoardLog | None = None
+        if tensorboard:
+            require_tensorboard()
         if resume:
             if not self._config_path.is_file():
                 raise CheckpointError(f"there is no run to resume in {path}", "", "leave out --resume to start one")
@@ -44,9 +51,10 @@ class RunFolder:
             )
 
     def begin(self) -> None:
-        """Write config.json; from here on RUN is in use."""
+        """Write config.json and config.yaml; from here on RUN is in use."""
         if not self._config_path.exists():
-            write_json(self._config_path, {"settings": self._settings, "versions": _versions()})
+            write_json(self._config_path, {"settings": self._settings, "versions": package_versions(*_PACKAGES)})
+            _commit(self.path / "config.yaml", config_text(self._settings).encode())
 
     @property
     def checkpoint(self) -> Path:
@@ -66,19 +74,32 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def log(self, record: Record) -> None:
+        """Append one line to metrics.jsonl, and its numbers to TensorBoard's events."""
+        if self._wants_tensorboard and self._tensorboard is None:
+            done = max((line["steps"] for line in read_records(self.metrics)), default=0)
+            self._tensorboard = TensorBoardLog(self.path / "tensorboard", steps_done=done)
+        append_record(self.metrics, record)
+        if self._tensorboard is not None:
+            self._tensorboard.add(record)
 
     def drop_metrics_from(self, epoch: int) -> None:
         """Forget what a stopped run logged after its checkpoint; those epochs are trained again."""
-        if not self.metrics.exists():
-            return
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _is_whole(line) and json.loads(line)["epoch"] < epoch]
-        text = "".join(line + os.linesep for line in kept)
-        commit_file(self.metrics, lambda partial: _write(partial, text))
+        keep_records(self.metrics, lambda record: record["epoch"] < epoch)
+
+    def write_page(self) -> None:
+        """Draw what was logged so far: curves/*.png, and training.html with all of them."""
+        from .curves import draw_curves  # matplotlib is slow to load, and not every process draws
+        from .run_page import run_page
+
+        records = read_records(self.metrics)
+        pictures = draw_curves(records)
+        for name, png in pictures.items():
+            _commit(self.path / "curves" / f"{name}.png", png)
+        versions = read_json(self._config_path)["versions"]
+        text = config_text(self._settings)
+        page = run_page(self.path.absolute().name, self._settings, versions, text, records, pictures)
+        _commit(self.path / "training.html", page.encode())
 
 
 def dataset_settings(prepared: Path, manifest: Manifest, identity_split: int) -> dict[str, Any]:
@@ -110,20 +131,9 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: leaf for part in value for key, leaf in _flat(value[part], f"{name}.{part}".lstrip(".")).items()}
 
 
-def _is_whole(line: str) -> bool:
-    """Whether a line was written to its end; a killed process may leave half of one."""
-    return line.startswith("{") and line.endswith("}")
+def _commit(path: Path, content: bytes) -> None:
+    commit_file(path, lambda partial: _write(partial, content))
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

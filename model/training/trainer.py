@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import TrainingLoader, training_loader
+from keyreid.model.data.loader import TrainingLoader
 from keyreid.model.network.model_card import write_model_card
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.progress import progress_bar
-from keyreid.pipeline.store import TrackletStore
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import RunConfig
+from .inputs import open_inputs
 from .run_folder import RunFolder, dataset_settings
 from .schedule import cosine_schedule
 from .state import TrainingState, build_state
@@ -61,6 +60,7 @@ def train(
     num_workers: int = 0,
     identity_split: int = 0,
     resume: bool = False,
+    tensorboard: bool = False,
 ) -> TrainingSummary:
     """Train on the training split of a prepared dataset; RUN/weights holds the moving average at the end.
 
@@ -71,17 +71,15 @@ def train(
         KeyReIDError: the loss became NaN or infinite.
     """
     began = time.monotonic()
-    store = TrackletStore(prepared, identity_split)
-    tracklets = store.tracklets("train")
-    labels = LabelTables.of(tracklets)
-    loader = _loader(store, labels, config, num_workers, device)
+    inputs = open_inputs(prepared, config, device=device, num_workers=num_workers, identity_split=identity_split)
+    store, tracklets, labels, loader = inputs
     model_config = config.model_config(labels)
     settings = {
         **config.to_dict(),
         "model": model_config.to_dict(),
         "dataset": dataset_settings(prepared, store.manifest, identity_split),
     }
-    folder = RunFolder(run, settings, resume=resume)
+    folder = RunFolder(run, settings, resume=resume, tensorboard=tensorboard)
     state = build_state(model_config, config.training, device)
     folder.begin()
     first_epoch, steps = 0, 0
@@ -97,22 +95,6 @@ def train(
     )  # fmt: skip
 
 
-def _loader(
-    store: TrackletStore, labels: LabelTables, config: RunConfig, num_workers: int, device: torch.device
-) -> TrainingLoader:
-    return training_loader(
-        store,
-        labels,
-        clip_length=config.model["clip_length"],
-        frame_size=tuple(config.model["frame_size"]),
-        identities_per_batch=config.training.identities_per_batch,
-        clips_per_identity=config.training.clips_per_identity,
-        seed=config.training.seed,
-        num_workers=num_workers,
-        device=device,
-    )
-
-
 def _train_epochs(
     state: TrainingState, loader: TrainingLoader, config: RunConfig, folder: RunFolder, first_epoch: int, steps: int
 ) -> tuple[int, dict[str, float]]:
@@ -122,7 +104,9 @@ def _train_epochs(
     per_epoch = loader.steps(first_epoch)
     means: dict[str, float] = {}
     # An estimate: epochs differ by a few batches, and the bar is corrected after each.
-    bar = progress_bar(steps + (training.epochs - first_epoch) * per_epoch, "train", "batches", done=steps)
+    clips = loader.sampler.batch_size
+    total = steps + (training.epochs - first_epoch) * per_epoch
+    bar = progress_bar(total * clips, "train", "clips", done=steps * clips)
     with bar:
         for epoch in range(first_epoch, training.epochs):
             began = time.monotonic()
@@ -140,7 +124,8 @@ def _train_epochs(
                 )
                 write_model_card(folder.weights)
                 save_checkpoint(folder.checkpoint, state, epochs_done=epoch + 1, steps_done=steps)
-            bar.total = steps + (training.epochs - epoch - 1) * per_epoch
+                folder.write_page()
+            bar.total = (steps + (training.epochs - epoch - 1) * per_epoch) * clips
     return steps, means
 
 
@@ -163,7 +148,7 @@ def _train_epoch(
         log.add(epoch, batch.step, batch.tracklet_ids.tolist(), terms)
         if log.pending == config.training.log_every:
             _report(log, folder, bar, epoch, steps + done, _rate(state))
-        bar.update()
+        bar.update(loader.sampler.batch_size)
     if log.pending:
         _report(log, folder, bar, epoch, steps + done, _rate(state))
     return done, log.epoch_means()

@@ -69,7 +69,7 @@ def scale_heatmaps(heatmaps: Tensor) -> Tensor:
     return (heatmaps - low) / (high - low + MIN_MAX_EPSILON)
 
 
-def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
     """The heatmaps that shards hold: rendered, scaled, the mean over 4x4 pixels, in 256 steps.
 
     Args:
@@ -77,14 +77,19 @@ def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         sizes: int (F, 2), width and height of each frame.
 
     Returns:
-        uint8 (F, 6, 64, 32), 255 for 1.0.
+        uint8 (F, 6, 64, 32), 255 for 1.0, on the device of the keypoints.
     """
     if keypoints.shape[1:] != KEYPOINT_SHAPE or len(sizes) != len(keypoints):
-        raise ValueError(f"keypoints {keypoints.shape} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
-    result = np.zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), np.uint8)
+        raise ValueError(f"keypoints {tuple(keypoints.shape)} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
+    result = keypoints.new_zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
     for width, height in np.unique(sizes, axis=0):
-        rows = np.flatnonzero((sizes == (width, height)).all(axis=1))
+        rows = torch.from_numpy(np.flatnonzero((sizes == (width, height)).all(axis=1))).to(keypoints.device)
         heatmaps = scale_heatmaps(render_part_heatmaps(keypoints[rows], (int(height), int(width))))
         cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
-        result[rows] = (cells * 255).round().to(torch.uint8).numpy()
+        result[rows] = (cells * 255).round().to(torch.uint8)
     return result
+
+
+def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """quantised_heatmaps of arrays."""
+    return quantised_heatmaps(torch.from_numpy(keypoints), sizes).numpy()

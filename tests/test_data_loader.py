@@ -1,30 +1,17 @@
-import pickle
-
 import pytest
 import torch
+from loader_fixtures import load, make_loader, same
 from prepared_dataset import make_prepared
+from torch import multiprocessing
 
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import TrainingClips, _ClipKey, training_loader
-from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.store import TrackletStore
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return TrackletStore(make_prepared(tmp_path_factory.mktemp("tiny"), splits=("query", "train")))
-
-
-def load(store, epoch=0, **options):
-    labels = LabelTables.of(store.tracklets("train"))
-    settings = {"clip_length": 4, "frame_size": (32, 16), "identities_per_batch": 2, "clips_per_identity": 2, "seed": 0}
-    return list(training_loader(store, labels, **{**settings, **options}).epoch(epoch))
-
-
-def same(first, second):
-    pairs = list(zip(first, second, strict=True))
-    assert pairs
-    return all(torch.equal(a.frames, b.frames) and torch.equal(a.tracklet_ids, b.tracklet_ids) for a, b in pairs)
 
 
 def test_a_batch_carries_what_its_docstring_says(store):
@@ -43,24 +30,19 @@ def test_epochs_differ_and_repeat_exactly(store):
     assert not same(load(store), load(store, seed=5))
 
 
-def test_worker_processes_change_nothing(store):
-    store.read(store.tracklets("train")[0].tracklet_id, [0])  # a file open in the parent must not disturb the workers
-    assert same(load(store, epoch=1), load(store, epoch=1, num_workers=2))
+@pytest.mark.parametrize("start_method", multiprocessing.get_all_start_methods())
+def test_workers_started_in_any_way_change_nothing(store, start_method):
+    tracklet = store.tracklets("train")[0].tracklet_id
+    before = store.read(tracklet, [0])  # files open in the parent must not disturb the workers, nor they it
+    workers = 2 if start_method == "fork" else 1  # the others take seconds to start
+    assert same(load(store, epoch=1, num_workers=workers, start_method=start_method), load(store, epoch=1))
+    assert store.read(tracklet, [0])[0] == before[0]
 
 
-def test_the_dataset_travels_without_open_files(store):
-    dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
-    key = _ClipKey(store.tracklets("train")[0].tracklet_id, 0, 0, 0, 4)
-    before = dataset[key]
-    after = pickle.loads(pickle.dumps(dataset))[key]
-    assert torch.equal(before[1], after[1])
-
-
-def test_clips_of_a_tracklet_change_from_epoch_to_epoch(store):
-    dataset = TrainingClips(store, LabelTables.of(store.tracklets("train")), 2, (32, 16), seed=0)
-    tracklet_id = store.tracklets("train")[0].tracklet_id
-    sums = {int(dataset[_ClipKey(tracklet_id, epoch, 0, 0, 4)][1].long().sum()) for epoch in range(8)}
-    assert len(sums) > 1
+def test_tracklets_of_other_identities_are_left_out(store):
+    some = [t for t in store.tracklets("train") if t.identity in (2, 4)]
+    batches = load(store, labels=LabelTables.of(some))
+    assert {int(i) for batch in batches for i in batch.tracklet_ids} <= {t.tracklet_id for t in some}
 
 
 PLACES = [(0, 1), (0, 2), (1, 2), (0, 4), (3, 4)]
@@ -83,18 +65,31 @@ def test_ranks_share_the_batch_of_one_process(store, rank, world_size):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_begin_at_any_step(store, workers):
     whole = load(store, epoch=3)
-    labels = LabelTables.of(store.tracklets("train"))
-    loader = training_loader(
-        store, labels, clip_length=4, frame_size=(32, 16), identities_per_batch=2, clips_per_identity=2, seed=0,
-        num_workers=workers,
-    )  # fmt: skip
+    loader = make_loader(store, num_workers=workers)
     assert loader.steps(3) == len(whole) > 1
     assert same(loader.epoch(3, first_step=1), whole[1:])
     assert list(loader.epoch(3, first_step=len(whole))) == []
-    next(iter(loader.epoch(2)))  # an epoch that is left early must not leak into the next
+    next(loader.epoch(2))  # an epoch that is left early must not leak into the next
     assert same(loader.epoch(3), whole)
 
 
 def test_identities_that_the_ranks_cannot_share_are_refused(store):
     with pytest.raises(SettingsError, match=r"4 identities for 3 processes; expected a multiple of 3.*_batch=3"):
         load(store, identities_per_batch=4, world_size=3)
+
+
+def test_the_global_generator_is_left_alone(store):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load(store, num_workers=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_finds_wrong_is_said_in_its_own_words(tmp_path, workers):
+    store = TrackletStore(make_prepared(tmp_path))
+    for shard in tmp_path.glob("shards/*.h5"):
+        shard.write_bytes(b"rotten")
+    with pytest.raises(FormatError, match=r"\.h5 is not a readable shard .*; run keyreid-prep build-shards again$"):
+        load(store, num_workers=workers)

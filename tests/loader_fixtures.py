@@ -1,0 +1,33 @@
+"""Training loaders over a store, as the tests of several modules want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from keyreid.model.data.batch import ClipBatch
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.loader import TrainingLoader, training_loader
+from keyreid.pipeline.store import TrackletStore
+
+
+def make_loader(store: TrackletStore, **options: Any) -> TrainingLoader:
+    settings = {
+        "labels": LabelTables.of(store.tracklets("train")), "clip_length": 4, "frame_size": (32, 16),
+        "identities_per_batch": 2, "clips_per_identity": 2, "seed": 0,
+    }  # fmt: skip
+    return training_loader(store, **{**settings, **options})
+
+
+def load(store: TrackletStore, epoch: int = 0, **options: Any) -> list[ClipBatch]:
+    return list(make_loader(store, **options).epoch(epoch))
+
+
+def same(first: Iterable[ClipBatch], second: Iterable[ClipBatch]) -> bool:
+    """Whether two epochs have the same batches, bit for bit."""
+    pairs = list(zip(first, second, strict=True))
+    assert pairs
+    names = ("frames", "heatmaps", "identities", "cameras", "tracklet_ids")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for a, b in pairs for name in names)

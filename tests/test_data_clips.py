@@ -39,3 +39,19 @@ def test_long_tracklets_keep_41_clips_spread_evenly_or_the_first():
     assert len(spread) == 41 and starts[0] == 0 and starts[-1] == 396
     assert set(np.diff(starts)) <= {8, 12}
     assert evaluation_clips(164, 4, "aligned") == evaluation_clips(164, 4, "reference")
+
+
+def test_shifted_starts_add_whole_groups_between_the_others():
+    def starts(num_frames: int, **options: int | None) -> list[int]:
+        return [clip.frames[0] for clip in evaluation_clips(num_frames, 4, "aligned", **options)]
+
+    assert starts(11, shifts=1) == [0, 4, 8]
+    assert starts(11, shifts=2) == [0, 2, 4, 6, 8]  # 10 would leave one frame: the last group has shown it
+    assert starts(7, shifts=4) == [0, 1, 2, 3, 4]  # every window of four, and the group that ends the tracklet
+    assert starts(3, shifts=4) == [0]
+    assert evaluation_clips(11, 4, "aligned", shifts=2)[1] == Clip((2, 3, 4, 5), 0)
+
+
+def test_a_limit_of_one_or_none():
+    assert len(evaluation_clips(400, 4, "aligned", 1)) == 1
+    assert len(evaluation_clips(400, 4, "aligned", None)) == 100

@@ -32,15 +32,23 @@ def training_clip(num_frames: int, clip_length: int, generator: np.random.Genera
     return tuple(int(frame) for frame in generator.integers(edges[:-1], ends))
 
 
-def evaluation_clips(num_frames: int, clip_length: int, variant: str, max_clips: int = MAX_CLIPS) -> list[Clip]:
+def evaluation_clips(
+    num_frames: int, clip_length: int, variant: str, max_clips: int | None = MAX_CLIPS, shifts: int = 1
+) -> list[Clip]:
     """Consecutive groups of frames that cover the tracklet; the last one is padded by cycling through its own frames.
 
-    Of a tracklet with more than `max_clips` groups, "aligned" takes groups spread evenly over the whole tracklet and
-    "reference" the first ones (finding M12).
+    With `shifts` S, whole groups that begin clip_length / S, 2 clip_length / S, ... frames later come between them, so
+    that each frame is in up to S clips. Of more than `max_clips` groups, "aligned" takes groups spread evenly over the
+    whole tracklet and "reference" the first ones (finding M12); None takes all.
     """
-    starts = range(0, num_frames, clip_length)
+    starts = sorted({
+        start
+        for shift in range(shifts)
+        for start in range(shift * clip_length // shifts, num_frames, clip_length)
+        if shift == 0 or start + clip_length <= num_frames
+    })  # fmt: skip
     chosen: np.ndarray = np.arange(len(starts))
-    if len(starts) > max_clips:
+    if max_clips is not None and len(starts) > max_clips:
         spread: np.ndarray = np.linspace(0, len(starts) - 1, max_clips).round().astype(int)
         chosen = chosen[:max_clips] if variant == "reference" else spread
     return [_group(starts[group], num_frames, clip_length) for group in chosen]

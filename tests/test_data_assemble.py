@@ -1,0 +1,71 @@
+"""Every way of decoding, keeping and rendering against the plain one: a frame at a time."""
+
+import pytest
+import torch
+from loader_fixtures import load, make_loader, make_mixed, plain_batches
+
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.reading import BatchReader
+from keyreid.model.data.settings import DataSettings
+from keyreid.pipeline.errors import SettingsError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_mixed(tmp_path_factory.mktemp("mixed") / "prepared")
+
+
+def check(batches, store, epoch):
+    compared = 0
+    for batch, (frames, heatmaps) in zip(batches, plain_batches(store, epoch), strict=True):
+        assert torch.equal(batch.frames, frames) and torch.equal(batch.heatmaps, heatmaps)
+        compared += 1
+    assert compared > 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("heatmaps", ["stored", "rendered"])
+def test_batches_of_mixed_sizes_are_those_of_the_plain_way(store, workers, heatmaps):
+    check(load(store, epoch=1, num_workers=workers, data=DataSettings(heatmaps=heatmaps)), store, 1)
+
+
+@pytest.mark.parametrize("heatmaps", ["stored", "rendered"])
+@pytest.mark.parametrize("frames", [0, 1, 9, 99])
+def test_a_cache_of_any_size_changes_nothing(store, frames, heatmaps):
+    """32 x 16 frames: everything fits, some frames fit, or none."""
+    each = 3 * 32 * 16 + 6 * 64 * 32
+    settings = DataSettings(cache="ram", cache_gigabytes=(frames + 0.5) * each / 1e9, heatmaps=heatmaps)
+    loader = make_loader(store, data=settings)
+    next(loader.epoch(7))  # left early: what was asked for and never came must be asked for again
+    for epoch in (0, 1, 0, 2):
+        check(loader.epoch(epoch), store, epoch)
+    assert loader._cache.capacity == min(frames, 38)
+
+
+def test_files_that_the_device_decodes_come_out_the_same(store):
+    """On a CPU the decoder is the host's, so that the sorting of files and frames is all that can differ."""
+    tracklets = store.tracklets("train")
+    loader = make_loader(store)
+    reader = BatchReader(store, tracklets, LabelTables.of(tracklets), decode_on_device=True, render=False)
+    read = [reader[plan] for plan in loader._plans]
+    assert any(host.jpegs is not None and host.groups for host in read), "both kinds in one batch"
+    check([loader._assembler(host) for host in read], store, 0)
+
+
+def test_decoding_on_a_device_wants_one(store):
+    with pytest.raises(SettingsError, match=r"decode device, and training runs on cpu; .* use --decode host"):
+        load(store, data=DataSettings(decode="device"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decode": "gpu"}, "decode is 'gpu'; expected host or device"),
+        ({"cache": "disk"}, "cache is 'disk'; expected none or ram or device"),
+        ({"heatmaps": "none"}, "heatmaps is 'none'; expected stored or rendered"),
+        ({"cache_gigabytes": 0}, "a cache of 0 gigabytes; expected more than 0; use --cache none"),
+    ],
+)
+def test_unknown_ways_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        DataSettings(**options)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import find_protocol
@@ -23,7 +24,7 @@ from keyreid.pipeline.store import TrackletStore
 
 PROTOCOL = "standard"
 GLOBAL_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)  # beside a weight of 1/6 for each part
-DISTANCES = ("plain", "visible-parts")
+DISTANCES = {"plain": "euclidean", "visible-parts": "visible-parts"}  # name in the tables -> name in evaluation
 
 # Name -> what differs from the preset. `global_share` is what the global branch has of the loss, in the paper 0.75.
 HALF = ("training.global_share=0.5",)
@@ -105,7 +106,7 @@ def results(run: Path, prepared: Path) -> dict[str, Any]:
                 ways[f"{distance} {weight}"] = (with_global_weight(descriptors, weight), distance)
     numbers = {}
     for name, (described, distance) in ways.items():
-        metrics = measure("", described, protocol, selection, distance).metrics
+        metrics = measure("", described, protocol, selection, Comparison(DISTANCES[distance])).metrics
         numbers[name] = {"mAP": metrics.mAP, "rank1": metrics.rank(1), "queries": metrics.num_valid_queries}
     return numbers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,22 +12,43 @@ from .command import FriendlyCommand
 
 
 @click.command(cls=FriendlyCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="CHECKPOINT...")
 @click.argument("prepared", type=click.Path(path_type=Path))
-@click.option("--protocol", default="standard", show_default=True, help="standard or mars-official.")
+@click.option(
+    "--protocol",
+    default="standard",
+    show_default=True,
+    help="standard, mars-official, ilids-vid, prid2011, authors-code (not comparable), or all that the dataset has.",
+)
 @click.option(
     "--identity-split",
     type=int,
-    help="For datasets with several (iLIDS-VID, PRID2011 have ten).  [default: the one the network was trained on]",
+    help="For datasets with several (iLIDS-VID, PRID2011 have ten).  [default: the one each network was trained on]",
 )
 @click.option(
     "--distance",
-    type=click.Choice(["plain", "visible-parts"]),
-    default="plain",
+    type=click.Choice(["euclidean", "cosine", "visible-parts"]),
+    default="euclidean",
     show_default=True,
-    help="visible-parts compares a part only where both tracklets saw it (aligned variant).",
+    help="euclidean is squared, as in the paper; visible-parts compares a part only where both tracklets saw it "
+    "(aligned variant).",
+)
+@click.option("--rerank", is_flag=True, help="Re-rank by k-reciprocal encoding (Zhong et al., CVPR 2017).")
+@click.option("--k1", type=int, default=20, show_default=True, help="Neighbours that --rerank looks at.")
+@click.option("--k2", type=int, default=6, show_default=True, help="Nearest tracklets whose encodings it averages.")
+@click.option("--lambda", "share", type=float, default=0.3, show_default=True, help="Its share of the old distance.")
+@click.option(
+    "--expand-queries", type=int, metavar="N", help="Average each query with its N nearest gallery tracklets."
+)
+@click.option(
+    "--expansion-power",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weigh these by their cosine similarity to this power (--distance cosine).",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, metrics.json and pictures.")
+@click.option("--per-query", type=click.Path(path_type=Path), help="Parquet file for what was found for each query.")
 @click.option("--baselines", is_flag=True, help="Also measure the untrained network and a colour histogram.")
 @click.option(
     "--descriptors", type=click.Path(path_type=Path), help="HDF5 file to keep the descriptors in, or to take them from."
@@ -35,47 +57,51 @@ from .command import FriendlyCommand
 @click.option("--batch-size", default=16, show_default=True, help="Clips through the network at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the content of metrics.json.")
 def main(
-    checkpoint: Path,
+    checkpoints: tuple[Path, ...],
     prepared: Path,
-    protocol: str,
-    identity_split: int | None,
     distance: str,
-    report: Path | None,
-    baselines: bool,
-    descriptors: Path | None,
-    device: str,
-    batch_size: int,
+    rerank: bool,
+    k1: int,
+    k2: int,
+    share: float,
+    expand_queries: int | None,
+    expansion_power: float,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Measure how well CHECKPOINT finds the queries of PREPARED again under other cameras.
+    """Measure how well each CHECKPOINT finds the queries of PREPARED again under other cameras.
 
     CHECKPOINT is a run of keyreid-train, or a folder with model.safetensors and config.json. PREPARED is what
-    keyreid-prep made. Printed are Rank-1, 5, 10, 20, mAP and mINP in percent with the protocol they belong to, and how
-    many queries count: numbers of different protocols cannot be compared.
+    keyreid-prep made. Printed are Rank-1, 5, 10, 20, mAP and mINP in percent with the protocol, distance and re-ranking
+    that they belong to, and how many queries count: numbers of different protocols cannot be compared. A second table
+    has the true-match rate (TMR) at false-match rates, over pairs, and the detection and identification rate (DIR) at
+    false-alarm rates, over queries.
+
+    Each of several checkpoints is measured on the identity split that it was trained on; mean and standard deviation
+    follow, over the splits under protocol ilids-vid or prid2011 and over the runs (seeds) under the others. Where
+    splits are missing the row says of how many it is the mean.
 
     \b
     Examples:
       keyreid-eval runs/mars prepared/
       keyreid-eval runs/mars prepared/ --baselines --report report/
       keyreid-eval runs/mars prepared/ --distance visible-parts --descriptors mars.h5
-      keyreid-eval runs/mars prepared/ --protocol mars-official --json > metrics.json
+      keyreid-eval runs/mars prepared/ --rerank --per-query queries.parquet
+      keyreid-eval runs/mars prepared/ --protocol all --json > metrics.json
+      keyreid-eval runs/ilids-* prepared/ --protocol ilids-vid
+      keyreid-eval runs/seed-0 runs/seed-1 runs/seed-2 prepared/
     """
-    from keyreid.model.evaluation.checkpoint import choose_identity_split, load_network
-    from keyreid.model.evaluation.evaluate import Evaluator, evaluate, write_evaluation
-    from keyreid.model.evaluation.measure import text_table
-    from keyreid.model.evaluation.protocols import find_protocol
-    from keyreid.pipeline.manifest import read_manifest
+    from keyreid.model.evaluation.comparison import Comparison
+    from keyreid.model.evaluation.query_expansion import QueryExpansion
+    from keyreid.model.evaluation.reranking import KReciprocal
+    from keyreid.model.evaluation.runs import EvaluationSettings, evaluate_runs
+    from keyreid.pipeline.errors import SettingsError
 
-    chosen = find_protocol(protocol)
-    model = load_network(checkpoint, device)
-    split = choose_identity_split(checkpoint, read_manifest(prepared).name, identity_split)
-    evaluator = Evaluator.on(prepared, split, chosen, batch_size, distance)
-    evaluation = evaluate(evaluator, checkpoint, model, baselines=baselines, cache=descriptors)
-    page = write_evaluation(report, evaluator, evaluation) if report else None
-    if as_json:
-        click.echo(json.dumps(evaluation.to_dict(), indent=2, sort_keys=True))
-        return
-    click.echo(evaluation.headline())
-    click.echo(text_table(evaluation.measurements))
-    if page:
-        click.echo(f"report: {page}")
+    if rerank and expand_queries is not None:
+        raise SettingsError("--rerank together with --expand-queries", "one of them")
+    reranking: KReciprocal | QueryExpansion | None = KReciprocal(k1, k2, share) if rerank else None
+    if expand_queries is not None:
+        reranking = QueryExpansion(expand_queries, expansion_power)
+    comparison = Comparison(distance, reranking)
+    outcome = evaluate_runs(checkpoints, prepared, EvaluationSettings(comparison=comparison, **settings))
+    click.echo(json.dumps(outcome.to_dict(), indent=2, sort_keys=True) if as_json else outcome.text())

@@ -43,12 +43,14 @@ def refuse(message: str, *arguments: object) -> None:
 def test_the_table_goes_to_standard_output_and_the_bars_to_standard_error(prepared, run_folder):
     result = call(run_folder, prepared)
     assert result.exit_code == 0, result.output
-    headline, header, _, row = result.stdout.splitlines()
+    headline, header, _, row, thresholds, _, shares = result.stdout.splitlines()
     assert headline == (
         "striped (identity split: the only one), protocol standard: 4 queries against 5 gallery tracklets"
     )
-    assert header.split()[:3] == ["method", "protocol", "Rank-1"]
-    assert row.split()[:2] == ["trained", "standard"] and row.endswith("3 of 4")
+    assert header.split()[:5] == ["method", "protocol", "distance", "re-ranking", "Rank-1"]
+    assert row.split()[:4] == ["trained", "standard", "euclidean", "none"] and row.endswith("3 of 4")
+    assert thresholds.split()[:3] == ["method", "protocol", "distance"] and "TMR @ 0.01 %" in thresholds
+    assert shares.split()[:4] == ["trained", "standard", "euclidean", "none"]
     assert "describe (trained)" in result.stderr
 
 

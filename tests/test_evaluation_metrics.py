@@ -5,32 +5,82 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keyreid.model.evaluation.distances import squared_distances
 from keyreid.model.evaluation.metrics import RankMetrics, kept_ranking, rank_metrics
 from keyreid.pipeline.errors import KeyReIDError
 
 
 def brute_force(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank):
-    """The definition, one query and one gallery entry at a time."""
-    firsts, precisions, penalties, average = [], [], [], []
+    """The definition, one query and one gallery entry at a time; at equal distance wrong entries come first."""
+    firsts, precisions, penalties, found = [], [], [], []
     for query in range(len(query_ids)):
         entries = [
-            (distances[query][entry], entry)
+            (distances[query][entry], gallery_ids[entry] == query_ids[query])
             for entry in range(len(gallery_ids))
             if not (gallery_ids[entry] == query_ids[query] and gallery_cameras[entry] == query_cameras[query])
         ]
-        hits = [gallery_ids[entry] == query_ids[query] for _, entry in sorted(entries)]
-        ranks = [rank for rank, hit in enumerate(hits, start=1) if hit]
+        ranks = [rank for rank, (_, hit) in enumerate(sorted(entries), start=1) if hit]
         if not ranks:
-            average.append(float("nan"))
+            found.append((0, float("nan"), float("nan"), 0))
             continue
         firsts.append(ranks[0])
         precisions.append(sum((n + 1) / rank for n, rank in enumerate(ranks)) / len(ranks))
         penalties.append(len(ranks) / ranks[-1])
-        average.append(precisions[-1])
+        found.append((len(ranks), precisions[-1], penalties[-1], ranks[0]))
+    if not firsts:
+        return None
     length = min(max_rank, len(gallery_ids))
     cmc = [sum(first <= k for first in firsts) / len(firsts) for k in range(1, length + 1)]
-    return np.array(cmc), np.mean(precisions), np.mean(penalties), len(firsts), np.array(average)
+    return np.array(cmc), np.mean(precisions), np.mean(penalties), np.array(found)
+
+
+def assert_equals_plain_loop(case, max_rank=10) -> bool:
+    """Whether there was anything to compare: a case without any match is refused."""
+    expected = brute_force(*case, max_rank)
+    if expected is None:
+        with pytest.raises(KeyReIDError, match="has a match in the gallery"):
+            rank_metrics(*case, max_rank=max_rank)
+        return False
+    found = rank_metrics(*case, max_rank=max_rank)
+    cmc, precision, penalty, queries = expected
+    np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
+    np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
+    each = found.num_matches, found.average_precision, found.inverse_negative_penalty, found.first_match
+    np.testing.assert_allclose(np.array(each).T, queries, atol=1e-12)
+    assert (found.num_valid_queries, found.num_queries) == ((queries[:, 0] > 0).sum(), len(case[1]))
+    return True
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rows", "counted"),
+    [(1 << 20, 512, 64), (7, 512, 64), (1 << 20, 3, 64), (1 << 20, 512, 1), (1, 1, 0)],
+    ids=["one block", "few pairs", "few rows", "sorted rows", "one query at a time, sorted"],
+)
+def test_random_cases_equal_the_plain_loop(pairs, rows, counted, monkeypatch):
+    monkeypatch.setattr("keyreid.model.evaluation.pairs.PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr("keyreid.model.evaluation.pairs.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr("keyreid.model.evaluation.metrics.COUNTED_MATCHES", counted)
+    rng = np.random.default_rng(0)
+    assert sum(assert_equals_plain_loop(random_case(rng)) for _ in range(150)) > 100
+
+
+ADVERSARIAL = {
+    "all distances equal": (np.zeros((3, 6)), [1, 2, 1], [1, 1, 2, 2, 3, 0], [1, 1, 2], [1, 2, 2, 1, 1, 2]),
+    "one gallery entry, a match": (np.ones((1, 1)), [1], [1], [1], [2]),
+    "one gallery entry for a match and a stranger": (np.ones((2, 1)), [1, 2], [1], [1, 1], [2]),
+    "duplicates of match and stranger": (np.array([[1, 1, 2, 1, 1, 2.0]]), [1], [1, 1, 1, 2, 2, 2], [1], [2] * 6),
+    "nothing but matches": (np.array([[3, 1, 2.0]]), [1], [1, 1, 1], [1], [2, 3, 2]),
+    "every match removed but the farthest": (np.array([[0, 0, 9, 5.0]]), [1], [1, 1, 1, 2], [1], [1, 1, 2, 1]),
+    "negative and huge distances": (np.array([[-1e300, 1e300, 0.0]]), [1], [2, 1, 1], [1], [2, 2, 2]),
+    "float16": (np.array([[1, 2, 2]], np.float16), [1], [1, 2, 1], [1], [2, 2, 2]),
+    "no match at all": (np.zeros((1, 2)), [1], [2, 3], [1], [1, 1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("counted", [0, 64], ids=["sorted rows", "counted"])
+@pytest.mark.parametrize("case", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_adversarial_cases_equal_the_plain_loop(case, counted, monkeypatch):
+    monkeypatch.setattr("keyreid.model.evaluation.metrics.COUNTED_MATCHES", counted)
+    assert_equals_plain_loop(tuple(map(np.asarray, case)))
 
 
 def random_case(rng: np.random.Generator):
@@ -39,26 +89,6 @@ def random_case(rng: np.random.Generator):
     distances = rng.integers(0, rng.integers(1, 30), (num_queries, num_gallery)).astype(np.float32)
     query_ids, gallery_ids = rng.integers(1, 6, num_queries), rng.integers(0, 6, num_gallery)
     return distances, query_ids, gallery_ids, rng.integers(1, 4, num_queries), rng.integers(1, 4, num_gallery)
-
-
-@pytest.mark.parametrize("block", [3, 256], ids=["many blocks", "one block"])
-def test_random_cases_equal_the_plain_loop(block, monkeypatch):
-    monkeypatch.setattr("keyreid.model.evaluation.metrics.QUERIES_AT_ONCE", block)
-    rng = np.random.default_rng(0)
-    measured = 0
-    for _ in range(200):
-        case = random_case(rng)
-        try:
-            found = rank_metrics(*case, max_rank=10)
-        except KeyReIDError:
-            continue
-        measured += 1
-        cmc, precision, penalty, valid, average = brute_force(*case, max_rank=10)
-        np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
-        np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
-        np.testing.assert_allclose(found.average_precision, average, atol=1e-12)
-        assert (found.num_valid_queries, found.num_queries) == (valid, len(case[1]))
-    assert measured > 150  # the loop above compared something
 
 
 def one_query(distances, gallery_ids, gallery_cameras) -> RankMetrics:
@@ -76,11 +106,9 @@ def test_worked_example_by_hand():
     assert metrics.rank(1) == 0 and metrics.rank(20) == 1
 
 
-@pytest.mark.parametrize(
-    ("gallery_ids", "first"), [([7, 3, 3], 1), ([3, 7, 3], 2), ([3, 3, 7], 3)], ids=["first", "second", "third"]
-)
-def test_equal_distances_keep_the_gallery_order(gallery_ids, first):
-    assert one_query([5, 5, 5], gallery_ids, [2, 2, 2]).first_match.tolist() == [first]
+@pytest.mark.parametrize("gallery_ids", [[7, 3, 3], [3, 7, 3], [3, 3, 7]], ids=["first", "second", "third"])
+def test_ties_count_against_the_query_whatever_the_order_of_the_gallery(gallery_ids):
+    assert one_query([5, 5, 5], gallery_ids, [2, 2, 2]).first_match.tolist() == [3]
 
 
 def test_distractors_never_match_and_count_as_wrong():
@@ -148,25 +176,3 @@ def test_kept_ranking_is_what_the_metrics_ranked():
             order = kept_ranking(distances[query], query_ids[query], query_cameras[query], gallery_ids, gallery_cameras)
             hits = np.flatnonzero(gallery_ids[order] == query_ids[query])
             assert first == (hits[0] + 1 if len(hits) else 0)
-
-
-def test_squared_distances_equal_the_definition_whatever_the_blocks(monkeypatch):
-    rng = np.random.default_rng(2)
-    queries, gallery = rng.normal(size=(7, 12)).astype(np.float32), rng.normal(size=(9, 12)).astype(np.float32)
-    expected = ((queries[:, None].astype(float) - gallery[None]) ** 2).sum(-1)
-    np.testing.assert_allclose(squared_distances(queries, gallery), expected, rtol=1e-6)
-    monkeypatch.setattr("keyreid.model.evaluation.distances.ROWS_AT_ONCE", 4)
-    np.testing.assert_allclose(squared_distances(queries, gallery), expected, rtol=1e-6)
-
-
-def test_squared_distances_keep_near_neighbours_apart_far_from_the_origin():
-    """Where a float32 product would lose every digit of the difference."""
-    gallery = np.full((3, 4), 1000, np.float32)
-    gallery[1] += 0.25
-    gallery[2] += 0.5
-    np.testing.assert_allclose(squared_distances(gallery[:1], gallery), [[0, 0.25, 1]])
-
-
-def test_squared_distances_refuse_descriptors_of_two_models():
-    with pytest.raises(KeyReIDError, match=r"query descriptors of shape \(2, 3\) and gallery descriptors of shape"):
-        squared_distances(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -16,10 +16,11 @@ from PIL import Image
 
 from keyreid.model.evaluation.evaluate import Evaluator, evaluate, write_evaluation
 from keyreid.model.evaluation.figures import TITLE
-from keyreid.model.evaluation.measure import Measurement, text_table
+from keyreid.model.evaluation.measure import Measurement
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.report import Evaluation
+from keyreid.model.evaluation.tables import table_rows, text_table
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 
 STANDARD = find_protocol("standard")
@@ -84,7 +85,7 @@ def test_the_page_loads_nothing(folder):
 
 def test_the_page_shows_every_number_with_its_protocol(folder, evaluation):
     text = parse(folder).text
-    for line in text_table(evaluation.measurements).splitlines()[2:]:
+    for line in text_table(table_rows(evaluation.measurements)).splitlines()[2:]:
         for cell in re.split(r"\s{2,}", line):
             assert cell in text
     assert text.count("standard") >= 2 + len(METHODS)
@@ -167,9 +168,9 @@ def test_a_split_of_a_dataset_with_one_fixed_split_is_refused(prepared):
 
 def test_the_table_stands_in_columns():
     metrics = rank_metrics(np.array([[0.0, 1.0]]), [1], [2, 1], [1], [2, 2])
-    table = text_table([Measurement("trained", "standard", metrics, np.zeros((1, 2)))])
+    table = text_table(table_rows([Measurement("trained", "standard", metrics, np.zeros((1, 2)))]))
     assert table.splitlines() == [
-        "method   protocol  Rank-1  Rank-5  Rank-10  Rank-20   mAP  mINP  queries",
-        "------------------------------------------------------------------------",
-        "trained  standard     0.0   100.0    100.0    100.0  50.0  50.0   1 of 1",
+        "method   protocol  distance   re-ranking  Rank-1  Rank-5  Rank-10  Rank-20   mAP  mINP  queries",
+        "-----------------------------------------------------------------------------------------------",
+        "trained  standard  euclidean  none           0.0   100.0    100.0    100.0  50.0  50.0   1 of 1",
     ]

@@ -14,12 +14,13 @@ from evaluation_dataset import make_prepared, save_tiny_model, tiny_model
 
 from keyreid.cli.evaluate import main
 from keyreid.model.evaluation import visible_parts
+from keyreid.model.evaluation.comparison import DISTANCES, PLAIN, Comparison, distances_between
 from keyreid.model.evaluation.descriptor_file import load_descriptors
 from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
-from keyreid.model.evaluation.visible_parts import DISTANCES, distances_between
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.store import TrackletStore
 
+VISIBLE = Comparison("visible-parts")
 QUERIES, GALLERY = np.array([5, 0, 2]), np.array([1, 3, 4, 6])
 
 
@@ -57,7 +58,7 @@ def one_pair(d: TrackletDescriptors, query: int, entry: int) -> float:
 def test_is_the_weighted_mean_over_what_both_saw(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visible_parts, "QUERIES_AT_ONCE", at_once)
     d = described()
-    found = distances_between(d, QUERIES, GALLERY, "visible-parts")
+    found = distances_between(d, QUERIES, GALLERY, VISIBLE)
     expected = [[one_pair(d, query, entry) for entry in GALLERY] for query in QUERIES]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -66,7 +67,7 @@ def test_is_the_weighted_mean_over_what_both_saw(at_once: int, monkeypatch: pyte
 
 def test_is_the_plain_distance_where_everything_is_visible() -> None:
     d = replace(described(), visibility=np.ones((7, 6)))
-    plain, visible = (distances_between(d, QUERIES, GALLERY, name) for name in DISTANCES)
+    plain, visible = (distances_between(d, QUERIES, GALLERY, comparison) for comparison in (PLAIN, VISIBLE))
     np.testing.assert_allclose(visible, plain, rtol=1e-6)
 
 
@@ -76,11 +77,11 @@ def test_a_part_that_one_side_did_not_see_has_no_say(side: str) -> None:
     row = QUERIES[0] if side == "query" else GALLERY[0]
     visibility, values = d.visibility.copy(), d.values.copy()
     visibility[row, 2] = 0
-    before = distances_between(replace(d, visibility=visibility), QUERIES, GALLERY, "visible-parts")
+    before = distances_between(replace(d, visibility=visibility), QUERIES, GALLERY, VISIBLE)
     values[row, 5 + 2 * 3 : 5 + 3 * 3] = 9
     changed = replace(d, visibility=visibility, values=values)
-    assert np.array_equal(distances_between(changed, QUERIES, GALLERY, "visible-parts"), before)
-    assert not np.array_equal(distances_between(replace(d, values=values), QUERIES, GALLERY, "visible-parts"), before)
+    assert np.array_equal(distances_between(changed, QUERIES, GALLERY, VISIBLE), before)
+    assert not np.array_equal(distances_between(replace(d, values=values), QUERIES, GALLERY, VISIBLE), before)
 
 
 def test_without_a_common_part_the_global_feature_decides() -> None:
@@ -89,7 +90,7 @@ def test_without_a_common_part_the_global_feature_decides() -> None:
     d = replace(described(), visibility=visibility)
     alone = replace(d, values=d.values[:, :5], visibility=np.zeros((7, 0)), widths=d.widths[:1], weights=d.weights[:1])
     factor = d.weights.sum() / d.weights[0]
-    found = distances_between(d, QUERIES, GALLERY, "visible-parts")
+    found = distances_between(d, QUERIES, GALLERY, VISIBLE)
     np.testing.assert_allclose(found, factor * distances_between(alone, QUERIES, GALLERY), rtol=1e-6)
 
 
@@ -97,17 +98,17 @@ def test_with_nothing_in_common_at_all_it_is_the_plain_distance() -> None:
     visibility = described().visibility.copy()
     visibility[QUERIES[1]] = 0
     d = replace(described(global_weight=0.0), visibility=visibility)
-    plain, visible = (distances_between(d, QUERIES, GALLERY, name) for name in DISTANCES)
+    plain, visible = (distances_between(d, QUERIES, GALLERY, comparison) for comparison in (PLAIN, VISIBLE))
     np.testing.assert_allclose(visible[1], plain[1], rtol=1e-6)
     assert not np.allclose(visible[0], plain[0])
 
 
 def test_an_unknown_distance_and_missing_visibilities_are_refused() -> None:
-    with pytest.raises(SettingsError, match="distance is 'cosine'; expected one of plain, visible-parts"):
-        distances_between(described(), QUERIES, GALLERY, "cosine")
+    with pytest.raises(SettingsError, match="distance is 'manhattan'; expected one of euclidean, cosine, visible-part"):
+        Comparison("manhattan")
     blind = replace(described(), visibility=np.zeros((7, 0)))
     with pytest.raises(SettingsError, match=r"nothing of which parts were seen; expected visibilities: the aligned"):
-        distances_between(blind, QUERIES, GALLERY, "visible-parts")
+        distances_between(blind, QUERIES, GALLERY, VISIBLE)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_one_file_of_descriptors_serves_both_distances(prepared: Path, tmp_path:
     visible = call(weights, prepared, "--descriptors", file, "--distance", "visible-parts")
     assert visible.exit_code == 0, visible.output
     assert "describe" in plain.stderr and "describe" not in visible.stderr
-    assert visible.stdout.splitlines()[-1].startswith("trained (visible-parts)  standard")
+    assert visible.stdout.splitlines()[-1].startswith("trained  standard  visible-parts")
     descriptors = load_descriptors(file)
     assert descriptors.visibility.shape == (9, 6) and (descriptors.visibility > 0).any()
     with h5py.File(file) as stored:
@@ -157,8 +158,8 @@ def test_the_numbers_say_which_distance_they_belong_to(prepared: Path, tmp_path:
     weights = save_tiny_model(tmp_path / "weights")
     result = call(weights, prepared, "--distance", "visible-parts", "--baselines", "--json", "--report", tmp_path)
     assert result.exit_code == 0, result.output
-    assert '"distance": "visible-parts"' in result.stdout and '"distance": "plain"' in result.stdout  # the colours
-    assert "trained (visible-parts)" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '"distance": "visible-parts"' in result.stdout and '"distance": "euclidean"' in result.stdout  # the colours
+    assert "<td>visible-parts</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_reference_variant_is_refused_before_any_work(prepared: Path, tmp_path: Path) -> None:

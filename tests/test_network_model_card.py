@@ -72,7 +72,7 @@ def test_figures_stand_with_their_protocol_and_distance(measured: tuple[Path, Pa
     card = (run / "weights" / "README.md").read_text()
     first = json.loads((reports / "a" / "metrics.json").read_text())["results"][0]
     shares = " | ".join(f"{100 * first[name]:.1f}" for name in ("rank1", "rank5", "mAP", "mINP"))
-    assert f"| striped | the only one | standard | plain | {shares} | 3 of 4 | 5 |" in card
+    assert f"| striped | the only one | standard | euclidean | none | {shares} | 3 of 4 | 5 |" in card
     assert "| striped | the only one | mars-official | visible-parts | " in card
     assert "Not measured" not in card and "colour histogram" not in card
     assert load_model(run / "weights").config == tiny_config()
@@ -90,8 +90,8 @@ def test_figures_of_other_weights_are_refused(measured: tuple[Path, Path], tmp_p
     ("content", "message"),
     [
         (None, "expected metrics.json of keyreid-eval --report"),
-        ("[]", "is no metrics.json of version 1"),
-        ('{"format_version": 1}', "is no metrics.json of version 1"),
+        ("[]", "is no metrics.json of version 2"),
+        ('{"format_version": 2}', "is no metrics.json of version 2"),
         ("{", "is not readable as JSON"),
     ],
     ids=["none", "a list", "no results", "broken"],

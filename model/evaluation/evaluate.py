@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from keyreid.pipeline.commit import commit_file, fingerprint
 from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
 from .baselines import describe_colours, untrained_twin
+from .comparison import PLAIN, Comparison
 from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint, save_descriptors
 from .descriptors import TrackletDescriptors, describe_tracklets
 from .figures import RankedQuery, choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
-from .measure import Measurement, measure
+from .measure import Measurement, measure, measure_distances
 from .plots import cmc_plot
 from .protocols import Protocol, Selection
 from .report import Evaluation, write_bytes, write_report
@@ -24,27 +29,30 @@ from .visible_parts import no_visibilities
 
 @dataclass(frozen=True)
 class Evaluator:
-    """One protocol on one dataset, for as many methods as one likes.
+    """Protocols on one dataset, for as many methods as one likes.
 
     Attributes:
         store: the prepared dataset.
-        protocol: chooses queries and gallery.
-        selection: what it chose.
+        selections: each protocol with the queries and gallery that it chose; the report shows the first.
         identity_split: number of the split, 0 where there is only one.
         batch_size: clips that go through a network at once.
-        distance: of networks, one of visible_parts.DISTANCES; a colour histogram has no parts to see.
+        comparison: of networks; a colour histogram has a distance of its own.
     """
 
     store: TrackletStore
-    protocol: Protocol
-    selection: Selection
+    selections: tuple[tuple[Protocol, Selection], ...]
     identity_split: int
     batch_size: int
-    distance: str = "plain"
+    comparison: Comparison = PLAIN
 
     @classmethod
     def on(
-        cls, prepared: Path, identity_split: int, protocol: Protocol, batch_size: int = 16, distance: str = "plain"
+        cls,
+        prepared: Path,
+        identity_split: int,
+        protocol: Protocol | Sequence[Protocol],
+        batch_size: int = 16,
+        comparison: Comparison = PLAIN,
     ) -> Evaluator:
         """Open a prepared dataset.
 
@@ -54,16 +62,40 @@ class Evaluator:
             SourceError: no query, or no gallery.
         """
         store = TrackletStore(prepared, identity_split)
-        selection = protocol.select(store.tracklets("query", "gallery"))
-        return cls(store, protocol, selection, identity_split, batch_size, distance)
+        tracklets = store.tracklets("query", "gallery")
+        protocols = (protocol,) if isinstance(protocol, Protocol) else protocol
+        selections = tuple((one, one.select(tracklets)) for one in protocols)
+        return cls(store, selections, identity_split, batch_size, comparison)
+
+    @property
+    def protocol(self) -> Protocol:
+        """The first one."""
+        return self.selections[0][0]
+
+    @property
+    def selection(self) -> Selection:
+        """Of the first protocol."""
+        return self.selections[0][1]
+
+    @property
+    def tracklets(self) -> tuple[Tracklet, ...]:
+        """All that any of the protocols needs described, in order of tracklet_id."""
+        unique = {tracklet.tracklet_id: tracklet for _, chosen in self.selections for tracklet in chosen.tracklets}
+        return tuple(unique[tracklet_id] for tracklet_id in sorted(unique))
 
     def network(self, method: str, model: KeyReID, cache: Path | None = None) -> Measurement:
-        """Describe with a network and measure; descriptors in `cache` are used where they are of the same making.
+        """Describe with a network and measure under the first protocol; see `networks`."""
+        return self.networks(method, model, cache)[0]
+
+    def networks(self, method: str, model: KeyReID, cache: Path | None = None) -> tuple[Measurement, ...]:
+        """Describe with a network and measure under each protocol.
+
+        Descriptors in `cache` are used where they are of the same making.
 
         Raises:
             SettingsError: the distance needs visibilities and the network gives none, or `cache` is of another making.
         """
-        if self.distance == "visible-parts" and model.config.variant == "reference":
+        if self.comparison.distance == "visible-parts" and model.config.variant == "reference":
             raise no_visibilities("the network, of variant 'reference', says")  # before hours of describing
         made_by = fingerprint([model_fingerprint(model), data_fingerprint(self.store)])
         if cache is not None and cache.exists():
@@ -73,22 +105,39 @@ class Evaluator:
             descriptors = describe_tracklets(
                 model,
                 self.store,
-                self.selection.tracklets,
+                self.tracklets,
                 batch_size=self.batch_size,
                 fingerprint=made_by,
                 label=f"describe ({method})",
             )
             if cache is not None:
                 save_descriptors(cache, descriptors)
-        return measure(method, descriptors, self.protocol, self.selection, self.distance)
+        return self.measure(method, descriptors, self.comparison, next(model.parameters()).device)
 
-    def colours(self) -> Measurement:
-        """Measure the colour histogram."""
-        descriptors = describe_colours(self.store, self.selection.tracklets)
-        return measure("colour histogram", descriptors, self.protocol, self.selection)
+    def colours(self) -> tuple[Measurement, ...]:
+        """Measure the colour histogram under each protocol."""
+        return self.measure("colour histogram", describe_colours(self.store, self.tracklets), PLAIN, "cpu")
+
+    def measure(
+        self, method: str, descriptors: TrackletDescriptors, comparison: Comparison, device: torch.device | str
+    ) -> tuple[Measurement, ...]:
+        """Measure descriptors under each protocol; those that rank the same tracklets share the distances."""
+        found: list[Measurement] = []
+        for protocol, selection in self.selections:
+            for earlier, (_, seen) in zip(found, self.selections, strict=False):
+                if (seen.queries, seen.gallery) == (selection.queries, selection.gallery):
+                    again = measure_distances(
+                        method, earlier.distances, protocol, selection, comparison, split=self.identity_split
+                    )
+                    found.append(again)
+                    break
+            else:
+                split = self.identity_split
+                found.append(measure(method, descriptors, protocol, selection, comparison, split=split, device=device))
+        return tuple(found)
 
     def _check_cache(self, path: Path, descriptors: TrackletDescriptors, made_by: str) -> None:
-        wanted = {tracklet.tracklet_id for tracklet in self.selection.tracklets}
+        wanted = {tracklet.tracklet_id for tracklet in self.tracklets}
         if descriptors.fingerprint != made_by or not wanted <= set(descriptors.tracklet_ids.tolist()):
             raise SettingsError(
                 f"{path} holds descriptors of other weights, another dataset or another protocol",
@@ -100,12 +149,15 @@ class Evaluator:
 def evaluate(
     evaluator: Evaluator, checkpoint: Path, model: KeyReID, *, baselines: bool = False, cache: Path | None = None
 ) -> Evaluation:
-    """Measure the network, and with `baselines` its untrained twin and the colour histogram beside it."""
-    measurements = [evaluator.network("trained", model, cache)]
+    """Measure the network, and with `baselines` its untrained twin and the colour histogram beside it.
+
+    Each is measured under all protocols of the evaluator, the trained network first.
+    """
+    measurements = [*evaluator.networks("trained", model, cache)]
     if baselines:
         device = next(model.parameters()).device
-        measurements.append(evaluator.network("untrained", untrained_twin(model.config).to(device)))
-        measurements.append(evaluator.colours())
+        measurements.extend(evaluator.networks("untrained", untrained_twin(model.config).to(device)))
+        measurements.extend(evaluator.colours())
     return Evaluation(
         _describe_dataset(evaluator),
         evaluator.protocol,
@@ -130,7 +182,8 @@ def write_evaluation(folder: Path, evaluator: Evaluator, evaluation: Evaluation)
     commit_file(folder / "ranking.png", lambda partial: write_bytes(partial, picture))
     captions = [_caption(row, int(trained.metrics.first_match[query])) for row, query in zip(rows, chosen, strict=True)]
     strips = [(caption, png_bytes(drawn)) for caption, drawn in zip(captions, pictures, strict=True)]
-    return write_report(folder, evaluation, cmc_plot(evaluation.measurements), strips)
+    plotted = [one for one in evaluation.measurements if one.protocol == trained.protocol]
+    return write_report(folder, evaluation, cmc_plot(plotted), strips)
 
 
 def _caption(row: RankedQuery, first_match: int) -> str:

@@ -63,8 +63,9 @@ def choose_queries(first_match: np.ndarray, average_precision: np.ndarray, count
 def ranked_query(measurement: Measurement, selection: Selection, query: int) -> RankedQuery:
     """The nearest gallery tracklets of a query, without those that the protocol leaves out."""
     tracklet, distances = selection.queries[query], measurement.distances[query]
-    identities, cameras = (np.array([getattr(t, name) for t in selection.gallery]) for name in ("identity", "camera"))
-    nearest = kept_ranking(distances, tracklet.identity, tracklet.camera, identities, cameras)[:NUM_NEAREST]
+    identities, cameras = np.array([t.identity for t in selection.gallery]), np.array(selection.gallery_cameras)
+    camera = selection.query_cameras[query]
+    nearest = kept_ranking(distances, tracklet.identity, camera, identities, cameras)[:NUM_NEAREST]
     return RankedQuery(
         tracklet,
         tuple(selection.gallery[entry] for entry in nearest),

@@ -1,43 +1,52 @@
-"""From descriptors to numbers under a protocol, and the table that shows them."""
+"""From descriptors to numbers under protocols, and the tables that show them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from .comparison import PLAIN, Comparison, distances_between
 from .descriptors import TrackletDescriptors
-from .metrics import RankMetrics, rank_metrics
+from .metrics import RankMetrics, measure_ranking
+from .open_set import OpenSet, identify
+from .pairs import Ranking
 from .protocols import Protocol, Selection
-from .visible_parts import distances_between
+from .verification import Verification, verify
 
 RANKS = (1, 5, 10, 20)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one method reached.
+    """What one method reached under one protocol.
 
     Attributes:
         method: such as "trained" or "colour histogram".
-        protocol: name of the protocol; stands beside every number.
+        protocol: label of the protocol; stands beside every number.
         metrics: the numbers.
-        distances: float32 (queries, gallery), squared Euclidean.
-        distance: how they were computed, one of visible_parts.DISTANCES.
+        distances: float32 (queries, gallery), as `comparison` makes them.
+        comparison: distance and re-ranking.
+        verification, open_set: figures with thresholds; None where nobody asked for them.
     """
 
     method: str
     protocol: str
     metrics: RankMetrics
     distances: np.ndarray
-    distance: str = "plain"
+    comparison: Comparison = PLAIN
+    verification: Verification | None = None
+    open_set: OpenSet | None = None
 
     @property
     def label(self) -> str:
-        """The method, with the distance where that is not the plain one."""
-        return self.method if self.distance == "plain" else f"{self.method} ({self.distance})"
+        """The method, with distance and re-ranking where they are not the paper's: for plots."""
+        if self.comparison.is_plain:
+            return self.method
+        reranking = f", {self.comparison.reranking_name}" if self.comparison.reranking else ""
+        return f"{self.method} ({self.comparison.distance}{reranking})"
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers for metrics.json, as shares from 0 to 1."""
@@ -45,7 +54,8 @@ class Measurement:
         return {
             "method": self.method,
             "protocol": self.protocol,
-            "distance": self.distance,
+            "distance": self.comparison.distance,
+            "reranking": self.comparison.reranking_name,
             **{f"rank{k}": metrics.rank(k) for k in RANKS},
             "mAP": metrics.mAP,
             "mINP": metrics.mINP,
@@ -53,6 +63,8 @@ class Measurement:
             "num_valid_queries": metrics.num_valid_queries,
             "num_gallery": self.distances.shape[1],
             "cmc": metrics.cmc.tolist(),
+            **({"verification": self.verification.to_dict()} if self.verification else {}),
+            **({"open_set": self.open_set.to_dict()} if self.open_set else {}),
         }
 
 
@@ -61,39 +73,38 @@ def measure(
     descriptors: TrackletDescriptors,
     protocol: Protocol,
     selection: Selection,
-    distance: str = "plain",
+    comparison: Comparison = PLAIN,
+    *,
+    split: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Measurement:
     """Rank the selection by distance between descriptors; see distances_between for errors."""
-    queries, gallery = descriptors.rows(selection.queries), descriptors.rows(selection.gallery)
-    distances = distances_between(descriptors, queries, gallery, distance)
-    metrics = rank_metrics(
-        distances,
-        descriptors.identities[queries],
-        descriptors.identities[gallery],
-        descriptors.cameras[queries],
-        descriptors.cameras[gallery],
+    sides = descriptors.rows(selection.queries), descriptors.rows(selection.gallery)
+    distances = distances_between(descriptors, *sides, comparison, device)
+    return measure_distances(method, distances, protocol, selection, comparison, split=split)
+
+
+def measure_distances(
+    method: str,
+    distances: np.ndarray,
+    protocol: Protocol,
+    selection: Selection,
+    comparison: Comparison = PLAIN,
+    *,
+    split: int = 0,
+) -> Measurement:
+    """All figures of a matrix of distances.
+
+    Args:
+        method: what made them.
+        distances: float (queries, gallery) of the selection.
+        protocol, selection: who is ranked, and with which cameras.
+        comparison: how the distances were made.
+        split: the identity split that they belong to.
+    """
+    identities = ([tracklet.identity for tracklet in side] for side in (selection.queries, selection.gallery))
+    ranking = Ranking(distances, *map(np.array, (*identities, selection.query_cameras, selection.gallery_cameras)))
+    metrics = measure_ranking(ranking)
+    return Measurement(
+        method, protocol.label([split]), metrics, distances, comparison, verify(ranking), identify(ranking)
     )
-    return Measurement(method, protocol.name, metrics, distances, distance)
-
-
-def table_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Cells of the table, the header first; shares in percent."""
-    header = ["method", "protocol", *(f"Rank-{k}" for k in RANKS), "mAP", "mINP", "queries"]
-    rows = [header]
-    for one in measurements:
-        shares = [*(one.metrics.rank(k) for k in RANKS), one.metrics.mAP, one.metrics.mINP]
-        queries = f"{one.metrics.num_valid_queries} of {one.metrics.num_queries}"
-        rows.append([one.label, one.protocol, *(f"{100 * share:.1f}" for share in shares), queries])
-    return rows
-
-
-def text_table(measurements: Sequence[Measurement]) -> str:
-    """The table for a terminal: names to the left, numbers to the right."""
-    rows = table_rows(measurements)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)

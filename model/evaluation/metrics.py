@@ -1,6 +1,12 @@
 """CMC, mAP and mINP of a matrix of distances; pure functions on arrays.
 
-Letters: Q queries, G gallery tracklets.
+Letters: Q queries, G gallery tracklets, n pairs of one identity.
+
+Ties count against the query: at equal distance every wrong entry comes before a match. So the figures do not depend
+on the order of the gallery, and a network that finds all people equally near gets nothing for it.
+
+A query's ranking is never made: the rank of a match is 1, plus the matches before it, plus the wrong entries that are
+as near or nearer, and these are counted.
 """
 
 from __future__ import annotations
@@ -11,7 +17,9 @@ import numpy as np
 
 from keyreid.pipeline.errors import KeyReIDError
 
-QUERIES_AT_ONCE = 256  # bounds the memory of the sorted copies to a few times 256 x G numbers
+from .pairs import Ranking, SameIdentity
+
+COUNTED_MATCHES = 64  # of a query with more, the row is sorted: counting costs a pass over the row for each match
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,8 @@ class RankMetrics:
         mINP: mean inverse negative penalty (matches of a query divided by the rank of its last one).
         num_queries: Q.
         num_valid_queries: queries with at least one match left after the filtering; the others are skipped.
-        average_precision: float64 (Q,), NaN for a skipped query.
+        num_matches: int64 (Q,), 0 for a skipped query.
+        average_precision, inverse_negative_penalty: float64 (Q,), NaN for a skipped query.
         first_match: int64 (Q,), rank of the nearest match, from 1; 0 for a skipped query.
     """
 
@@ -33,7 +42,9 @@ class RankMetrics:
     mINP: float
     num_queries: int
     num_valid_queries: int
+    num_matches: np.ndarray
     average_precision: np.ndarray
+    inverse_negative_penalty: np.ndarray
     first_match: np.ndarray
 
     def rank(self, k: int) -> float:
@@ -55,7 +66,7 @@ def rank_metrics(
     """Rank the gallery of each query and measure where its matches are.
 
     Of each query's ranking, gallery entries with the query's identity AND camera are removed. A query with no other
-    entry of its identity is skipped and counted. Equal distances are ranked in the gallery's order.
+    entry of its identity is skipped and counted. Ties: see above.
 
     Args:
         distances: float (Q, G), smaller is nearer, finite.
@@ -66,33 +77,82 @@ def rank_metrics(
     Raises:
         KeyReIDError: lengths that differ, an empty side, distances that are NaN or infinite, no valid query at all.
     """
-    distances = np.asarray(distances)
-    queries = np.asarray(query_ids), np.asarray(query_cameras)
-    gallery = np.asarray(gallery_ids), np.asarray(gallery_cameras)
-    _check(distances, queries, gallery, max_rank)
-    blocks = [
-        _measure_block(distances[rows], queries[0][rows], queries[1][rows], *gallery)
-        for rows in (slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(distances), QUERIES_AT_ONCE))
-    ]
-    matches, precision, first, last = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    if max_rank < 1:
+        raise KeyReIDError(f"max_rank {max_rank}", "1 or more")
+    return measure_ranking(Ranking(distances, query_ids, gallery_ids, query_cameras, gallery_cameras), max_rank)
+
+
+def measure_ranking(ranking: Ranking, max_rank: int = 50) -> RankMetrics:
+    """rank_metrics of arrays that were checked."""
+    num_queries, num_gallery = ranking.distances.shape
+    matches, first = np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64)
+    precision, penalty = np.full(num_queries, np.nan), np.full(num_queries, np.nan)
+    for pairs in ranking.blocks():
+        query, place, ranks = match_ranks(ranking.distances, pairs)
+        if not len(query):
+            continue
+        starts = np.flatnonzero(place == 1)
+        ends = np.append(starts[1:], len(query)) - 1
+        rows = query[starts]
+        matches[rows], first[rows] = place[ends], ranks[starts]
+        precision[rows] = np.add.reduceat(place / ranks, starts) / place[ends]
+        penalty[rows] = place[ends] / ranks[ends]
     valid = matches > 0
     if not valid.any():
         raise KeyReIDError(
-            f"none of the {len(valid)} queries has a match in the gallery under another camera",
+            f"none of the {num_queries} queries has a match in the gallery under another camera",
             "at least one identity seen by two cameras",
             "check the identities and cameras of the query and gallery tracklets",
         )
-    length = min(max_rank, distances.shape[1])
+    length = min(max_rank, num_gallery)
     within = np.bincount(first[valid], minlength=length + 1)[1 : length + 1]
     return RankMetrics(
         cmc=np.cumsum(within) / valid.sum(),
         mAP=float(precision[valid].mean()),
-        mINP=float((matches[valid] / last[valid]).mean()),
-        num_queries=len(valid),
+        mINP=float(penalty[valid].mean()),
+        num_queries=num_queries,
         num_valid_queries=int(valid.sum()),
+        num_matches=matches,
         average_precision=precision,
+        inverse_negative_penalty=penalty,
         first_match=first,
     )
+
+
+def match_ranks(distances: np.ndarray, pairs: SameIdentity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the matches of a block of queries are ranked, each query's from near to far.
+
+    Returns:
+        query (int64, position of the query), place (1 for a query's nearest match, 2 for the next ...) and rank (from
+        1), one number a match each.
+    """
+    order = np.lexsort((pairs.distance, pairs.query))
+    query, distance, is_match = pairs.query[order], pairs.distance[order], pairs.is_match[order]
+    # Pairs of the query's identity that are as near or nearer, equal ones after it included.
+    new_run = np.flatnonzero(np.append(True, (query[1:] != query[:-1]) | (distance[1:] != distance[:-1])))
+    run_ends = np.append(new_run[1:], len(query))
+    as_near = np.repeat(run_ends, np.diff(np.append(new_run, len(query)))) - np.searchsorted(query, query)
+    query, as_near = query[is_match], as_near[is_match]
+    place = np.arange(len(query)) - np.searchsorted(query, query) + 1
+    return query, place, place + _as_near_as(distances, query, distance[is_match]) - as_near
+
+
+def _as_near_as(distances: np.ndarray, query: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """int64 (n,): for each limit, entries of its query's row at that distance or nearer; queries in order."""
+    result = np.empty(len(query), np.int64)
+    if not len(query):
+        return result
+    starts = np.flatnonzero(np.append(True, query[1:] != query[:-1]))
+    near = np.empty((COUNTED_MATCHES, distances.shape[1]), bool)
+    columns = limits[:, None]
+    for start, end in zip(starts, [*starts[1:], len(query)], strict=True):
+        row, count = distances[query[start]], end - start
+        if count > COUNTED_MATCHES:
+            result[start:end] = np.searchsorted(np.sort(row), limits[start:end], side="right")
+        else:
+            np.less_equal(row, columns[start:end], out=near[:count])
+            result[start:end] = [np.count_nonzero(flags) for flags in near[:count]]
+    return result
 
 
 def kept_ranking(
@@ -100,65 +160,14 @@ def kept_ranking(
 ) -> np.ndarray:
     """Gallery positions of one query from near to far, without the entries that rank_metrics removes.
 
+    At equal distance a match comes last, as rank_metrics counts it.
+
     Args:
         distances: float (G,), of this query.
 
     Returns:
         int64 (at most G,).
     """
-    order = np.argsort(distances, kind="stable")
-    return order[~((gallery_ids[order] == identity) & (gallery_cameras[order] == camera))]
-
-
-def _measure_block(
-    distances: np.ndarray,
-    query_ids: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_ids: np.ndarray,
-    gallery_cameras: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Number of matches, average precision, and ranks of the first and last match, each (rows of distances,)."""
-    order = np.argsort(distances, axis=1, kind="stable")
-    same_identity = gallery_ids[order] == query_ids[:, None]
-    kept = ~(same_identity & (gallery_cameras[order] == query_cameras[:, None]))
-    hits = same_identity & kept
-    ranks = np.cumsum(kept, axis=1)  # from 1; at a removed entry the rank before it, which no line below reads
-    found = np.cumsum(hits, axis=1)
-    matches = found[:, -1]
-    precision = np.divide(found, ranks, out=np.zeros(hits.shape), where=hits).sum(axis=1)
-    average = np.divide(precision, matches, out=np.full(len(matches), np.nan), where=matches > 0)
-    first = np.where(hits, ranks, distances.shape[1] + 1).min(axis=1)
-    last = np.where(hits, ranks, 0).max(axis=1)
-    return matches, average, np.where(matches > 0, first, 0), last
-
-
-def _check(
-    distances: np.ndarray,
-    queries: tuple[np.ndarray, np.ndarray],
-    gallery: tuple[np.ndarray, np.ndarray],
-    max_rank: int,
-) -> None:
-    if distances.ndim != 2 or 0 in distances.shape:
-        raise KeyReIDError(
-            f"distances of shape {distances.shape}", "(queries, gallery tracklets), neither of them empty"
-        )
-    if max_rank < 1:
-        raise KeyReIDError(f"max_rank {max_rank}", "1 or more")
-    sides = (("query", "rows", queries, distances.shape[0]), ("gallery", "columns", gallery, distances.shape[1]))
-    for side, axis, arrays, count in sides:
-        for name, array in zip(("identities", "cameras"), arrays, strict=True):
-            if array.shape != (count,):
-                size = len(array) if array.ndim == 1 else f"an array of shape {array.shape} as"
-                raise KeyReIDError(
-                    f"{size} {side} {name} for {count} {axis} of distances",
-                    f"{count}, one for each {side} tracklet",
-                    "give one number a tracklet, not one a frame or clip",
-                )
-    bad = ~np.isfinite(distances)
-    if bad.any():
-        query, entry = np.argwhere(bad)[0]
-        raise KeyReIDError(
-            f"{bad.sum()} of {bad.size} distances are NaN or infinite (first: query {query}, gallery entry {entry})",
-            "finite numbers",
-            "look for NaN in the descriptors: training may have diverged",
-        )
+    same = gallery_ids == identity
+    order = np.lexsort((same, distances))
+    return order[~(same & (gallery_cameras == camera))[order]]

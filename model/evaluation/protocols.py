@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from keyreid.pipeline.errors import SettingsError, SourceError
+from keyreid.pipeline.manifest import Manifest
 from keyreid.pipeline.records import Tracklet
+
+from ..data.clips import evaluation_clips
+
+ALL = "all"
+NOT_COMPARABLE = "not comparable"
+AUTHORS_CLIP_LENGTH = 4
 
 
 @dataclass(frozen=True)
@@ -16,10 +25,13 @@ class Selection:
 
     Attributes:
         queries, gallery: tracklets in order of tracklet_id; a tracklet may be on both sides.
+        query_cameras, gallery_cameras: the camera that each is filtered with: its own, but under `authors-code`.
     """
 
     queries: tuple[Tracklet, ...]
     gallery: tuple[Tracklet, ...]
+    query_cameras: tuple[int, ...]
+    gallery_cameras: tuple[int, ...]
 
     @property
     def tracklets(self) -> tuple[Tracklet, ...]:
@@ -32,18 +44,57 @@ class Selection:
 class Protocol:
     """A named way to choose queries and gallery.
 
-    Identity and camera are always one number a tracklet, and rank_metrics always removes the gallery entries with
-    the query's identity and camera.
+    Gallery entries with the query's identity and camera are always removed.
 
     Attributes:
-        name: stands beside every number measured under it.
+        name: what it is asked for by.
         summary: one sentence for the report.
         gallery_splits: the manifest's splits that make the gallery.
+        misaligned_cameras: filter with the camera of another tracklet, as `authors_cameras` says.
+        num_splits: divisions of the identities whose mean is the result; 0 where any single one is.
     """
 
     name: str
     summary: str
-    gallery_splits: tuple[str, ...]
+    gallery_splits: tuple[str, ...] = ("gallery",)
+    misaligned_cameras: bool = False
+    num_splits: int = 0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its figures may stand beside published ones."""
+        return not self.misaligned_cameras
+
+    def label(self, splits: Collection[int] = ()) -> str:
+        """What stands beside every figure: the name, what it is a mean of, and whether it may be compared.
+
+        Args:
+            splits: the identity splits that the figure is from.
+        """
+        if not self.comparable:
+            return f"{self.name} ({NOT_COMPARABLE})"
+        if not self.num_splits:
+            return self.name
+        found = sorted(set(splits))
+        if len(found) == self.num_splits:
+            return f"{self.name} (mean of {self.num_splits} splits)"
+        if len(found) == 1:
+            return f"{self.name} (split {found[0]} alone)"
+        return f"{self.name} ({len(found)} of {self.num_splits} splits)"
+
+    def require(self, manifest: Manifest) -> None:
+        """Whether it may be used on a dataset.
+
+        Raises:
+            SettingsError: it is the protocol of another dataset, or the dataset lacks the divisions.
+        """
+        if self.num_splits and (manifest.name, len(manifest.identity_splits)) != (self.name, self.num_splits):
+            raise SettingsError(
+                f"protocol {self.name} for {manifest.name}, which has {len(manifest.identity_splits) or 'no'} "
+                "identity splits",
+                f"the dataset {self.name} with its {self.num_splits} identity splits",
+                "use protocol standard",
+            )
 
     def select(self, tracklets: Sequence[Tracklet]) -> Selection:
         """Choose from the tracklets of a dataset, such as manifest.tracklets or store.tracklets("query", "gallery").
@@ -51,8 +102,9 @@ class Protocol:
         Raises:
             SourceError: there is no query, or no gallery.
         """
-        queries = tuple(t for t in tracklets if t.split == "query")
-        gallery = tuple(t for t in tracklets if t.split in self.gallery_splits)
+        in_order = sorted(tracklets, key=lambda t: t.tracklet_id)
+        queries = tuple(t for t in in_order if t.split == "query")
+        gallery = tuple(t for t in in_order if t.split in self.gallery_splits)
         for side, chosen in (("query", queries), ("gallery", gallery)):
             if not chosen:
                 raise SourceError(
@@ -60,7 +112,34 @@ class Protocol:
                     f"at least one (protocol {self.name})",
                     f"give it tracklets of split {side!r}: see docs/data-format.md",
                 )
-        return Selection(*(tuple(sorted(side, key=lambda t: t.tracklet_id)) for side in (queries, gallery)))
+        cameras = authors_cameras if self.misaligned_cameras else own_cameras
+        return Selection(queries, gallery, cameras(queries), cameras(gallery))
+
+
+def own_cameras(tracklets: Sequence[Tracklet]) -> tuple[int, ...]:
+    """Each tracklet's camera."""
+    return tuple(tracklet.camera for tracklet in tracklets)
+
+
+def authors_cameras(tracklets: Sequence[Tracklet]) -> tuple[int, ...]:
+    """The camera that the public code of KeyRe-ID and VID-Trans-ReID takes for each tracklet (finding M6).
+
+    It lists a camera once for each frame that it samples (clips of four, the last one filled up, at most 41 clips) and
+    reads the list as if there were one a tracklet: tracklet i gets the i-th frame's camera, which is an earlier
+    tracklet's.
+    """
+    clips = [len(evaluation_clips(t.num_frames, AUTHORS_CLIP_LENGTH, "reference")) for t in tracklets]
+    cameras = np.repeat(own_cameras(tracklets), AUTHORS_CLIP_LENGTH * np.array(clips))
+    return tuple(cameras[: len(tracklets)].tolist())
+
+
+def _ten_splits(name: str) -> Protocol:
+    return Protocol(
+        name,
+        "Queries are of one camera and the gallery of the other. The result is the mean over the dataset's ten "
+        "divisions of the identities, each measured with a network that was trained on that division.",
+        num_splits=10,
+    )
 
 
 PROTOCOLS = {
@@ -70,13 +149,20 @@ PROTOCOLS = {
             "standard",
             "Each query is ranked against the gallery tracklets, without those of its own identity and camera; "
             "queries without a match under another camera are skipped.",
-            ("gallery",),
         ),
         Protocol(
             "mars-official",
             "As standard, but the queries themselves are part of the gallery, as in the evaluation published with "
             "MARS: a query may be matched by another camera's query of the same person.",
             ("query", "gallery"),
+        ),
+        _ten_splits("ilids-vid"),
+        _ten_splits("prid2011"),
+        Protocol(
+            "authors-code",
+            "Not comparable with any other: as standard, but tracklets are filtered with the cameras of other "
+            "tracklets, as the public code of KeyRe-ID and VID-Trans-ReID does.",
+            misaligned_cameras=True,
         ),
     )
 }
@@ -89,10 +175,23 @@ def find_protocol(name: str) -> Protocol:
         SettingsError: there is none; the message names the nearest.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+        near = difflib.get_close_matches(name, [*PROTOCOLS, ALL], n=1)
         raise SettingsError(
             f"unknown protocol {name!r}",
-            "one of " + ", ".join(PROTOCOLS),
+            "one of " + ", ".join(PROTOCOLS) + f", or {ALL}",
             f"did you mean {near[0]}?" if near else "",
         )
     return PROTOCOLS[name]
+
+
+def find_protocols(name: str, manifest: Manifest) -> tuple[Protocol, ...]:
+    """The protocol of that name, or with "all" every protocol that the dataset has, `standard` first.
+
+    Raises:
+        SettingsError: there is none of that name, or not for this dataset.
+    """
+    if name == ALL:
+        return tuple(p for p in PROTOCOLS.values() if not p.num_splits or p.name == manifest.name)
+    protocol = find_protocol(name)
+    protocol.require(manifest)
+    return (protocol,)

@@ -5,51 +5,39 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from keyreid.pipeline.errors import SettingsError
 
 from .descriptors import TrackletDescriptors
-from .distances import squared_distances
+from .distances import Rows, squared_distances
 
-DISTANCES = ("plain", "visible-parts")
-QUERIES_AT_ONCE = 1024  # two float64 blocks of 1024 x 11,310 distances take 0.2 GB
+QUERIES_AT_ONCE = 1024  # a few float64 blocks of 1024 x 11,310 distances take 0.4 GB
 
 
-def distances_between(
-    descriptors: TrackletDescriptors, queries: np.ndarray, gallery: np.ndarray, distance: str = "plain"
+def visible_distances(
+    descriptors: TrackletDescriptors, queries: np.ndarray, gallery: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """Squared distance of each query to each gallery tracklet.
+    """The weighted mean of the features' distances times the sum of all weights: sum(w) * sum(w v d) / sum(w v).
+
+    w is a feature's factor in the Euclidean distance, v the product of the two tracklets' visibilities, and 1 for the
+    global feature. So the distance is the Euclidean one where everything is visible, and a part that one side did not
+    see has no say. A pair that shares nothing (no common part, and a global factor of 0) has the Euclidean distance: an
+    unseen part's feature speaks of the whole body.
 
     Args:
         descriptors: of all of them.
         queries, gallery: int64 (Q,) and (G,), rows of `descriptors`.
-        distance: one of DISTANCES.
+        device: where the products are made.
 
     Returns:
         float32 (Q, G), not negative.
 
     Raises:
-        SettingsError: an unknown distance, or "visible-parts" of descriptors without visibilities.
+        SettingsError: the descriptors have no visibilities.
     """
-    if distance == "plain":
-        return squared_distances(descriptors.values[queries], descriptors.values[gallery])
-    if distance not in DISTANCES:
-        raise SettingsError(f"distance is {distance!r}", f"one of {', '.join(DISTANCES)}")
     if not descriptors.visibility.shape[1]:
         raise no_visibilities("the descriptors say")
-    return visible_distances(descriptors, queries, gallery)
-
-
-def visible_distances(descriptors: TrackletDescriptors, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """The weighted mean of the features' distances times the sum of all weights: sum(w) * sum(w v d) / sum(w v).
-
-    w is a feature's factor in the plain distance, v the product of the two tracklets' visibilities, and 1 for the
-    global feature. So the distance is the plain one where everything is visible, and a part that one side did not see
-    has no say. A pair that shares nothing (no common part, and a global factor of 0) has the plain distance: an unseen
-    part's feature speaks of the whole body.
-
-    Args, returns: as `distances_between`.
-    """
     result = np.empty((len(queries), len(gallery)), np.float32)
     gallery_seen = _with_global(descriptors.visibility[gallery])
     borders = np.cumsum([0, *descriptors.widths])
@@ -58,14 +46,16 @@ def visible_distances(descriptors: TrackletDescriptors, queries: np.ndarray, gal
         seen = _with_global(descriptors.visibility[rows])
         total, weight = (np.zeros((len(rows), len(gallery))) for _ in range(2))
         for feature, (first, last) in enumerate(pairwise(borders)):
-            values = descriptors.values[:, first:last]  # the root of the feature's weight is in them
+            # The root of the feature's weight is in the values.
+            sides = (Rows(descriptors.values, side, slice(int(first), int(last))) for side in (rows, gallery))
             both = np.outer(seen[:, feature], gallery_seen[:, feature])
-            total += both * squared_distances(values[rows], values[gallery])
+            total += both * squared_distances(*sides, device)
             weight += both * descriptors.weights[feature]
         shared = weight > 0
         mean = np.divide(total, weight, out=np.zeros_like(total), where=shared) * descriptors.weights.sum()
         if not shared.all():
-            mean = np.where(shared, mean, squared_distances(descriptors.values[rows], descriptors.values[gallery]))
+            everything = squared_distances(Rows(descriptors.values, rows), Rows(descriptors.values, gallery), device)
+            mean = np.where(shared, mean, everything)
         result[start : start + len(rows)] = mean
     return result
 
@@ -75,7 +65,7 @@ def no_visibilities(whose: str) -> SettingsError:
     return SettingsError(
         f"distance is 'visible-parts', and {whose} nothing of which parts were seen",
         "visibilities: the aligned variant gives them, the authors' code does not",
-        "leave --distance at plain",
+        "leave --distance at euclidean",
     )
 
 

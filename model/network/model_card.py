@@ -128,6 +128,7 @@ def _figures(metrics: Sequence[Mapping[str, Any]]) -> str:
         "identity split",
         "protocol",
         "distance",
+        "re-ranking",
         "Rank-1",
         "Rank-5",
         "mAP",
@@ -135,12 +136,13 @@ def _figures(metrics: Sequence[Mapping[str, Any]]) -> str:
         "queries",
         "gallery",
     ]
-    rows = [header, ["---"] * 4 + ["---:"] * 6]
+    rows = [header, ["---"] * 5 + ["---:"] * 6]
     for measured in metrics:
         dataset, result = measured["dataset"], measured["results"][0]  # the trained network comes first
         shares = (result[name] for name in ("rank1", "rank5", "mAP", "mINP"))
         rows.append([
-            dataset["name"], dataset["identity_split"], result["protocol"], result.get("distance", "plain"),
+            dataset["name"], dataset["identity_split"], result["protocol"], result["distance"],
+            result["reranking"],
             *(f"{100 * share:.1f}" for share in shares),
             f"{result['num_valid_queries']:,} of {result['num_queries']:,}", f"{result['num_gallery']:,}",
         ])  # fmt: skip

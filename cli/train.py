@@ -44,6 +44,10 @@ PRESETS = preset_summaries()
     help="One value; wins over --config. Repeatable.",
 )
 @click.option("--print-config", is_flag=True, help="Print every value as YAML for --config, and do nothing else.")
+@click.option(
+    "--dry-run", is_flag=True, help="Train a few steps, tell time and memory, and write nothing; needs no --out."
+)
+@click.option("--profile", is_flag=True, help="Profile a few steps into RUN/profile, and do not go on to train.")
 @click.option("--resume", is_flag=True, help="Go on with the run in RUN from its last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -71,6 +75,8 @@ def main(
     file: Path | None,
     assignments: tuple[str, ...],
     print_config: bool,
+    dry_run: bool,
+    profile: bool,
     resume: bool,
     device: str,
     workers: int | None,
@@ -90,6 +96,8 @@ def main(
     A run that was stopped goes on with the same command and --resume.
     All values of a preset, to change and give to --config:
       keyreid-train --preset vit-small --print-config > mine.yaml
+    How long it will take and whether it fits into memory:
+      keyreid-train prepared/ --config mine.yaml --dry-run
 
     \b
     RUN/weights              the trained network: give it to keyreid-eval
@@ -111,10 +119,23 @@ def main(
     from keyreid.model.device import choose_device
     from keyreid.model.training.trainer import train
 
-    prepared, run = _required(context, "prepared", prepared), _required(context, "run", run)
+    prepared = _required(context, "prepared", prepared)
     chosen = choose_device(device)
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
+    if dry_run or profile:
+        from keyreid.model.training.inputs import open_inputs
+
+        from .rehearse import print_dry_run, print_profile
+
+        folder = None if dry_run else _required(context, "run", run)
+        inputs = open_inputs(prepared, config, device=chosen, num_workers=workers, identity_split=identity_split)
+        if folder is None:
+            print_dry_run(inputs, config, chosen, as_json=as_json)
+        else:
+            print_profile(inputs, config, chosen, folder)
+        return
+    run = _required(context, "run", run)
     summary = train(
         prepared,
         run,

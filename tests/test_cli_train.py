@@ -9,7 +9,10 @@ from click.testing import CliRunner
 from prepared_dataset import make_prepared
 
 from keyreid.cli.train import main
+from keyreid.model.data.labels import LabelTables
+from keyreid.model.network.build import build_model
 from keyreid.model.presets import preset_summaries
+from keyreid.model.training.settings import resolve_config
 
 TINY = [
     "model.frame_size=[32, 16]", "model.width=24", "model.depth=2", "model.num_heads=2", "model.score_width=8",
@@ -71,6 +74,42 @@ def test_the_config_is_printed_without_a_dataset_and_reads_back(prepared, tmp_pa
     file = tmp_path / "mine.yaml"
     file.write_text(result.stdout)
     assert run("--config", file, "--print-config").stdout == result.stdout
+
+
+def test_a_dry_run_tells_what_to_expect_and_writes_nothing(prepared, tmp_path, monkeypatch):
+    def files():
+        return sorted((path, path.stat().st_mtime_ns) for folder in (prepared, tmp_path) for path in folder.rglob("*"))
+
+    before = files()
+    monkeypatch.chdir(tmp_path)
+    shown = run(prepared, *OPTIONS, "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    for words in ("8 tracklets of 4 identities", "about 2 batches of 4 clips", "clips a second on cpu", "1 epochs:"):
+        assert words in shown.stdout
+    found = json.loads(run(prepared, "--out", tmp_path / "run", *OPTIONS, "--dry-run", "--json").stdout)
+    assert files() == before
+    assert found["hours"] == pytest.approx(2 * found["seconds_per_step"] / 3600) and found["seconds_per_step"] > 0
+    assert set(found["phases"]) == {
+        "waiting for data", "copy and augmentation", "forward pass and losses", "backward pass", "optimisers",
+        "moving average",
+    }  # fmt: skip
+    assert 10 < found["memory"]["host_peak_mib"] < 100_000
+    assert found["parameters"] == sum(p.numel() for p in tiny_network().parameters() if p.requires_grad)
+
+
+def tiny_network():
+    return build_model(resolve_config("demo", assignments=TINY).model_config(LabelTables((1, 2, 3, 4), (1, 2))))
+
+
+def test_a_profile_is_a_trace_and_a_table_and_the_folder_can_still_be_trained_in(prepared, tmp_path):
+    shown = run(prepared, "--out", tmp_path / "run", *OPTIONS, "--profile")
+    assert shown.exit_code == 0, shown.output
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["trace.json"]
+    trace = json.loads((tmp_path / "run" / "profile" / "trace.json").read_text())
+    assert any(event.get("name") == "aten::addmm" for event in trace["traceEvents"])
+    assert "backward pass" in shown.stdout and "aten::" in shown.stdout and "trace.json" in shown.stderr
+    assert run(prepared, "--out", tmp_path / "run", *OPTIONS).exit_code == 0
+    assert "Missing option '--out'" in run(prepared, *OPTIONS, "--profile").stderr
 
 
 def test_what_is_missing_is_named(prepared):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import h5py
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from evaluation_dataset import ROWS, make_prepared, tiny_config, tiny_model
+from PIL import Image
+from prepared_dataset import encode
 
 from keyreid.model.data.clips import evaluation_clips
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.evaluation.clip_pool import ClipPool
+from keyreid.model.evaluation.description import DescriptionSettings
 from keyreid.model.evaluation.descriptor_file import (
     data_fingerprint,
     load_descriptors,
@@ -23,6 +27,7 @@ from keyreid.model.evaluation.descriptor_file import (
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.network.descriptor import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, SettingsError
+from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.store import TrackletStore
 
 
@@ -31,8 +36,18 @@ def store(tmp_path_factory) -> TrackletStore:
     return TrackletStore(make_prepared(tmp_path_factory.mktemp("prepared")))
 
 
-def describe(model, store, batch_size=4, splits=("query", "gallery")):
-    return describe_tracklets(model, store, store.tracklets(*splits), batch_size=batch_size, fingerprint="test")
+def describe(model, store, batch_size=4, splits=("query", "gallery"), **options):
+    tracklets = store.tracklets(*splits)
+    return describe_tracklets(model, store, tracklets, batch_size=batch_size, fingerprint="test", **options)
+
+
+def one_clip(model, store, tracklet, frames) -> np.ndarray:
+    """The descriptor of some consecutive frames alone."""
+    encoded, heatmaps = store.read(tracklet.tracklet_id, frames)
+    images = normalise_frames(decode_clip(encoded, model.config.frame_size)[None])
+    weights = part_weights_from_heatmaps(torch.from_numpy(heatmaps)[None], model.patch_grid, model.config.variant)
+    with torch.no_grad():
+        return model(images, weights, torch.tensor([model.config.camera_table.index(tracklet.camera)]))[0].numpy()
 
 
 def one_clip_at_a_time(model, store, tracklet) -> np.ndarray:
@@ -106,6 +121,100 @@ def test_a_camera_the_network_does_not_know_is_refused_before_any_work(store):
 
 def test_without_camera_embedding_any_camera_will_do(store):
     describe(tiny_model(num_cameras=2, camera_numbers=(1, 2), camera_scale=0.0), store)
+
+
+def test_the_mean_camera_stands_for_cameras_that_training_never_saw(store):
+    model = tiny_model(num_cameras=2, camera_numbers=(1, 2))
+    table = model.backbone.camera_embedding
+    found = describe(model, store, settings=DescriptionSettings(cameras="mean"))
+    assert model.backbone.camera_embedding is table  # the network is as it was
+    with torch.no_grad():
+        table.weight[:] = table.weight.mean(0)
+    known = [tracklet for tracklet in store.tracklets("query", "gallery") if tracklet.camera < 3]
+    expected = describe_tracklets(model, store, known, batch_size=4, fingerprint="test")
+    np.testing.assert_allclose(found.values[found.rows(known)], expected.values, rtol=1e-4, atol=1e-5)
+    assert np.abs(describe(tiny_model(), store).values - found.values).max() > 1e-3  # cameras do matter
+
+
+def test_workers_change_nothing_to_the_last_bit(store):
+    model = tiny_model()
+    alone, helped = describe(model, store), describe(model, store, num_workers=2)
+    assert alone.values.tobytes() == helped.values.tobytes()
+
+
+def test_an_unreadable_frame_is_named_whoever_reads_it(tmp_path):
+    broken = TrackletStore(make_prepared(tmp_path))
+    broken.images = lambda tracklet_id, frames: [b"no image"] * len(frames)
+    for num_workers in (0, 1):
+        with pytest.raises(FormatError, match="image"):
+            describe(tiny_model(), broken, num_workers=num_workers)
+
+
+class MirroredStore:
+    """The same people in the mirror: what `flip` sees beside the frames themselves."""
+
+    def __init__(self, store: TrackletStore) -> None:
+        self.num_frames, self._store = store.num_frames, store
+
+    def read(self, tracklet_id, frames):
+        images, heatmaps = self._store.read(tracklet_id, frames)
+        mirrored = [encode(np.array(Image.open(io.BytesIO(image)))[:, ::-1]) for image in images]
+        return mirrored, heatmaps[:, list(PART_FLIP), :, ::-1]
+
+
+def test_with_flip_a_tracklet_and_its_mirror_image_have_one_descriptor(store):
+    model, tracklets = tiny_model(), store.tracklets("query", "gallery")
+
+    def pair(flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        settings = DescriptionSettings(flip=flip)
+        both = (
+            describe_tracklets(model, place, tracklets, batch_size=4, fingerprint="", settings=settings)
+            for place in (store, MirroredStore(store))
+        )
+        return tuple(np.hstack([found.values, found.visibility]) for found in both)
+
+    plain, mirrored = pair(flip=False)
+    assert np.abs(plain - mirrored).max() > 1e-3
+    np.testing.assert_allclose(*pair(flip=True), rtol=1e-4, atol=1e-5)
+
+
+def test_flip_is_the_mean_of_clips_and_mirrored_clips(store):
+    model = tiny_model(variant="reference")  # whose pooling is a plain mean, and whose mirror swaps no parts
+    both = describe(model, store, settings=DescriptionSettings(flip=True))
+    mirror = MirroredStore(store)
+    mirror.read = lambda number, frames: (MirroredStore.read(mirror, number, frames)[0],
+                                          store.read(number, frames)[1][..., ::-1])  # fmt: skip
+    tracklets = store.tracklets("query", "gallery")
+    mirrored = describe_tracklets(model, mirror, tracklets, batch_size=4, fingerprint="")
+    expected = (describe(model, store).values + mirrored.values) / 2
+    np.testing.assert_allclose(both.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shifts_take_more_clips_and_a_limit_fewer(store):
+    model = tiny_model(variant="reference")
+    tracklet = next(t for t in store.tracklets("gallery") if t.num_frames == 9)
+
+    def values(**settings) -> np.ndarray:
+        options = {"batch_size": 2, "fingerprint": "", "settings": DescriptionSettings(**settings)}
+        return describe_tracklets(model, store, [tracklet], **options).values[0]
+
+    first, second = (one_clip(model, store, tracklet, range(start, start + 4)) for start in (0, 2))
+    np.testing.assert_allclose(values(max_clips=1), first, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values(max_clips=2, shifts=2), (first + second) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_clips": 0}, "at most 0 clips of a tracklet; expected 1 or more, or all"),
+        ({"shifts": 0}, "0 shifts; expected 1 or more"),
+        ({"shifts": 5}, "5 shifts of clips of 4 frames; expected 1 to 4"),
+        ({"cameras": "any"}, "cameras are 'any'; expected known or mean"),
+    ],
+)
+def test_settings_out_of_range_are_refused(store, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        describe(tiny_model(), store, settings=DescriptionSettings(**settings))
 
 
 def test_a_batch_of_no_clips_is_refused(store):

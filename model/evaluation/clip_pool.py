@@ -38,14 +38,15 @@ class ClipPool:
         """Take n clips.
 
         Args:
-            rows: int64 (n,), the tracklet of each clip; never smaller than one that was added before.
+            rows: int64 (n,), the tracklet of each clip, in any order; never smaller than the largest that was added
+                before.
             clips: on any device.
         """
-        clips = _map(lambda values: values.float().cpu(), clips)
+        clips = each_tensor(lambda values: values.float().cpu(), clips)
         waiting = self._clips
-        self._clips = clips if waiting is None else _map(lambda *values: torch.cat(values), waiting, clips)
+        self._clips = clips if waiting is None else each_tensor(lambda *values: torch.cat(values), waiting, clips)
         self._rows = torch.cat([self._rows, rows])
-        self._store(self._rows < rows[-1])
+        self._store(self._rows < rows.max())
 
     def finish(self) -> None:
         """Say that no clip follows."""
@@ -55,7 +56,7 @@ class ClipPool:
         if self._clips is None or not complete.any():
             return
         rows, place = torch.unique(self._rows[complete], return_inverse=True)
-        pooled = pool_clips(_map(lambda values: values[complete], self._clips), place, len(rows))
+        pooled = pool_clips(each_tensor(lambda values: values[complete], self._clips), place, len(rows))
         values = concatenate(pooled, self._config).numpy()
         if not self.values.shape[1]:
             self.values = np.zeros((len(self.values), values.shape[1]), np.float32)
@@ -66,11 +67,11 @@ class ClipPool:
         self.values[rows.numpy()] = values
         if self.visibility.shape[1]:
             self.visibility[rows.numpy()] = pooled.visibility.numpy()
-        self._clips = _map(lambda values: values[~complete], self._clips)
+        self._clips = each_tensor(lambda values: values[~complete], self._clips)
         self._rows = self._rows[~complete]
 
 
-def _map(change: Callable[..., Tensor], *clips: ClipDescriptors) -> ClipDescriptors:
+def each_tensor(change: Callable[..., Tensor], *clips: ClipDescriptors) -> ClipDescriptors:
     """Change each of the tensors, or bring those of several together."""
     return ClipDescriptors(
         change(*(one.global_feature for one in clips)),

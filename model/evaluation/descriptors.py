@@ -5,26 +5,42 @@ Letters: n clips, K tracklets, T frames, N patches, P parts, D descriptor length
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ..data.clips import Clip, evaluation_clips
-from ..data.decode import decode_clip
-from ..data.labels import camera_indices
-from ..data.prepare import normalise_frames, part_weights_from_heatmaps
 from ..network.config import ModelConfig
 from ..network.keyreid import KeyReID
+from .clip_batches import clip_batches
+from .clip_network import Compute, device_of, through_network
 from .clip_pool import ClipPool
+from .description import PLAIN, DescriptionSettings, camera_rows
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What descriptors were made by, from and how.
+
+    Attributes:
+        model: fingerprint of the network's weights and configuration: only descriptors of one model can be compared.
+        data: fingerprint of the prepared dataset.
+        dataset: its name.
+        settings: DescriptionSettings as JSON values.
+        precision: in which the network computed: "float32", "bfloat16" or "float16".
+    """
+
+    model: str = ""
+    data: str = ""
+    dataset: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -32,14 +48,15 @@ class TrackletDescriptors:
     """Descriptors of K tracklets, one row each.
 
     Attributes:
-        values: float32 (K, D): the global feature and then the parts, each times the root of its weight.
+        values: float32 or float16 (K, D): the global feature and then the parts, each times the root of its weight.
         visibility: float32 (K, P), in [0, 1]: how much of each part the tracklet's clips show; (K, 0) where the
             method does not say: a colour histogram, the `reference` variant.
         tracklet_ids, identities, cameras: int64 (K,), as in the manifest.
         widths: int64 (1 + P,), columns of `values` that are the global feature's and each part's; (D,) in one where
             there are no parts.
         weights: float64, as long as `widths`: the factor of each feature in the squared distance.
-        fingerprint: what made them from which data; equal fingerprints and tracklets mean equal values.
+        fingerprint: what made them from which data; equal fingerprints and tracklets mean equal values, up to rounding.
+        origin: the same in detail, as far as it is known.
     """
 
     values: np.ndarray
@@ -50,6 +67,7 @@ class TrackletDescriptors:
     widths: np.ndarray
     weights: np.ndarray
     fingerprint: str
+    origin: Origin = field(default_factory=Origin)
 
     @classmethod
     def of(
@@ -92,43 +110,69 @@ def describe_tracklets(
     batch_size: int,
     fingerprint: str,
     label: str = "describe",
+    settings: DescriptionSettings = PLAIN,
+    num_workers: int = 0,
+    mixed_precision: bool = True,
 ) -> TrackletDescriptors:
-    """Describe all clips of each tracklet and pool them (paper, section 3.4; method M8, M12).
+    """Describe tracklets as one part; see describe_parts. `fingerprint` is kept in the result."""
+    compute = Compute(batch_size, num_workers, mixed_precision)
+    with progress_bar(len(tracklets), label, "tracklets") as bar:
+        parts = describe_parts(model, store, [tracklets], settings, compute, fingerprint, bar.update)
+        return next(parts)
 
-    Memory holds one batch of frames, the clips of the tracklets it touches, and the result.
+
+def describe_parts(
+    model: KeyReID,
+    store: TrackletStore,
+    parts: Sequence[Sequence[Tracklet]],
+    settings: DescriptionSettings,
+    compute: Compute,
+    fingerprint: str,
+    report: Callable[[int], object],
+) -> Iterator[TrackletDescriptors]:
+    """Describe the clips of each tracklet and pool them (paper, section 3.4; method M8, M12), part by part.
+
+    Memory holds two batches of frames, those that workers have ahead, the clips of the tracklets that a batch touches,
+    and one part. A part's values do not depend on the other parts.
 
     Args:
         model: in eval mode, on the device to use.
         store: where the frames and heatmaps are.
-        tracklets: with at least one readable frame each.
-        batch_size: clips that go through the network at once; the result does not depend on it.
+        parts: tracklets with at least one readable frame each.
+        settings, compute: how.
         fingerprint: kept in the result.
-        label: of the progress bar.
+        report: is told of numbers of tracklets done.
 
     Raises:
-        SettingsError: a camera that the network does not know, or a batch size below 1.
+        SettingsError: a camera that the network does not know, too many shifts, or a batch size below 1.
+        FormatError: a frame that cannot be read.
     """
-    if batch_size < 1:
-        raise SettingsError(f"a batch of {batch_size} clips", "at least 1")
-    device = next(model.parameters()).device
-    cameras = _camera_rows(tracklets, model.config)
-    clips = _all_clips(store, tracklets, model.config)
-    pool = ClipPool(len(tracklets), model.config)
-    with progress_bar(len(tracklets), label, "tracklets") as bar, torch.inference_mode():
-        while batch := list(islice(clips, batch_size)):
-            rows = torch.tensor([row for row, _ in batch])
-            frames, weights = _read_batch(store, [(tracklets[row], clip) for row, clip in batch], model, device)
-            pool.add(rows, model.describe(frames, weights, cameras[rows].to(device)))
-            bar.update(int(rows[-1]) - bar.n)
-        pool.finish()
-        bar.update(len(tracklets) - bar.n)
+    settings.check(model.config)
+    cameras = [camera_rows(part, model.config, settings.cameras) for part in parts]
+    batches = clip_batches(
+        store, parts, model.config, settings,
+        batch_size=compute.batch_size, num_workers=compute.num_workers, pin=device_of(model).type == "cuda",
+    )  # fmt: skip
+    pool, current, done = ClipPool(len(parts[0]), model.config), 0, 0
+    for plan, clips in through_network(model, batches, cameras, settings, compute):
+        if plan.part != current:
+            yield _finished(pool, parts[current], model.config, fingerprint)
+            report(len(parts[current]) - done)
+            pool, current, done = ClipPool(len(parts[plan.part]), model.config), plan.part, 0
+        pool.add(torch.tensor(plan.rows).repeat(1 + settings.flip), clips)
+        report(plan.rows[-1] - done)
+        done = plan.rows[-1]
+    yield _finished(pool, parts[current], model.config, fingerprint)
+    report(len(parts[current]) - done)
+
+
+def _finished(
+    pool: ClipPool, tracklets: Sequence[Tracklet], config: ModelConfig, fingerprint: str
+) -> TrackletDescriptors:
+    pool.finish()
+    weights = _feature_weights(config, len(pool.widths))
     return TrackletDescriptors.of(
-        tracklets,
-        pool.values,
-        fingerprint,
-        visibility=pool.visibility,
-        widths=pool.widths,
-        weights=_feature_weights(model.config, len(pool.widths)),
+        tracklets, pool.values, fingerprint, visibility=pool.visibility, widths=pool.widths, weights=weights
     )
 
 
@@ -138,31 +182,3 @@ def _feature_weights(config: ModelConfig, num_features: int) -> np.ndarray:
     if config.variant == "reference":
         return np.array([1.0] + [1.0 / num_parts**2] * num_parts)
     return np.array([config.global_weight] + [config.part_weight] * num_parts)
-
-
-def _all_clips(store: TrackletStore, tracklets: Sequence[Tracklet], config: ModelConfig) -> Iterator[tuple[int, Clip]]:
-    for row, tracklet in enumerate(tracklets):
-        for clip in evaluation_clips(store.num_frames(tracklet.tracklet_id), config.clip_length, config.variant):
-            yield row, clip
-
-
-def _read_batch(
-    store: TrackletStore, clips: Sequence[tuple[Tracklet, Clip]], model: KeyReID, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Frames float32 (n, T, 3, H, W) and part weights float32 (n, T, N, P), on the device."""
-    config = model.config
-    read = [store.read(tracklet.tracklet_id, clip.frames) for tracklet, clip in clips]
-    frames = torch.stack([decode_clip(encoded, config.frame_size) for encoded, _ in read]).to(device)
-    heatmaps = torch.from_numpy(np.stack([heatmaps for _, heatmaps in read])).to(device)
-    weights = part_weights_from_heatmaps(heatmaps, model.patch_grid, config.variant)
-    if config.variant == "reference":  # finding M8: repeated frames carry the weight 0, which is mid-range
-        for place, (_, clip) in enumerate(clips):
-            weights[place, config.clip_length - clip.padding :] = 0
-    return normalise_frames(frames), weights
-
-
-def _camera_rows(tracklets: Sequence[Tracklet], config: ModelConfig) -> Tensor:
-    """Row of the camera table for each tracklet, int64 (K,); all 0 where the network ignores cameras."""
-    if not config.camera_scale:
-        return torch.zeros(len(tracklets), dtype=torch.int64)
-    return camera_indices([tracklet.camera for tracklet in tracklets], config.camera_table)

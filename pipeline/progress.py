@@ -7,8 +7,8 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int | None, label: str, unit: str, done: int = 0) -> tqdm:
-    """A bar that redraws often on a terminal and every ten seconds in a log file."""
+def progress_bar(total: int | None, label: str, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
+    """A bar that redraws often on a terminal and every ten seconds in a log file; `hidden` shows nothing."""
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -19,4 +19,5 @@ def progress_bar(total: int | None, label: str, unit: str, done: int = 0) -> tqd
         mininterval=0.2 if on_terminal else 10,
         dynamic_ncols=on_terminal,
         smoothing=0.1,
+        disable=hidden,
     )

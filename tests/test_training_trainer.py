@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV3
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.weights import load_model, read_config
-from keyreid.model.training import trainer
+from keyreid.model.training import loop
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
@@ -55,14 +55,14 @@ class Stopped(Exception):
 
 def stop_in_epoch(monkeypatch, epoch):
     """As if the process were killed in the middle of an epoch."""
-    real = trainer.train_step
+    real = loop.train_step
 
     def step(state, batch, config, now):
         if now == epoch and batch.step == 1:
             raise Stopped
         return real(state, batch, config, now)
 
-    monkeypatch.setattr(trainer, "train_step", step)
+    monkeypatch.setattr(loop, "train_step", step)
 
 
 @pytest.mark.parametrize("variant", ["aligned", "reference"])

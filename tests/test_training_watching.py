@@ -99,7 +99,7 @@ def test_tensorboard_hides_what_a_resumed_run_does_again(tmp_path):
     for resume, done, value in ((False, 0, 1.0), (True, 2, 5.0)):
         folder = RunFolder(tmp_path, settings, resume=resume, tensorboard=True)
         folder.begin()
-        folder.drop_metrics_from(done)
+        folder.keep_metrics(done)
         for step in range(done, 4):
             folder.log({"kind": "step", "epoch": step, "steps": step + 1, "total": value})
     assert events(tmp_path)["step/total"] == [(1, 1.0), (2, 1.0), (3, 5.0), (4, 5.0)]

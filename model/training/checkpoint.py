@@ -1,12 +1,14 @@
 """The state of a run in one file, so that a run which stopped goes on as if it had not.
 
 One safetensors file holds the tensors, and in its header the rest as JSON: it is replaced in one rename, so the two
-never belong to different steps. No random state is in it, because every draw is a function of (seed, epoch, step).
+never belong to different steps. No random state is in it, because every draw is a function of (seed, epoch, step), and
+no sampler, because the order is a function of (seed, epoch).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,47 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from keyreid.pipeline.commit import commit_file
-from keyreid.pipeline.errors import CheckpointError
+from keyreid.pipeline.errors import CheckpointError, KeyReIDError
 
 from .state import TrainingState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: the one being trained, from 0; the number of epochs where all are done.
+        step: batches of it that are done.
+        steps: batches that are done in all.
+        seconds: spent in this epoch.
+        records: lines of metrics.jsonl that belong to what is done.
+        log: what StepLog has to remember, see StepLog.state.
+        best: name of a measure -> its highest value so far and the epoch that reached it.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    records: int = 0
+    log: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def checkpoint_path(run: Path) -> Path:
     return run / "checkpoints" / "last.safetensors"
 
 
-def save_checkpoint(path: Path, state: TrainingState, *, epochs_done: int, steps_done: int) -> None:
-    """Write the state as it is after `epochs_done` epochs and `steps_done` steps; whole or not at all."""
+def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> None:
+    """Write the state; whole or not at all.
+
+    Raises:
+        KeyReIDError: a weight is not finite (such a state is worth nothing), or the disk is full; in both cases the
+            checkpoint before stays.
+    """
     tensors = {
         f"{part}/{name}": tensor
         for part, module in state.modules().items()
@@ -40,15 +70,25 @@ def save_checkpoint(path: Path, state: TrainingState, *, epochs_done: int, steps
         groups[part] = content["param_groups"]
         for index, entries in content["state"].items():
             tensors.update({f"{part}/{index}/{name}": value for name, value in entries.items() if value is not None})
-    info = {
-        "format_version": FORMAT_VERSION, "epochs_done": epochs_done, "steps_done": steps_done, "groups": groups,
-    }  # fmt: skip
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    broken = [name for name, tensor in on_host.items() if not tensor.isfinite().all()]
+    if broken:
+        kept = f"the last checkpoint before it is {path}" if path.exists() else "there is no checkpoint from before it"
+        raise KeyReIDError(
+            f"{len(broken)} tensors of the training state are not finite after step {progress.steps} "
+            f"(first: {broken[0]}); {kept}",
+            "finite weights",
+            "lower training.learning_rate or set training.clip_gradient",
+        )
+    info = {
+        "format_version": FORMAT_VERSION, "progress": asdict(progress), "groups": groups,
+        "scaler": state.scaler.state_dict(),
+    }  # fmt: skip
     commit_file(path, lambda partial: save_file(on_host, partial, metadata={"training": json.dumps(info)}))
 
 
-def load_checkpoint(path: Path, state: TrainingState) -> tuple[int, int]:
-    """Fill `state` from a checkpoint of the same configuration; returns epochs and steps done.
+def load_checkpoint(path: Path, state: TrainingState) -> Progress:
+    """Fill `state` from a checkpoint of the same configuration; returns where the run stood.
 
     Raises:
         CheckpointError: the file is broken, of another version, or does not fit the state.
@@ -58,13 +98,17 @@ def load_checkpoint(path: Path, state: TrainingState) -> tuple[int, int]:
         for part, module in state.modules().items():
             module.load_state_dict({name: tensors[f"{part}/{name}"] for name in module.state_dict()})
         for part, optimizer in state.optimizers().items():
+            ways = [{key: group[key] for key in ("foreach", "fused")} for group in optimizer.param_groups]
+            groups = [saved | way for saved, way in zip(info["groups"][part], ways, strict=True)]  # of this device
             entries = _optimizer_entries(tensors, f"{part}/")
-            optimizer.load_state_dict({"state": entries, "param_groups": info["groups"][part]})
-    except (KeyError, ValueError, RuntimeError) as error:
+            optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        if state.scaler.is_enabled() and info["scaler"]:
+            state.scaler.load_state_dict(info["scaler"])
+        return Progress(**info["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} does not fit this run ({error})", "a checkpoint of the same network", "start a new run"
         ) from error
-    return int(info["epochs_done"]), int(info["steps_done"])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from .config import RunConfig
+from .distributed import Ranks
+from .validation import Validation, open_validation, trained_tracklets
+
+ALONE = Ranks()
 
 
 class TrainingInputs(NamedTuple):
@@ -20,29 +25,38 @@ class TrainingInputs(NamedTuple):
 
     Attributes:
         store: the prepared dataset.
-        tracklets: of the training split, those with a readable frame.
+        tracklets: that are trained on: of the training split, those with a readable frame, without a holdout.
         labels: rows of the identity and camera tables.
-        loader: the batches.
+        loader: this rank's share of the batches.
+        validation: what is measured on the way, if anything.
     """
 
     store: TrackletStore
     tracklets: tuple[Tracklet, ...]
     labels: LabelTables
     loader: TrainingLoader
+    validation: Validation | None
 
 
 def open_inputs(
-    prepared: Path, config: RunConfig, *, device: torch.device, num_workers: int, identity_split: int
+    prepared: Path,
+    config: RunConfig,
+    *,
+    device: torch.device,
+    num_workers: int,
+    identity_split: int,
+    ranks: Ranks = ALONE,
 ) -> TrainingInputs:
     """Open a prepared dataset for training.
 
     Raises:
         FormatError: no prepared dataset, or its shards are missing.
-        SettingsError: too few identities.
+        SettingsError: too few identities, or nothing to validate on where that was asked for.
     """
     store = TrackletStore(prepared, identity_split)
-    tracklets = store.tracklets("train")
+    tracklets = trained_tracklets(store, config.training)
     labels = LabelTables.of(tracklets)
+    validation = open_validation(store, labels, config.training, config.model["camera_scale"])
     loader = training_loader(
         store,
         labels,
@@ -53,5 +67,28 @@ def open_inputs(
         seed=config.training.seed,
         num_workers=num_workers,
         device=device,
+        rank=ranks.rank,
+        world_size=ranks.size,
     )
-    return TrainingInputs(store, tracklets, labels, loader)
+    return TrainingInputs(store, tracklets, labels, loader, validation)
+
+
+def remarks(inputs: TrainingInputs) -> list[str]:
+    """What a person should know of the data before waiting for hours."""
+    tracklets = Counter(tracklet.identity for tracklet in inputs.tracklets)
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for tracklet in inputs.tracklets:
+        cameras[tracklet.identity].add(tracklet.camera)
+    single = sum(count == 1 for count in tracklets.values())
+    one_camera = sum(len(seen) == 1 for seen in cameras.values())
+    found = []
+    if single:
+        found.append(f"{single} of {len(tracklets)} training identities have one tracklet, whose clips a batch repeats")
+    if one_camera:
+        found.append(
+            f"{one_camera} of {len(tracklets)} training identities were seen by one camera only: they teach nothing "
+            "about how a person changes from camera to camera"
+        )
+    if inputs.validation is not None and inputs.validation.name == "test":
+        found.append("the best epoch is chosen on the test set, so that its numbers measure nothing: see --validate-on")
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ def read_records(path: Path) -> list[Record]:
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def keep_records(path: Path, wanted: Callable[[Record], bool]) -> None:
-    """Drop the records that are not wanted, and half lines."""
+def keep_records(path: Path, count: int) -> None:
+    """Drop all but the first lines, and half lines."""
     if path.exists():
-        text = "".join(json.dumps(record) + "\n" for record in read_records(path) if wanted(record))
+        text = "".join(json.dumps(record) + "\n" for record in read_records(path)[:count])
         commit_file(path, lambda partial: _write(partial, text))
 
 

@@ -45,7 +45,7 @@ class RunFolder:
             if not self._config_path.is_file():
                 raise CheckpointError(f"there is no run to resume in {path}", "", "leave out --resume to start one")
             _refuse_differences(path, read_json(self._config_path)["settings"], settings)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and (not path.is_dir() or any(entry.name != "profile" for entry in path.iterdir())):
             raise SettingsError(
                 f"{path} already exists", "a new folder", "add --resume to go on with that run, or choose another --out"
             )
@@ -83,9 +83,9 @@ class RunFolder:
         if self._tensorboard is not None:
             self._tensorboard.add(record)
 
-    def drop_metrics_from(self, epoch: int) -> None:
-        """Forget what a stopped run logged after its checkpoint; those epochs are trained again."""
-        keep_records(self.metrics, lambda record: record["epoch"] < epoch)
+    def keep_metrics(self, count: int) -> None:
+        """Forget all but the first lines: what a stopped run logged after its checkpoint is done again."""
+        keep_records(self.metrics, count)
 
     def write_page(self) -> None:
         """Draw what was logged so far: curves/*.png, and training.html with all of them."""

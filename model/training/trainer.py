@@ -1,28 +1,27 @@
-"""The training loop, in the order things happen."""
+"""The training stage: a prepared dataset in, a run folder out."""
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from keyreid.model.data.loader import TrainingLoader
-from keyreid.model.network.model_card import write_model_card
-from keyreid.model.network.weights import save_model
-from keyreid.pipeline.progress import progress_bar
-
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
-from .inputs import open_inputs
+from .distributed import Ranks, joined
+from .failures import explained
+from .inputs import TrainingInputs, open_inputs, remarks
+from .loop import TrainingLoop
+from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
-from .schedule import cosine_schedule
-from .state import TrainingState, build_state
-from .step import train_step
-from .step_log import StepLog
+from .signals import stop_signals
+from .state import build_state
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class TrainingSummary:
         loss: mean total loss of the last epoch; None where nothing was left to do.
         num_tracklets, num_identities: trained on.
         device: "cpu" or "cuda".
+        best: "mAP" and "rank1" -> the highest value on the way and after how many epochs; {} without validation.
+        memory: see peak_memory.
     """
 
     weights: str
@@ -46,6 +47,8 @@ class TrainingSummary:
     num_tracklets: int
     num_identities: int
     device: str
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,102 +67,61 @@ def train(
 ) -> TrainingSummary:
     """Train on the training split of a prepared dataset; RUN/weights holds the moving average at the end.
 
+    Started by torchrun, the processes train together, each on the CUDA device of its local rank, and the first writes.
+
     Raises:
-        FormatError: no prepared dataset, or its shards are missing.
+        FormatError: no prepared dataset, or its shards are missing or damaged.
         SettingsError: too few identities, RUN in use, or other settings than the run to resume had.
         CheckpointError: nothing to resume, or a broken checkpoint.
-        KeyReIDError: the loss became NaN or infinite.
+        TrainingStopped: SIGTERM or SIGUSR1 came; the state is saved.
+        EndedElsewhere: another process of the run failed.
+        KeyReIDError: the loss became NaN or infinite, memory or disk ran out, or a worker process died.
     """
     began = time.monotonic()
-    inputs = open_inputs(prepared, config, device=device, num_workers=num_workers, identity_split=identity_split)
-    store, tracklets, labels, loader = inputs
-    model_config = config.model_config(labels)
+    with stop_signals() as stop, joined(device) as (ranks, own_device), explained(config, own_device):
+        inputs, folder = ranks.together(
+            lambda: _open(prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks)
+        )
+        if ranks.is_first:
+            for remark in remarks(inputs):
+                logger.warning(remark)
+        state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks)
+        progress = Progress()
+        if folder.checkpoint.exists():
+            progress = ranks.together(lambda: load_checkpoint(folder.checkpoint, state))
+        ranks.first_alone(lambda: (folder.begin(), folder.keep_metrics(progress.records)))
+        means = TrainingLoop(state, inputs, config, folder, progress, ranks, stop).run()
+        return TrainingSummary(
+            weights=str(folder.weights),
+            epochs=progress.epoch,
+            steps=progress.steps,
+            seconds=time.monotonic() - began,
+            loss=means.get("total"),
+            num_tracklets=len(inputs.tracklets),
+            num_identities=len(inputs.labels.identities),
+            device=own_device.type,
+            best=progress.best,
+            memory=peak_memory(own_device),
+        )
+
+
+def _open(
+    prepared: Path,
+    run: Path,
+    config: RunConfig,
+    device: torch.device,
+    num_workers: int,
+    identity_split: int,
+    resume: bool,
+    tensorboard: bool,
+    ranks: Ranks,
+) -> tuple[TrainingInputs, RunFolder]:
+    inputs = open_inputs(
+        prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks
+    )
     settings = {
         **config.to_dict(),
-        "model": model_config.to_dict(),
-        "dataset": dataset_settings(prepared, store.manifest, identity_split),
+        "model": config.model_config(inputs.labels).to_dict(),
+        "dataset": dataset_settings(prepared, inputs.store.manifest, identity_split),
     }
-    folder = RunFolder(run, settings, resume=resume, tensorboard=tensorboard)
-    state = build_state(model_config, config.training, device)
-    folder.begin()
-    first_epoch, steps = 0, 0
-    if folder.checkpoint.exists():
-        first_epoch, steps = load_checkpoint(folder.checkpoint, state)
-    folder.drop_metrics_from(first_epoch)
-    means: dict[str, float] = {}
-    if first_epoch < config.training.epochs:
-        steps, means = _train_epochs(state, loader, config, folder, first_epoch, steps)
-    return TrainingSummary(
-        str(folder.weights), config.training.epochs, steps, time.monotonic() - began, means.get("total"),
-        len(tracklets), len(labels.identities), device.type,
-    )  # fmt: skip
-
-
-def _train_epochs(
-    state: TrainingState, loader: TrainingLoader, config: RunConfig, folder: RunFolder, first_epoch: int, steps: int
-) -> tuple[int, dict[str, float]]:
-    """Train from `first_epoch` to the end; returns the steps done in all and the last epoch's mean loss terms."""
-    training = config.training
-    schedule = cosine_schedule(state.optimizer, training)
-    per_epoch = loader.steps(first_epoch)
-    means: dict[str, float] = {}
-    # An estimate: epochs differ by a few batches, and the bar is corrected after each.
-    clips = loader.sampler.batch_size
-    total = steps + (training.epochs - first_epoch) * per_epoch
-    bar = progress_bar(total * clips, "train", "clips", done=steps * clips)
-    with bar:
-        for epoch in range(first_epoch, training.epochs):
-            began = time.monotonic()
-            schedule.step(epoch)
-            done, means = _train_epoch(state, loader, config, folder, bar, epoch, steps)
-            steps += done
-            seconds = time.monotonic() - began
-            last = epoch + 1 == training.epochs
-            rate = done * loader.sampler.batch_size / seconds
-            record = {"kind": "epoch", "epoch": epoch, "steps": steps, "learning_rate": _rate(state), **means}
-            folder.log({**record, "seconds": round(seconds, 3), "clips_per_second": round(rate, 2)})
-            if last or (epoch + 1) % training.checkpoint_every == 0:
-                save_model(
-                    state.average.module, folder.weights, {**folder.dataset, "epochs": epoch + 1, "steps": steps}
-                )
-                write_model_card(folder.weights)
-                save_checkpoint(folder.checkpoint, state, epochs_done=epoch + 1, steps_done=steps)
-                folder.write_page()
-            bar.total = (steps + (training.epochs - epoch - 1) * per_epoch) * clips
-    return steps, means
-
-
-def _train_epoch(
-    state: TrainingState,
-    loader: TrainingLoader,
-    config: RunConfig,
-    folder: RunFolder,
-    bar: tqdm,
-    epoch: int,
-    steps: int,
-) -> tuple[int, dict[str, float]]:
-    """One epoch; returns its number of steps and mean loss terms. `steps` were done before it."""
-    device = next(state.model.parameters()).device
-    log, done = StepLog(), 0
-    for batch in loader.epoch(epoch):
-        terms = train_step(state, batch.to(device), config, epoch)
-        done += 1
-        state.average.update(state.model, step=steps + done)
-        log.add(epoch, batch.step, batch.tracklet_ids.tolist(), terms)
-        if log.pending == config.training.log_every:
-            _report(log, folder, bar, epoch, steps + done, _rate(state))
-        bar.update(loader.sampler.batch_size)
-    if log.pending:
-        _report(log, folder, bar, epoch, steps + done, _rate(state))
-    return done, log.epoch_means()
-
-
-def _report(log: StepLog, folder: RunFolder, bar: tqdm, epoch: int, steps: int, rate: float) -> None:
-    terms = log.flush()
-    folder.log({"kind": "step", "epoch": epoch, "steps": steps, "learning_rate": rate, **terms})
-    shown = {"epoch": epoch + 1, "rate": f"{rate:.1e}", **{name: f"{value:.3g}" for name, value in terms.items()}}
-    bar.set_postfix(shown)
-
-
-def _rate(state: TrainingState) -> float:
-    return float(state.optimizer.param_groups[0]["lr"])
+    return inputs, RunFolder(run, settings, resume=resume, tensorboard=tensorboard)

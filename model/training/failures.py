@@ -1,0 +1,48 @@
+"""Errors of libraries in the middle of training, in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from keyreid.pipeline.commit import FULL
+from keyreid.pipeline.errors import KeyReIDError
+
+from .config import RunConfig
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+@contextmanager
+def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Within, running out of memory or of disk raises a KeyReIDError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        raise _out_of_memory(config, device, error) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise KeyReIDError(
+            f"there is no room to write the run ({error})",
+            "",
+            "free some space; the same command with --resume goes on",
+        ) from error
+
+
+def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException) -> KeyReIDError:
+    training = config.training
+    clips, pieces = training.identities_per_batch * training.clips_per_identity, training.accumulate
+    height, width = config.model["frame_size"]
+    size = f"{clips} clips of {config.model['clip_length']} frames of {height}x{width}"
+    return KeyReIDError(
+        f"the {device.type} has no memory left for batches of {size}{f' in {pieces} pieces' if pieces > 1 else ''} "
+        f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+        "",
+        f"--set training.accumulate={2 * pieces} halves the memory and keeps the result; or smaller batches, "
+        "training.identities_per_batch or training.clips_per_identity",
+    )

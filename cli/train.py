@@ -55,6 +55,12 @@ PRESETS = preset_summaries()
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything random; short for --set training.seed=N.")
 @click.option(
+    "--validate-on",
+    type=click.Choice(["none", "holdout", "test"]),
+    help="Measure every few epochs, and keep the best: on training identities that are held out, or on the test set; "
+    "short for --set training.validate_on=...  [default: none, as the paper has it]",
+)
+@click.option(
     "--identity-split",
     type=click.IntRange(min=0),
     default=0,
@@ -81,6 +87,7 @@ def main(
     device: str,
     workers: int | None,
     seed: int | None,
+    validate_on: str | None,
     identity_split: int,
     tensorboard: bool,
     as_json: bool,
@@ -93,7 +100,7 @@ def main(
       keyreid-train prepared/ --out runs/short --set training.epochs=60 --set training.learning_rate=0.004
     A few minutes on a CPU, from scratch:
       keyreid-train prepared/ --out runs/demo --preset demo
-    A run that was stopped goes on with the same command and --resume.
+    A run that was stopped, at whatever step, goes on with the same command and --resume.
     All values of a preset, to change and give to --config:
       keyreid-train --preset vit-small --print-config > mine.yaml
     How long it will take and whether it fits into memory:
@@ -105,11 +112,19 @@ def main(
     RUN/metrics.jsonl        loss terms and learning rate of every few steps and of each epoch
     RUN/config.json          every value that was used, and the versions of the packages; config.yaml is for --config
     RUN/checkpoints          what --resume needs
+    RUN/best-map, best-rank1  the best networks on the way, with --validate-on
+
+    \b
+    SIGTERM and SIGUSR1 finish the step, save, and end the run with exit code 75.
+    Several GPUs share one batch; the command is the same:
+      torchrun --no-python --nproc-per-node 8 keyreid-train prepared/ --out runs/mars
     """
     from keyreid.model.training.settings import resolve_config
 
     if seed is not None:
         assignments = (*assignments, f"training.seed={seed}")
+    if validate_on is not None:
+        assignments = (*assignments, f"training.validate_on={validate_on}")
     config = resolve_config(preset, file=file, assignments=assignments, variant=variant)
     if print_config:
         from keyreid.model.training.config_file import config_text
@@ -117,6 +132,8 @@ def main(
         click.echo(config_text(config.to_dict()), nl=False)
         return
     from keyreid.model.device import choose_device
+    from keyreid.model.training.distributed import EndedElsewhere, is_first_process
+    from keyreid.model.training.signals import EXIT_CODE, TrainingStopped
     from keyreid.model.training.trainer import train
 
     prepared = _required(context, "prepared", prepared)
@@ -136,25 +153,39 @@ def main(
             print_profile(inputs, config, chosen, folder)
         return
     run = _required(context, "run", run)
-    summary = train(
-        prepared,
-        run,
-        config,
-        device=chosen,
-        num_workers=workers,
-        identity_split=identity_split,
-        resume=resume,
-        tensorboard=tensorboard,
-    )
+    try:
+        summary = train(
+            prepared,
+            run,
+            config,
+            device=chosen,
+            num_workers=workers,
+            identity_split=identity_split,
+            resume=resume,
+            tensorboard=tensorboard,
+        )
+    except TrainingStopped as stopped:
+        if is_first_process():
+            click.echo(f"Stopped: {stopped}", err=True)
+        context.exit(EXIT_CODE)
+    except EndedElsewhere:
+        context.exit(1)
+    if not is_first_process():
+        return
     if as_json:
         import json
 
         click.echo(json.dumps(summary.to_dict()))
         return
+    best = "".join(
+        f"best {label} {100 * summary.best[measure]['value']:.1f} % after {summary.best[measure]['epochs']} epochs, "
+        for measure, label in (("mAP", "mAP"), ("rank1", "Rank-1"))
+        if measure in summary.best
+    )
     loss = "nothing was left to do" if summary.loss is None else f"loss {summary.loss:.3f}"
     click.echo(
         f"trained on {summary.num_tracklets} tracklets of {summary.num_identities} identities: "
-        f"{summary.epochs} epochs, {summary.steps} steps, {loss}, {summary.seconds:.0f} s on "
+        f"{summary.epochs} epochs, {summary.steps} steps, {loss}, {best}{summary.seconds:.0f} s on "
         f"{summary.device}; weights in {summary.weights}"
     )
 

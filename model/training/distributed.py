@@ -32,6 +32,11 @@ class EndedElsewhere(KeyReIDError):
         super().__init__("another process of this run ended", "", "its message says why")
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for the run, before and after the ranks have joined, too."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train together.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,12 +17,7 @@ from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.evaluation.clip_pool import ClipPool
 from keyreid.model.evaluation.description import DescriptionSettings
-from keyreid.model.evaluation.descriptor_file import (
-    data_fingerprint,
-    load_descriptors,
-    model_fingerprint,
-    save_descriptors,
-)
+from keyreid.model.evaluation.descriptor_file import data_fingerprint, model_fingerprint
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.network.descriptor import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, SettingsError
@@ -220,25 +214,6 @@ def test_settings_out_of_range_are_refused(store, settings, message):
 def test_a_batch_of_no_clips_is_refused(store):
     with pytest.raises(SettingsError, match="a batch of 0 clips; expected at least 1"):
         describe(tiny_model(), store, 0)
-
-
-def test_saved_descriptors_come_back_equal(store, tmp_path):
-    found = describe(tiny_model(), store)
-    save_descriptors(tmp_path / "d.h5", found)
-    loaded = load_descriptors(tmp_path / "d.h5")
-    for name, value in vars(found).items():
-        assert np.array_equal(getattr(loaded, name), value), name
-
-
-def test_another_file_or_version_is_refused(store, tmp_path):
-    (tmp_path / "text.h5").write_text("no descriptors")
-    with pytest.raises(FormatError, match=r"text.h5 is not a readable file of descriptors .*; delete it"):
-        load_descriptors(tmp_path / "text.h5")
-    save_descriptors(tmp_path / "d.h5", describe(tiny_model(), store))
-    with h5py.File(tmp_path / "d.h5", "r+") as file:
-        file.attrs["format_version"] = 7
-    with pytest.raises(FormatError, match="descriptor format version 7; expected version 2; describe again"):
-        load_descriptors(tmp_path / "d.h5")
 
 
 def test_the_model_fingerprint_tells_weights_and_settings_apart():

@@ -1,9 +1,16 @@
-"""Descriptors on disk (HDF5), so that a report can be made again without the network."""
+"""Descriptors on disk: HDF5, or Parquet where the path ends in .parquet; both hold the same and are read back alike.
+
+Letters: K tracklets, P parts, D descriptor length.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,21 +21,33 @@ from keyreid.pipeline.manifest import manifest_fingerprint
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
-from .descriptors import TrackletDescriptors
+from . import descriptor_table
+from .descriptors import Origin, TrackletDescriptors
 
-FORMAT_VERSION = 2
-ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras", "widths", "weights")
+FORMAT_VERSION = 3
+ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
+FEATURE_ARRAYS = ("widths", "weights")
 
 
 def save_descriptors(path: Path, descriptors: TrackletDescriptors) -> None:
-    """Write all of it, or nothing."""
+    """Write all of it, or nothing; values keep their dtype."""
+    save_pieces(path, len(descriptors.values), [descriptors])
+
+
+def save_pieces(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescriptors]) -> None:
+    """Write what comes in pieces, one after the other, as one file: all of it, or nothing.
+
+    Args:
+        path: ends in .parquet for Parquet; anything else is HDF5.
+        num_tracklets: K, of all pieces together.
+        pieces: of one origin; memory holds one of them.
+    """
 
     def write(partial: Path) -> None:
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["fingerprint"] = descriptors.fingerprint
-            for name in ARRAYS:
-                file[name] = getattr(descriptors, name)
+        if path.suffix == ".parquet":
+            descriptor_table.write_pieces(partial, FORMAT_VERSION, pieces)
+        else:
+            _write_hdf5(partial, num_tracklets, pieces)
 
     commit_file(path, write)
 
@@ -37,21 +56,58 @@ def load_descriptors(path: Path) -> TrackletDescriptors:
     """Read what save_descriptors wrote.
 
     Raises:
-        FormatError: another kind of file, or another format version.
+        FormatError: no file, another kind of file, or another format version.
     """
+    if not path.is_file():
+        raise FormatError(f"there is no file {path}", "descriptors as keyreid embed writes them")
     try:
-        with h5py.File(path, "r") as file:
-            version = int(file.attrs["format_version"])
-            if version != FORMAT_VERSION:
-                raise FormatError(
-                    f"{path} has descriptor format version {version}", f"version {FORMAT_VERSION}", "describe again"
-                )
-            arrays = {name: file[name][:] for name in ARRAYS}
-            return TrackletDescriptors(**arrays, fingerprint=str(file.attrs["fingerprint"]))
-    except (OSError, KeyError) as error:
+        if path.suffix == ".parquet":
+            version, fields = descriptor_table.read(path)
+        else:
+            version, fields = _read_hdf5(path)
+        if version == FORMAT_VERSION:
+            return TrackletDescriptors(**{**fields, "origin": Origin(**fields["origin"])})
+    except (OSError, KeyError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
         raise FormatError(
-            f"{path} is not a readable file of descriptors ({error})", "", "delete it and evaluate again"
+            f"{path} is not a readable file of descriptors ({error})", "", "delete it and describe again"
         ) from error
+    raise FormatError(
+        f"{path} has descriptor format version {version}",
+        f"version {FORMAT_VERSION}",
+        "another version of keyreid wrote it: describe again",
+    )
+
+
+def _write_hdf5(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescriptors]) -> None:
+    # Through a Python file: where a disk is full HDF5's own writing ends in an error without its reason, or a crash.
+    with open(path, "wb+") as opened, h5py.File(opened, "w", libver=("v110", "v110")) as file:
+        start = 0
+        for piece in pieces:
+            if start == 0:
+                file.attrs["format_version"] = FORMAT_VERSION
+                file.attrs["fingerprint"] = piece.fingerprint
+                file.attrs["origin"] = json.dumps(asdict(piece.origin), sort_keys=True)
+                for name in ROW_ARRAYS:
+                    array = getattr(piece, name)
+                    file.create_dataset(name, (num_tracklets, *array.shape[1:]), array.dtype)
+                for name in FEATURE_ARRAYS:
+                    file[name] = getattr(piece, name)
+            for name in ROW_ARRAYS:
+                array = getattr(piece, name)
+                if array.size:
+                    file[name][start : start + len(array)] = array
+            start += len(piece.values)
+
+
+def _read_hdf5(path: Path) -> tuple[int, dict[str, Any]]:
+    with h5py.File(path, "r") as file:
+        version = int(file.attrs["format_version"])
+        if version != FORMAT_VERSION:
+            return version, {}
+        fields: dict[str, Any] = {name: file[name][:] for name in (*ROW_ARRAYS, *FEATURE_ARRAYS)}
+        fields["fingerprint"] = str(file.attrs["fingerprint"])
+        fields["origin"] = json.loads(file.attrs["origin"])
+        return version, fields
 
 
 def model_fingerprint(model: KeyReID) -> str:

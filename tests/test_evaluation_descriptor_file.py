@@ -1,0 +1,106 @@
+"""Descriptors on disk: what is written comes back, and what was not written by this is refused."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from keyreid.model.evaluation.descriptor_file import load_descriptors, save_descriptors, save_pieces
+from keyreid.model.evaluation.descriptors import Origin, TrackletDescriptors
+from keyreid.pipeline.errors import FormatError, KeyReIDError
+
+ORIGIN = Origin("model", "data", "mars", {"flip": True, "max_clips": None}, "bfloat16")
+
+
+def described(rows: range = range(7), parts: int = 2, dtype: type = np.float32) -> TrackletDescriptors:
+    generator = np.random.default_rng(0)
+    values, visibility = generator.normal(size=(100, 5)).astype(dtype), generator.random((100, parts), np.float32)
+    numbers = np.arange(300).reshape(3, 100)
+    return TrackletDescriptors(
+        values[rows], visibility[rows], *(n[rows] for n in numbers),
+        np.array([3, 1, 1]), np.array([1.0, 0.5, 0.5]), "made so", ORIGIN,
+    )  # fmt: skip
+
+
+def check_equal(found: TrackletDescriptors, expected: TrackletDescriptors) -> None:
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(found, name), value), name
+        assert getattr(getattr(found, name), "dtype", None) == getattr(value, "dtype", None), name
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("parts", [2, 0], ids=["visibility", "none"])
+def test_saved_descriptors_come_back_equal(suffix, dtype, parts, tmp_path):
+    path, expected = tmp_path / f"d{suffix}", described(parts=parts, dtype=dtype)
+    save_descriptors(path, expected)
+    check_equal(load_descriptors(path), expected)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+def test_pieces_are_one_file(suffix, tmp_path):
+    path = tmp_path / f"d{suffix}"
+    save_pieces(path, 12, (described(range(start, start + 4)) for start in (0, 4, 8)))
+    check_equal(load_descriptors(path), described(range(12)))
+
+
+def test_the_table_is_for_other_programs(tmp_path):
+    save_descriptors(tmp_path / "d.parquet", described())
+    table = pq.read_table(tmp_path / "d.parquet")
+    assert table.column_names == ["tracklet_id", "identity", "camera", "visibility", "descriptor"]
+    assert table["descriptor"][3].as_py() == described().values[3].tolist()
+    assert table["camera"].to_pylist() == list(range(200, 207))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+def test_another_file_or_version_is_refused(suffix, tmp_path):
+    path = tmp_path / f"d{suffix}"
+    with pytest.raises(FormatError, match=rf"there is no file .*d{suffix}; expected descriptors as keyreid embed"):
+        load_descriptors(path)
+    path.write_text("no descriptors")
+    with pytest.raises(FormatError, match=rf"d{suffix} is not a readable file of descriptors .*; delete it"):
+        load_descriptors(path)
+
+
+def test_a_file_of_the_last_version_is_refused(tmp_path):
+    save_descriptors(tmp_path / "d.h5", described())
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file.attrs["format_version"] = 2
+        del file.attrs["origin"]
+    with pytest.raises(FormatError, match=r"descriptor format version 2; expected version 3; .*: describe again"):
+        load_descriptors(tmp_path / "d.h5")
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    pq.write_table(pq.read_table(_saved(tmp_path)).replace_schema_metadata({}), tmp_path / "other.parquet")
+    with pytest.raises(FormatError, match="a Parquet file without keyreid's metadata"):
+        load_descriptors(tmp_path / "other.parquet")
+
+
+def _saved(folder: Path) -> Path:
+    save_descriptors(folder / "d.parquet", described())
+    return folder / "d.parquet"
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+def test_a_full_disk_is_one_error_and_leaves_what_was_there(suffix, tmp_path):
+    path = tmp_path / f"d{suffix}"
+    save_descriptors(path, described())
+    large = described()
+    large = replace(large, values=np.zeros((7, 50_000), np.float32), widths=np.array([50_000]), weights=np.ones(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        with pytest.raises(KeyReIDError, match="no room to write"):
+            save_descriptors(path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    check_equal(load_descriptors(path), described())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -4,6 +4,7 @@ from loader_fixtures import load, make_loader, same
 from prepared_dataset import make_prepared
 from torch import multiprocessing
 
+from keyreid.model.data import loader as loader_module
 from keyreid.model.data.labels import LabelTables
 from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.store import TrackletStore
@@ -89,3 +90,18 @@ def test_what_a_worker_finds_wrong_is_said_in_its_own_words(tmp_path, workers):
         shard.write_bytes(b"rotten")
     with pytest.raises(FormatError, match=r"\.h5 is not a readable shard .*; run keyreid-prep build-shards again$"):
         load(store, num_workers=workers)
+
+
+def test_the_share_of_an_epoch_spent_waiting(store, monkeypatch):
+    loader, clock = make_loader(store), [0.0]
+    assemble = loader._assembler
+
+    def slowly(host):
+        clock[0] += 1
+        return assemble(host)
+
+    monkeypatch.setattr(loader, "_assembler", slowly)
+    monkeypatch.setattr(loader_module.time, "perf_counter", lambda: clock[0])
+    for _ in loader.epoch(0):
+        clock[0] += 3
+    assert loader.waiting_share == 0.25

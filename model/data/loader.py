@@ -30,7 +30,7 @@ class TrainingLoader:
 
     Attributes:
         sampler: the tracklets of each batch.
-        seconds_waited: that the last epoch's consumer waited for batches, their assembly included.
+        waiting_share: of the last whole epoch's time, what its consumer waited for batches, their assembly included.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TrainingLoader:
         start_method: str | None,
         pin_memory: bool,
     ) -> None:
-        self.sampler, self.seconds_waited = sampler, 0.0
+        self.sampler, self.waiting_share = sampler, 0.0
         self._plans, self._cache, self._assembler = plans, cache, assembler
         self._loader: DataLoader = DataLoader(
             reader,
@@ -67,15 +67,15 @@ class TrainingLoader:
         """
         self._plans.epoch, self._plans.first_step = epoch, first_step
         self._cache.drop_claims()
-        self.seconds_waited = 0.0
-        began = time.perf_counter()
+        began, used = time.perf_counter(), 0.0
         batches = iter(self._loader)
         while (host := _next(batches)) is not None:
             batch = self._assembler(host)
-            self.seconds_waited += time.perf_counter() - began
+            given = time.perf_counter()
             yield batch
-            began = time.perf_counter()
-        self.seconds_waited += time.perf_counter() - began
+            used += time.perf_counter() - given
+        whole = time.perf_counter() - began
+        self.waiting_share = (whole - used) / whole
 
     def steps(self, epoch: int) -> int:
         """How many batches the epoch has; the same on every rank."""

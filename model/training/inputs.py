@@ -10,6 +10,7 @@ import torch
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
+from keyreid.model.data.settings import DataSettings
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
@@ -18,6 +19,7 @@ from .distributed import Ranks
 from .validation import Validation, open_validation, trained_tracklets
 
 ALONE = Ranks()
+PLAIN = DataSettings()
 
 
 class TrainingInputs(NamedTuple):
@@ -46,12 +48,14 @@ def open_inputs(
     num_workers: int,
     identity_split: int,
     ranks: Ranks = ALONE,
+    data: DataSettings = PLAIN,
 ) -> TrainingInputs:
     """Open a prepared dataset for training.
 
     Raises:
         FormatError: no prepared dataset, or its shards are missing.
-        SettingsError: too few identities, or nothing to validate on where that was asked for.
+        SettingsError: too few identities, nothing to validate on where that was asked for, or data settings that this
+            device or machine cannot have.
     """
     store = TrackletStore(prepared, identity_split)
     tracklets = trained_tracklets(store, config.training)
@@ -69,6 +73,7 @@ def open_inputs(
         device=device,
         rank=ranks.rank,
         world_size=ranks.size,
+        data=data,
     )
     return TrainingInputs(store, tracklets, labels, loader, validation)
 

@@ -135,7 +135,8 @@ class TrainingLoop:
 
     def _speed(self, seconds: float) -> dict[str, float]:
         clips = self.progress.step * self.inputs.loader.sampler.batch_size
-        return {"seconds": round(seconds, 3), "clips_per_second": round(clips / seconds, 2)}
+        share = round(self.inputs.loader.waiting_share, 4)
+        return {"seconds": round(seconds, 3), "clips_per_second": round(clips / seconds, 2), "waiting_share": share}
 
     def _measure(self) -> None:
         """Measure the moving average, and keep it where it is the best so far."""

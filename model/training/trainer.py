@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from keyreid.model.data.settings import DataSettings
+
 from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
 from .distributed import Ranks, joined
 from .failures import explained
-from .inputs import TrainingInputs, open_inputs, remarks
+from .inputs import PLAIN, TrainingInputs, open_inputs, remarks
 from .loop import TrainingLoop
 from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
@@ -64,6 +66,7 @@ def train(
     identity_split: int = 0,
     resume: bool = False,
     tensorboard: bool = False,
+    data: DataSettings = PLAIN,
 ) -> TrainingSummary:
     """Train on the training split of a prepared dataset; RUN/weights holds the moving average at the end.
 
@@ -80,7 +83,9 @@ def train(
     began = time.monotonic()
     with stop_signals() as stop, joined(device) as (ranks, own_device), explained(config, own_device):
         inputs, folder = ranks.together(
-            lambda: _open(prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks)
+            lambda: _open(
+                prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks, data
+            )
         )
         if ranks.is_first:
             for remark in remarks(inputs):
@@ -115,9 +120,10 @@ def _open(
     resume: bool,
     tensorboard: bool,
     ranks: Ranks,
+    data: DataSettings,
 ) -> tuple[TrainingInputs, RunFolder]:
     inputs = open_inputs(
-        prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks
+        prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks, data=data
     )
     settings = {
         **config.to_dict(),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
+from keyreid.model.evaluation.measure import measure_distances
 from keyreid.model.evaluation.metrics import rank_metrics
-from keyreid.model.evaluation.protocols import PROTOCOLS, find_protocol
+from keyreid.model.evaluation.protocols import PROTOCOLS, authors_cameras, find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
+from keyreid.pipeline.manifest import IdentitySplit, Manifest, build_manifest
 from keyreid.pipeline.records import Tracklet
+from keyreid.pipeline.sources.mars import read as read_mars
 
 
 def tracklets(*rows: tuple[str, int, int]) -> tuple[Tracklet, ...]:
@@ -74,3 +78,95 @@ def test_an_unknown_name_is_refused_with_the_nearest():
     message = "unknown protocol 'mars-oficial'; expected one of standard, mars-official, .* did you mean mars-official?"
     with pytest.raises(SettingsError, match=message):
         find_protocol("mars-oficial")
+
+
+# MARS's published tables, as far as counts go: junk and distractors first, as there. Of 626 persons, 140 were seen by
+# the gallery under camera 1 alone: their query under camera 1 has no match in it, but one among the queries.
+NUM_JUNK, NUM_DISTRACTORS, NUM_PERSONS, ONE_CAMERA, NUM_QUERIES, NUM_GALLERY = 870, 3248, 626, 140, 1980, 9330
+
+
+def mars_rows() -> list[tuple[int, int, bool]]:
+    """Identity, camera and whether it is a query, of the 12,180 test tracklets."""
+    several = range(ONE_CAMERA + 1, NUM_PERSONS + 1)
+    extra = NUM_QUERIES - 2 * ONE_CAMERA - 3 * len(several)  # persons with a fourth query
+    rows = [(-1, 1, False)] * NUM_JUNK + [(0, 1 + row % 6, False) for row in range(NUM_DISTRACTORS)]
+    rows += [(person, camera, True) for person in range(1, ONE_CAMERA + 1) for camera in (1, 2)]
+    rows += [(person, 1, False) for person in range(1, ONE_CAMERA + 1)]
+    for place, person in enumerate(several):
+        rows += [(person, camera, True) for camera in range(1, 5 if place < extra else 4)]
+    left = NUM_GALLERY - NUM_DISTRACTORS - ONE_CAMERA
+    rows += [(several[place % len(several)], 1 + place // len(several) % 6, False) for place in range(left)]
+    return rows
+
+
+def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):
+    rows = mars_rows()
+    names = ["00-1C1T0001F001.jpg" if i < 0 else f"{i:04d}C{c}T{t:05d}F001.jpg" for t, (i, c, _) in enumerate(rows)]
+    table = [(row, row, identity, camera) for row, (identity, camera, _) in enumerate(rows, start=1)]
+    queries = [row for row, (_, _, is_query) in enumerate(rows, start=1) if is_query]
+    (tmp_path / "info").mkdir()
+    for half, lines, values in (("train", ["0001C1T0001F001.jpg"], [(1, 1, 1, 1)]), ("test", names, table)):
+        (tmp_path / f"info/{half}_name.txt").write_text("\n".join(lines))
+        savemat(tmp_path / f"info/tracks_{half}_info.mat", {f"track_{half}_info": np.array(values)})
+    savemat(tmp_path / "info/query_IDX.mat", {"query_IDX": np.array(queries)})
+    monkeypatch.setattr("keyreid.pipeline.sources.mars.split_missing", lambda *_: (set(), []))  # tables, no frames
+    reading = read_mars(tmp_path)
+    assert len(rows) == 12_180 and reading.notes["junk"]["tracklets"] == 870
+
+    manifest = build_manifest("mars", tmp_path, reading.tracklets)
+    counts = {}
+    for protocol in find_protocols("all", manifest):
+        selection = protocol.select(manifest.tracklets)
+        distances = np.zeros((len(selection.queries), len(selection.gallery)), np.float32)
+        metrics = measure_distances("", distances, protocol, selection).metrics
+        counts[protocol.name] = (*distances.shape, metrics.num_valid_queries)
+    assert counts["standard"] == (1980, 9330, 1840)
+    assert counts["mars-official"] == (1980, 11_310, 1980)
+    assert counts["authors-code"][:2] == (1980, 9330) and counts["authors-code"][2] != 1840
+
+
+def test_authors_code_lists_a_camera_for_each_sampled_frame():
+    """Clips of four, the last one filled up, at most 41 clips: 4, 8 and 164 cameras of the first three tracklets."""
+    lengths = {1: 3, 2: 5, 3: 500, 4: 4}  # camera -> frames
+    made = [Tracklet(c, "query", c, c, 0, ("",) * frames) for c, frames in lengths.items()]
+    assert authors_cameras(made) == (1, 1, 1, 1)
+    many = [*made, *(Tracklet(5 + n, "query", 1, 9, 0, ("",)) for n in range(200))]
+    cameras = authors_cameras(many)
+    assert len(cameras) == 204
+    assert [cameras.count(camera) for camera in (1, 2, 3, 4, 9)] == [4, 8, 164, 4, 24]
+
+
+def test_authors_code_filters_with_other_tracklets_cameras_and_says_so():
+    protocol = find_protocol("authors-code")
+    selection = protocol.select(DATASET)
+    assert (ids(selection.queries), ids(selection.gallery)) == ([1, 3, 4], [2, 5])
+    assert (selection.query_cameras, selection.gallery_cameras) == ((1, 1, 1), (2, 2))  # they are 1, 1, 2 and 2, 3
+    assert protocol.label() == "authors-code (not comparable)" and "Not comparable" in protocol.summary
+    assert [p.name for p in PROTOCOLS.values() if not p.comparable] == ["authors-code"]
+
+
+TEN = tuple(IdentitySplit((1,), (2,), 1) for _ in range(10))
+
+
+@pytest.mark.parametrize(
+    ("splits", "label"),
+    [
+        ([3], "ilids-vid (split 3 alone)"),
+        ([3, 3, 0], "ilids-vid (2 of 10 splits)"),
+        (range(10), "ilids-vid (mean of 10 splits)"),
+    ],
+)
+def test_a_mean_of_splits_says_of_how_many(splits, label):
+    assert find_protocol("ilids-vid").label(list(splits)) == label
+    assert find_protocol("standard").label(list(splits)) == "standard"
+
+
+def test_protocols_of_ten_splits_are_for_their_dataset():
+    ilids = Manifest("ilids-vid", "/", DATASET, TEN)
+    assert [p.name for p in find_protocols("ilids-vid", ilids)] == ["ilids-vid"]
+    assert [p.name for p in find_protocols("all", ilids)] == ["standard", "mars-official", "ilids-vid", "authors-code"]
+    message = "protocol prid2011 for ilids-vid, which has 10 identity splits; expected the dataset prid2011 with its 10"
+    with pytest.raises(SettingsError, match=message):
+        find_protocols("prid2011", ilids)
+    with pytest.raises(SettingsError, match="protocol ilids-vid for ilids-vid, which has no identity splits"):
+        find_protocols("ilids-vid", Manifest("ilids-vid", "/", DATASET))

@@ -50,9 +50,12 @@ class AverageBranch(nn.Module):
 
     def forward(self, tokens: Tensor, part_weights: Tensor) -> Tensor:
         """float tokens (B, T, 1 + N, C) and part_weights (B, T, N, P) in [0, 1] -> part features (B, P, C)."""
-        shares = (part_weights + self.weight_floor).flatten(1, 2)
-        shares = shares / shares.sum(dim=1, keepdim=True)
-        return shares.transpose(1, 2) @ self.norm(tokens[:, :, 1:]).flatten(1, 2)
+        return self.shares(part_weights).transpose(1, 2) @ self.norm(tokens[:, :, 1:]).flatten(1, 2)
+
+    def shares(self, part_weights: Tensor) -> Tensor:
+        """Share of each patch in each average: (B, T, N, P) -> (B, T * N, P), sums to 1 over patches."""
+        weights = (part_weights + self.weight_floor).flatten(1, 2)
+        return weights / weights.sum(dim=1, keepdim=True)
 
 
 class ReferenceBranch(nn.Module):

@@ -37,10 +37,13 @@ def test_the_limit_holds(limit, capacity):
     assert cache.capacity == capacity and cache._frames.nbytes + cache._heatmaps.nbytes <= limit
 
 
-def test_what_fits_is_said_in_one_line(caplog):
+@pytest.mark.parametrize(("room", "level"), [(1200, logging.WARNING), (1500, logging.INFO)])
+def test_what_fits_is_said_in_one_line(caplog, room, level):
     with caplog.at_level(logging.INFO):
-        FrameCache(1500, (8, 4), 1200 * EACH, CPU)
-    assert caplog.messages == ["cache on cpu: 1,200 of 1,500 training frames, 0.01 GB"]
+        FrameCache(1500, (8, 4), room * EACH, CPU).report()
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (level, f"cache on cpu: {room * EACH / 1e9:.2f} GB for {room} of 1500 training frames")
+    ]
 
 
 def test_a_cache_beyond_the_memory_is_refused():

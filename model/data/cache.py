@@ -49,9 +49,12 @@ class FrameCache:
                 "less than the memory there",
                 "lower --cache-gigabytes",
             ) from error
-        if limit:
-            log.info("cache on %s: %s of %s training frames, %.2f GB", device, f"{self.capacity:,}", f"{num_rows:,}",
-                     size / GIGABYTE)  # fmt: skip
+
+    def report(self) -> None:
+        """Log how much there is room for; as a warning where that is not everything."""
+        rows, size = len(self._filled), (self._frames.nbytes + self._heatmaps.nbytes) / GIGABYTE
+        level = logging.WARNING if self.capacity < rows else logging.INFO
+        log.log(level, "cache on %s: %.2f GB for %d of %d training frames", self.device, size, self.capacity, rows)
 
     def claim(self, rows: np.ndarray) -> np.ndarray:
         """Which of some different rows have to be read, bool; they count as read from here on."""

@@ -129,6 +129,8 @@ def training_loader(
     num_frames = {t.tracklet_id: store.num_frames(t.tracklet_id) for t in tracklets}
     limit = 0 if data.cache == "none" else int(data.cache_gigabytes * GIGABYTE)
     cache = FrameCache(sum(num_frames.values()), frame_size, limit, device if data.cache == "device" else CPU)
+    if limit and rank == 0:
+        cache.report()
     return TrainingLoader(
         BatchReader(
             store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .card import card
+from .embed import embed
 from .export import export
 
 
@@ -14,10 +15,11 @@ def main() -> None:
 
     \b
     It comes from keyreid-train; keyreid-eval says what it is worth.
+      keyreid embed runs/mars prepared/ --out mars.h5
       keyreid card runs/mars --metrics report/metrics.json
       keyreid export runs/mars mars.onnx
     """
 
 
-for command in (card, export):
+for command in (card, embed, export):
     main.add_command(command)

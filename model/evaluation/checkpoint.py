@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from keyreid.pipeline.errors import CheckpointError, SettingsError
@@ -9,6 +10,8 @@ from keyreid.pipeline.errors import CheckpointError, SettingsError
 from ..device import choose_device
 from ..network.keyreid import KeyReID
 from ..network.weights import WEIGHTS_FILE, load_model, read_config
+
+logger = logging.getLogger(__name__)
 
 
 def weights_folder(checkpoint: Path) -> Path:
@@ -68,3 +71,16 @@ def choose_identity_split(checkpoint: Path, dataset: str, asked: int | None) -> 
             "leave --identity-split out, or train on that split",
         )
     return int(trained)
+
+
+def warn_of_foreign_cameras(checkpoint: Path, dataset: str) -> None:
+    """Log that camera numbers of one dataset are about to be taken for another's, which nothing else would show."""
+    config, extra = read_config(weights_folder(checkpoint))
+    trained = extra.get("dataset", {}).get("name", dataset)
+    if config.camera_scale and trained != dataset:
+        logger.warning(
+            "the network was trained on %s: camera numbers of %s are taken for the cameras there; "
+            "--cameras mean if they are others",
+            trained,
+            dataset,
+        )

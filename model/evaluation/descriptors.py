@@ -147,6 +147,8 @@ def describe_parts(
         SettingsError: a camera that the network does not know, too many shifts, or a batch size below 1.
         FormatError: a frame that cannot be read.
     """
+    if not parts:
+        return
     settings.check(model.config)
     cameras = [camera_rows(part, model.config, settings.cameras) for part in parts]
     batches = clip_batches(

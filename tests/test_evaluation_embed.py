@@ -1,0 +1,227 @@
+"""keyreid embed: parts, interruptions and ranks leave no trace in the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
+
+from keyreid.cli.keyreid import main
+from keyreid.model.evaluation import descriptor_parts
+from keyreid.model.evaluation.clip_network import Compute
+from keyreid.model.evaluation.description import DescriptionSettings
+from keyreid.model.evaluation.descriptor_file import load_descriptors
+from keyreid.model.evaluation.descriptors import describe_tracklets
+from keyreid.model.evaluation.embed import embed
+from keyreid.model.training.distributed import Ranks
+from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
+from keyreid.pipeline.store import TrackletStore
+
+SPLITS = ("train", "query", "gallery")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return make_prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run"), {"dataset": {"name": "striped"}})
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(descriptor_parts, "CLIPS_OF_A_PART", 4)
+
+
+class Stopped(Exception):
+    pass
+
+
+class StoppingStore(TrackletStore):
+    """Reads `left` clips, then fails, as if the process had been stopped."""
+
+    left = 9
+
+    def read(self, tracklet_id, frames):
+        if not self.left:
+            raise Stopped
+        self.left -= 1
+        return super().read(tracklet_id, frames)
+
+
+def whole(store: TrackletStore, path: Path, **options) -> bytes:
+    embed(tiny_model(), store, store.tracklets(*SPLITS), path, compute=Compute(3), **options)
+    assert not path.with_name(path.name + ".parts").exists()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+def test_a_stopped_run_goes_on_and_leaves_the_same_bytes(suffix, prepared, small_parts, tmp_path):
+    path = tmp_path / f"d{suffix}"
+    expected = whole(TrackletStore(prepared), tmp_path / f"expected{suffix}")
+    with pytest.raises(Stopped):
+        whole(StoppingStore(prepared), path)
+    kept = sorted(part.name for part in tmp_path.glob("*.parts/*.h5"))
+    assert kept and not path.exists()
+    store = TrackletStore(prepared)
+    done = embed(tiny_model(), store, store.tracklets(*SPLITS), path, compute=Compute(3))
+    assert done.num_kept == len(kept) and done.num_made > 1
+    assert path.read_bytes() == expected
+
+
+def test_parts_hold_what_one_piece_would(prepared, small_parts, tmp_path):
+    store = TrackletStore(prepared)
+    whole(store, tmp_path / "d.h5", dtype="float16")
+    found = load_descriptors(tmp_path / "d.h5")
+    tracklets = store.tracklets(*SPLITS)
+    expected = describe_tracklets(tiny_model(), store, tracklets, batch_size=3, fingerprint="")
+    assert found.values.dtype == np.float16 and found.tracklet_ids.tolist() == list(range(len(ROWS)))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-3)
+    np.testing.assert_allclose(found.visibility, expected.visibility)
+    assert found.origin.dataset == "striped" and found.origin.settings == DescriptionSettings().to_dict()
+
+
+def test_a_whole_file_is_kept_and_one_of_another_making_is_not_touched(prepared, tmp_path):
+    store, path = TrackletStore(prepared), tmp_path / "d.h5"
+    queries = store.tracklets("query")
+    made = embed(tiny_model(), store, queries, path)
+    assert (made.num_made, made.num_kept) == (1, 0)
+    before = path.stat().st_mtime_ns
+    again = embed(tiny_model(), store, queries, path)
+    assert (again.num_made, again.num_kept, path.stat().st_mtime_ns) == (0, 0, before)
+    for message, model, tracklets, options in (
+        ("other weights, dataset or settings", tiny_model(1), queries, {}),
+        ("other weights, dataset or settings", tiny_model(), queries, {"settings": DescriptionSettings(flip=True)}),
+        ("other tracklets", tiny_model(), store.tracklets("gallery"), {}),
+        ("other dtype", tiny_model(), queries, {"dtype": "float16"}),
+    ):
+        with pytest.raises(SettingsError, match=f"d.h5 holds descriptors of {message}; .* or add --overwrite"):
+            embed(model, store, tracklets, path, **options)
+    assert path.stat().st_mtime_ns == before
+    embed(tiny_model(1), store, queries, path, overwrite=True)
+    assert path.stat().st_mtime_ns != before
+
+
+def test_parts_of_another_making_are_refused_or_thrown_away(prepared, small_parts, tmp_path):
+    path = tmp_path / "d.h5"
+    with pytest.raises(Stopped):
+        whole(StoppingStore(prepared), path)
+    store = TrackletStore(prepared)
+    with pytest.raises(SettingsError, match=r"d.h5.parts was begun with another dtype; .* or add --overwrite"):
+        whole(store, path, dtype="float16")
+    assert whole(store, path, dtype="float16", overwrite=True) == whole(store, tmp_path / "e.h5", dtype="float16")
+
+
+def test_ranks_make_different_parts(prepared, small_parts, tmp_path, monkeypatch):
+    """Each rank alone, one after the other, without waiting: all parts exist, and none was made twice."""
+    monkeypatch.setattr(Ranks, "collect", lambda self, value: [value])
+    monkeypatch.setattr(descriptor_parts.Parts, "join", lambda self, fingerprint: None)
+    store = TrackletStore(prepared)
+    made = [
+        embed(tiny_model(), store, store.tracklets(*SPLITS), tmp_path / "d.h5", ranks=Ranks(rank, 3))
+        for rank in range(3)
+    ]
+    parts = descriptor_parts.Parts.of(
+        tmp_path / "d.h5", store, store.tracklets(*SPLITS), tiny_model().config, DescriptionSettings()
+    )
+    count = len(parts.tracklets)
+    assert count > 3 and all(parts.path(part).exists() for part in range(count))
+    assert [one.num_made for one in made] == [len(range(rank, count, 3)) for rank in range(3)]
+    assert sum(one.num_kept for one in made) == 0
+
+
+def test_numbers_that_float16_has_not_are_refused(prepared, tmp_path):
+    model = tiny_model(variant="reference")
+    with torch.no_grad():
+        model.global_head.neck.weight.fill_(1e6)
+    store = TrackletStore(prepared)
+    with pytest.raises(KeyReIDError, match=r"numbers that float16 has not.*finite numbers; use --dtype float32"):
+        embed(model, store, store.tracklets("query"), tmp_path / "d.h5", dtype="float16")
+    with torch.no_grad():
+        model.global_head.neck.weight.fill_(float("nan"))
+    with pytest.raises(KeyReIDError, match=r"of 4 tracklets hold numbers that float32 has not.*may have diverged"):
+        embed(model, store, store.tracklets("query"), tmp_path / "e.h5")
+    assert not (tmp_path / "d.h5").exists() and not (tmp_path / "e.h5").exists()
+
+
+def test_nothing_to_describe_is_refused(prepared, tmp_path):
+    with pytest.raises(SourceError, match="no tracklets to describe"):
+        embed(tiny_model(), TrackletStore(prepared), (), tmp_path / "d.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["embed", *map(str, arguments), "--device", "cpu"])
+
+
+def test_two_processes_write_the_file_that_one_writes(prepared, run_folder, small_parts, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = """
+import sys
+from keyreid.model.evaluation import descriptor_parts
+descriptor_parts.CLIPS_OF_A_PART = 4
+from keyreid.cli.embed import embed
+embed(sys.argv[1:])
+"""
+    arguments = [run_folder, prepared, "--out", tmp_path / "two.h5", "--json", "--device", "cpu"]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert json.loads(outputs[0][0])["num_tracklets"] == len(ROWS) and not outputs[1][0]
+    assert call(run_folder, prepared, "--out", tmp_path / "one.h5").exit_code == 0
+    assert (tmp_path / "two.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
+
+
+def test_the_command_says_what_it_wrote_and_finds_it_there(prepared, run_folder, tmp_path):
+    arguments = (run_folder, prepared, "--out", tmp_path / "d.h5", "--split", "query", "--max-clips", "all")
+    first, again = call(*arguments), call(*arguments)
+    assert first.exit_code == again.exit_code == 0, first.output
+    assert first.stdout.startswith(f"{tmp_path / 'd.h5'}: descriptors of 4 tracklets, ")
+    assert again.stdout == f"{tmp_path / 'd.h5'}: descriptors of 4 tracklets, there already\n"
+    assert load_descriptors(tmp_path / "d.h5").origin.settings["max_clips"] is None
+
+
+def test_cameras_of_another_dataset(tmp_path, run_folder, caplog):
+    rows = (("query", 1, 1, 2), ("gallery", 1, 7, 2))
+    foreign = make_prepared(tmp_path / "foreign", rows, name="mine")
+    refused = call(run_folder, foreign, "--out", tmp_path / "d.h5")
+    assert refused.exit_code == 1
+    assert "camera 7 is not in the network's camera table" in refused.stderr and "--cameras mean" in refused.stderr
+    assert "trained on striped: camera numbers of mine are taken for the cameras there" in caplog.text
+    caplog.clear()
+    result = call(run_folder, foreign, "--out", tmp_path / "d.h5", "--cameras", "mean")
+    assert result.exit_code == 0 and "camera" not in caplog.text
+
+
+def test_evaluation_takes_the_file(prepared, run_folder, tmp_path):
+    from keyreid.cli.evaluate import main as evaluate
+
+    assert call(run_folder, prepared, "--out", tmp_path / "d.h5").exit_code == 0
+    arguments = [str(run_folder), str(prepared), "--device", "cpu"]
+    plain = CliRunner().invoke(evaluate, arguments)
+    kept = CliRunner().invoke(evaluate, [*arguments, "--descriptors", str(tmp_path / "d.h5")])
+    assert kept.exit_code == 0 and kept.stdout == plain.stdout and "describe" not in kept.stderr

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keyreid.pipeline.commit import commit_file
+from keyreid.pipeline.manifest import Manifest, manifest_fingerprint
 
 from .measure import Measurement
 from .metrics import kept_ranking
@@ -20,6 +21,8 @@ NUM_NEAREST = 10
 SCHEMA = pa.schema(
     [
         ("run", pa.dictionary(pa.int32(), pa.string())),
+        ("dataset", pa.dictionary(pa.int32(), pa.string())),
+        ("manifest", pa.dictionary(pa.int32(), pa.string())),  # fingerprint: who is query and gallery
         ("identity_split", pa.int32()),
         ("method", pa.dictionary(pa.int32(), pa.string())),
         ("protocol", pa.dictionary(pa.int32(), pa.string())),
@@ -39,11 +42,14 @@ SCHEMA = pa.schema(
 )
 
 
-def per_query_table(run: str, identity_split: int, measurement: Measurement, selection: Selection) -> pa.Table:
+def per_query_table(
+    run: str, manifest: Manifest, identity_split: int, measurement: Measurement, selection: Selection
+) -> pa.Table:
     """One row a query, in order of tracklet_id; columns as SCHEMA has them.
 
     Args:
         run: what was measured, such as the path of a checkpoint.
+        manifest: of the dataset, under the identity split.
         identity_split: the split it was measured on.
         measurement, selection: of the same protocol.
     """
@@ -57,6 +63,8 @@ def per_query_table(run: str, identity_split: int, measurement: Measurement, sel
     skipped = metrics.num_matches == 0
     columns = {
         "run": [run] * count,
+        "dataset": [manifest.name] * count,
+        "manifest": [manifest_fingerprint(manifest)] * count,
         "identity_split": [identity_split] * count,
         "method": [measurement.method] * count,
         "protocol": [measurement.protocol] * count,

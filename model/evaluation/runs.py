@@ -109,7 +109,8 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
         _refuse_twice(seen, evaluation, checkpoint, split)
         by_label = {protocol.label([split]): (protocol, chosen) for protocol, chosen in evaluator.selections}
         for one in evaluation.measurements if settings.per_query else ():
-            tables.append(per_query_table(str(checkpoint), split, one, by_label[one.protocol][1]))
+            chosen = by_label[one.protocol][1]
+            tables.append(per_query_table(str(checkpoint), evaluator.store.manifest, split, one, chosen))
         if settings.report:
             folder = settings.report if len(checkpoints) == 1 else settings.report / f"run-{number}"
             pages.append(write_evaluation(folder, evaluator, evaluation))

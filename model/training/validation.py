@@ -10,7 +10,7 @@ from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.seeds import numpy_generator
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.evaluation.measure import measure
-from keyreid.model.evaluation.protocols import Selection, find_protocol
+from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
 from keyreid.model.network.keyreid import KeyReID
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
@@ -122,7 +122,8 @@ def open_validation(
     batch_size = config.identities_per_batch * config.clips_per_identity
     if config.validate_on == HOLDOUT:
         held_out = tuple(t for t in store.tracklets("train") if t.identity not in labels.identities)
-        return Validation(HOLDOUT, store, Selection(held_out, held_out), batch_size)
+        cameras = own_cameras(held_out)
+        return Validation(HOLDOUT, store, Selection(held_out, held_out, cameras, cameras), batch_size)
     selection = find_protocol(PROTOCOL).select(store.tracklets("query", "gallery"))
     if camera_scale:
         camera_indices([tracklet.camera for tracklet in selection.tracklets], labels.cameras)

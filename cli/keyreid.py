@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .card import card
+from .compare import compare
 from .embed import embed
 from .export import export
 
@@ -16,10 +17,11 @@ def main() -> None:
     \b
     It comes from keyreid-train; keyreid-eval says what it is worth.
       keyreid embed runs/mars prepared/ --out mars.h5
+      keyreid compare report/ours report/baseline
       keyreid card runs/mars --metrics report/metrics.json
       keyreid export runs/mars mars.onnx
     """
 
 
-for command in (card, embed, export):
+for command in (card, compare, embed, export):
     main.add_command(command)

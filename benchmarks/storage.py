@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keyreid.model.data.augment import AugmentSettings, Draw, draw_augmentation, transform_heatmaps
+from keyreid.model.data.augment import AugmentSettings, draw_augmentation
+from keyreid.model.data.transform import Draw, transform_heatmaps
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints

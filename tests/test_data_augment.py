@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from keyreid.model.data.augment import AugmentSettings, Draw, augment_batch, draw_augmentation, transform_heatmaps
+from keyreid.model.data.augment import AugmentSettings, augment_batch, draw_augmentation
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.data.transform import Draw, transform_all_at_once, transform_frames, transform_heatmaps
 from keyreid.pipeline.skeleton import PART_FLIP, PARTS
 
 LEFT_ARM, RIGHT_ARM = list(PARTS).index("left_arm"), list(PARTS).index("right_arm")
@@ -76,6 +77,16 @@ def slow_weights(heatmap: np.ndarray, draw: Draw, size, grid, variant: str) -> n
             source_x = size[1] - 1 - source_x if flipped else source_x
             full[:, y, x] = values[:, source_y * 64 // size[0], source_x * 32 // size[1]]
     return full.reshape(6, grid[0], size[0] // grid[0], grid[1], size[1] // grid[1]).mean((2, 4))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["channels first", "as decoders leave them"])
+def test_frames_one_by_one_and_all_at_once_are_the_same(channels_last):
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, *SIZE), np.uint8))
+    draw = draw_augmentation(10, 4, AugmentSettings(pad=80), generator(), SIZE)
+    assert draw.down.min() < 0 < draw.down.max() and draw.right.min() < 0 < draw.right.max()
+    fill = torch.tensor([0.1, 0.2, 0.3])
+    given = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if channels_last else frames
+    assert torch.equal(transform_frames(given, draw, fill), transform_all_at_once(frames, draw, fill))
 
 
 @pytest.mark.parametrize("variant", ["aligned", "reference"])

@@ -8,15 +8,13 @@ erased heatmap, computed from the overlaps of patches and heatmap cells without 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.skeleton import PART_FLIP
 
-from .prepare import normalise_frames, scale_heatmaps
+from .transform import Draw, transform_frames, transform_heatmaps
 
 _ATTEMPTS = 20  # rectangles drawn for a frame until one fits; one in ten or so does not
 
@@ -59,21 +57,6 @@ class AugmentSettings:
 def _check(name: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
         raise SettingsError(f"augment.{name} is {value}", expected)
-
-
-class Draw(NamedTuple):
-    """What happens to each of n = B * T frames; output pixel (y, x) shows input pixel (y + down, x + right).
-
-    Attributes:
-        flipped: bool (n,); the flip comes before the shift.
-        down, right: int64 (n,), shift in pixels.
-        boxes: int64 (n, 4): top, bottom, left, right of the erased rectangle in the output; empty where none.
-    """
-
-    flipped: Tensor
-    down: Tensor
-    right: Tensor
-    boxes: Tensor
 
 
 def augment_batch(
@@ -154,76 +137,3 @@ def _draw_boxes(
 
 def _between(uniform: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * uniform
-
-
-def transform_frames(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
-    """uint8 (n, 3, H, W) -> float32 (n, 3, H, W) in [-1, 1]; `fill` is float32 (3,)."""
-    height, width = frames.shape[2:]
-    rows = torch.arange(height, device=frames.device) + draw.down[:, None]
-    columns = torch.arange(width, device=frames.device) + draw.right[:, None]
-    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
-    columns = torch.where(draw.flipped[:, None], width - 1 - columns, columns).clamp(0, width - 1)
-    pixels = rows.clamp(0, height - 1)[:, :, None] * width + columns[:, None, :]
-    gathered = frames.flatten(2).gather(2, pixels.flatten(1)[:, None].expand(-1, 3, -1)).view_as(frames)
-    moved = normalise_frames(gathered.masked_fill_(outside[:, None], 0))
-    return torch.where(_inside(draw.boxes, height, width)[:, None], fill[:, None, None], moved)
-
-
-def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie in each frame's rectangle; bool (n, H, W)."""
-    y, x = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
-    top, bottom, left, right = boxes[:, :, None].unbind(1)
-    return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
-
-
-def transform_heatmaps(
-    heatmaps: Tensor, draw: Draw, frame_size: tuple[int, int], patch_grid: tuple[int, int], variant: str
-) -> Tensor:
-    """uint8 (n, P, 64, 32) -> part weights float32 (n, N, P) of the flipped, shifted and erased heatmaps.
-
-    The mean over a patch is rows @ heatmap @ columns^T, where row r holds the share of patch r's height that lies in
-    each heatmap cell; erasing subtracts the same product restricted to the rectangle.
-    """
-    if variant == "aligned":
-        swapped = heatmaps[:, list(PART_FLIP)]
-        heatmaps = torch.where(draw.flipped[:, None, None, None], swapped, heatmaps)
-    scaled = scale_heatmaps(heatmaps, variant)
-    top, bottom, left, right = draw.boxes.unbind(1)
-    tall, wide = heatmaps.shape[2:]
-    nothing = torch.zeros_like(draw.flipped)
-    rows = _overlaps(patch_grid[0], frame_size[0], tall, draw.down, nothing, None)
-    columns = _overlaps(patch_grid[1], frame_size[1], wide, draw.right, draw.flipped, None)
-    erased_rows = _overlaps(patch_grid[0], frame_size[0], tall, draw.down, nothing, (top, bottom))
-    erased_columns = _overlaps(patch_grid[1], frame_size[1], wide, draw.right, draw.flipped, (left, right))
-    weights = _pool(rows, scaled, columns) - _pool(erased_rows, scaled, erased_columns)
-    return weights.flatten(2).transpose(1, 2)
-
-
-def _pool(rows: Tensor, heatmaps: Tensor, columns: Tensor) -> Tensor:
-    """(n, R, h), (n, P, h, w), (n, C, w) -> (n, P, R, C)."""
-    return rows[:, None] @ heatmaps @ columns[:, None].transpose(2, 3)
-
-
-def _overlaps(
-    patches: int, pixels: int, cells: int, shift: Tensor, flipped: Tensor, box: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """Share of each patch that shows each heatmap cell along one axis; float32 (n, patches, cells).
-
-    Args:
-        patches, pixels, cells: how many there are along the axis.
-        shift: int64 (n,): output pixel x shows input pixel x + shift.
-        flipped: bool (n,).
-        box: start and end (n,) of the output pixels to count; None for all.
-    """
-    edges = torch.arange(patches + 1, device=shift.device) * (pixels / patches)
-    start, end = edges[None, :-1].expand(len(shift), -1), edges[None, 1:].expand(len(shift), -1)
-    if box is not None:
-        start, end = start.clamp(box[0][:, None], box[1][:, None]), end.clamp(box[0][:, None], box[1][:, None])
-    start, end = start + shift[:, None], end + shift[:, None]
-    start, end = (
-        torch.where(flipped[:, None], pixels - end, start),
-        torch.where(flipped[:, None], pixels - start, end),
-    )
-    cell = torch.arange(cells + 1, device=shift.device) * (pixels / cells)
-    overlap = torch.minimum(end[:, :, None], cell[1:]) - torch.maximum(start[:, :, None], cell[:-1])
-    return overlap.clamp_min_(0).mul_(patches / pixels)

@@ -109,4 +109,4 @@ def _decode_with_pillow(encoded: bytes) -> Tensor:
             "JPEG or PNG",
             "build the shards again: build-shards leaves unreadable frames out",
         ) from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

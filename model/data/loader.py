@@ -20,6 +20,7 @@ from .plan import EpochPlans
 from .reading import BatchReader
 from .sampler import IdentitySampler, check_shares
 from .settings import DataSettings
+from .workers import ignore_stop_signals
 
 CPU = torch.device("cpu")
 NO_EXTRAS = DataSettings()
@@ -53,6 +54,7 @@ class TrainingLoader:
             batch_size=None,  # a plan is a whole batch
             collate_fn=_as_it_is,
             num_workers=num_workers,
+            worker_init_fn=ignore_stop_signals,
             persistent_workers=num_workers > 0,
             multiprocessing_context=start_method if num_workers else None,
             pin_memory=pin_memory,

@@ -89,7 +89,11 @@ def _groups(frames: dict[int, Tensor]) -> list[FrameGroup]:
     by_size: dict[torch.Size, list[int]] = defaultdict(list)
     for place, frame in frames.items():
         by_size[frame.shape].append(place)
-    return [FrameGroup(places, torch.stack([frames[place] for place in places])) for places in by_size.values()]
+    # Decoders leave the channels last in memory; a copy that keeps them there is several times faster.
+    return [
+        FrameGroup(places, torch.stack([frames[place].permute(1, 2, 0) for place in places]).permute(0, 3, 1, 2))
+        for places in by_size.values()
+    ]
 
 
 def _jpegs(images: dict[int, bytes]) -> JpegGroup | None:

@@ -152,8 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(row, flush=True)
     print(f"\nLoss terms and norm of the gradient differ by {difference:.0e} at most.")
     print(
-        f"MARS: {MARS_TRACKLETS:,} training tracklets, {MARS_TRACKLETS // options.clips} batches an epoch; a few fewer in "
-        "truth, since the sampler leaves remainders of identities to other epochs. The steps alone, if data is in time."
+        f"MARS: {MARS_TRACKLETS:,} training tracklets, {MARS_TRACKLETS // options.clips} batches an epoch; a few fewer "
+        "in truth, since the sampler leaves remainders of identities to other epochs. Steps alone, if data is in time."
     )
 
 

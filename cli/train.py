@@ -35,7 +35,7 @@ PRESETS = preset_summaries()
     "--config",
     "file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="YAML or JSON with sections model, training and augment.",
+    help="YAML or JSON with sections model, training and augment, such as another run's config.yaml.",
 )
 @click.option(
     "--set",
@@ -179,7 +179,7 @@ def main(
     if dry_run or profile:
         from keyreid.model.training.inputs import open_inputs
 
-        from .rehearse import print_dry_run, print_profile
+        from .train_output import print_dry_run, print_profile
 
         folder = None if dry_run else _required(context, "run", run)
         inputs = open_inputs(
@@ -209,24 +209,10 @@ def main(
         context.exit(EXIT_CODE)
     except EndedElsewhere:
         context.exit(1)
-    if not is_first_process():
-        return
-    if as_json:
-        import json
+    if is_first_process():
+        from .train_output import print_summary
 
-        click.echo(json.dumps(summary.to_dict()))
-        return
-    best = "".join(
-        f"best {label} {100 * summary.best[measure]['value']:.1f} % after {summary.best[measure]['epochs']} epochs, "
-        for measure, label in (("mAP", "mAP"), ("rank1", "Rank-1"))
-        if measure in summary.best
-    )
-    loss = "nothing was left to do" if summary.loss is None else f"loss {summary.loss:.3f}"
-    click.echo(
-        f"trained on {summary.num_tracklets} tracklets of {summary.num_identities} identities: "
-        f"{summary.epochs} epochs, {summary.steps} steps, {loss}, {best}{summary.seconds:.0f} s on "
-        f"{summary.device}; weights in {summary.weights}"
-    )
+        print_summary(summary, as_json=as_json)
 
 
 def _required(context: click.Context, name: str, value: Path | None) -> Path:

@@ -97,6 +97,17 @@ def test_a_dry_run_tells_what_to_expect_and_writes_nothing(prepared, tmp_path, m
     assert found["parameters"] == sum(p.numel() for p in tiny_network().parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--profile"])
+def test_a_rehearsal_that_does_not_fit_says_what_to_lower(prepared, tmp_path, monkeypatch, option):
+    def full(*_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr("keyreid.model.training.rehearsal.train_step", full)
+    result = run(prepared, "--out", tmp_path / "run", *OPTIONS, option)
+    assert result.exit_code == 1 and "--set training.accumulate=2 halves the memory" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def tiny_network():
     return build_model(resolve_config("demo", assignments=TINY).model_config(LabelTables((1, 2, 3, 4), (1, 2))))
 

@@ -61,7 +61,7 @@ def course(num_epochs, evaluations=()):
             lines.append(
                 {"kind": "step", "epoch": epoch, "steps": 3 * epoch + step + 1, "learning_rate": 0.1, **values}
             )
-        lines.append({**lines[-1], "kind": "epoch", "seconds": 2.0, "clips_per_second": 24.0})
+        lines.append({**lines[-1], "kind": "epoch", "seconds": 2.0, "clips_per_second": 24.0, "waiting_share": 0.125})
         if epoch in dict(evaluations):
             result = dict(evaluations)[epoch]
             lines.append({"kind": "evaluation", "epoch": epoch, "steps": 3 * epoch + 3, "mAP": result, "rank1": result})
@@ -77,6 +77,14 @@ def test_a_run_leaves_curves_and_a_page_that_loads_nothing(finished):
     last = records(finished)[-1]
     assert f"<b>{last['total']:.3f}</b>" in page and last["kind"] == "epoch"
     assert "\nkeyreid" not in page and "<td>torch</td>" in page
+
+
+def test_what_is_measured_on_the_way_is_drawn(prepared, tmp_path):
+    config = resolve_config("demo", assignments=[*TINY, "training.validate_on=holdout", "training.evaluate_every=1"])
+    train(prepared, tmp_path / "run", config, device=CPU)
+    assert (tmp_path / "run" / "curves" / "evaluation.png").is_file()
+    best = max(line["mAP"] for line in records(tmp_path / "run") if line["kind"] == "evaluation")
+    assert f"<b>{100 * best:.1f} %</b><span>best mAP" in (tmp_path / "run" / "training.html").read_text()
 
 
 def test_the_runs_config_starts_the_same_run_again(finished):
@@ -133,4 +141,8 @@ def test_the_page_names_the_best_results():
     page = run_page("run <1>", settings, {"torch": "2"}, "model: {}", course(3, [(0, 0.25), (1, 0.75), (2, 0.5)]), {})
     assert "run &lt;1&gt;" in page and "a &amp; b" in page
     assert "<b>75.0 %</b><span>best mAP, after epoch 2</span>" in page
-    assert "<b>3 of 4</b>" in page and '<td class="number">25.0</td>' in page
+    assert (
+        "<b>3 of 4</b>" in page
+        and "<b>12.5 %</b><span>of it waiting for data" in page
+        and '<td class="number">25.0</td>' in page
+    )

@@ -103,6 +103,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
             ("steps", f"{last['steps']:,}"),
             ("mean loss of the last epoch", f"{last['total']:.3f}"),
             ("clips a second, last epoch", f"{last['clips_per_second']:,.1f}"),
+            ("of it waiting for data", f"{100 * last['waiting_share']:.1f} %"),
             ("hours in the epochs", f"{sum(epoch['seconds'] for epoch in epochs) / 3600:.2f}"),
         ]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
@@ -115,7 +116,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
 
 def _epoch_rows(records: Sequence[Record], epochs: Sequence[Record]) -> list[list[str]]:
     results = {record["epoch"]: record for record in records if record["kind"] == "evaluation"}
-    head = ["epoch", "steps", "learning rate", *LossTerms._fields, "seconds", "clips a second"]
+    head = ["epoch", "steps", "learning rate", *LossTerms._fields, "seconds", "clips a second", "waiting [%]"]
     rows = [
         [
             str(epoch["epoch"] + 1),
@@ -124,6 +125,7 @@ def _epoch_rows(records: Sequence[Record], epochs: Sequence[Record]) -> list[lis
             *(f"{epoch[term]:.3f}" for term in LossTerms._fields),
             f"{epoch['seconds']:.1f}",
             f"{epoch['clips_per_second']:.1f}",
+            f"{100 * epoch['waiting_share']:.1f}",
         ]
         for epoch in reversed(epochs)
     ]

@@ -39,10 +39,10 @@ def commit_file(path: Path, write: Callable[[Path], None]) -> str:
         partial.chmod(0o666 & ~_umask())  # mkstemp makes files private; data is meant to be shared
         os.replace(partial, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL):  # h5py says it in words
+    except Exception as error:  # h5py says it in words, safetensors in words of an error of its own
+        if getattr(error, "errno", None) in FULL or any(os.strerror(code) in str(error) for code in FULL):
             raise KeyReIDError(
-                f"there is no room to write {path} ({error.strerror or error})",
+                f"there is no room to write {path} ({getattr(error, 'strerror', None) or error})",
                 "",
                 "free some space or raise the quota, and run the command again: it goes on",
             ) from error

@@ -60,7 +60,7 @@ def open_inputs(
     store = TrackletStore(prepared, identity_split)
     tracklets = trained_tracklets(store, config.training)
     labels = LabelTables.of(tracklets)
-    validation = open_validation(store, labels, config.training, config.model["camera_scale"])
+    validation = open_validation(store, labels, config.training, config.model["camera_scale"], num_workers)
     loader = training_loader(
         store,
         labels,

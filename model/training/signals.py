@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from keyreid.model.data.workers import STOP_SIGNALS
 from keyreid.pipeline.errors import KeyReIDError
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: come back later
 
 
@@ -68,15 +68,9 @@ def stop_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.remember) for number in STOPPING}
+    before = {number: signal.signal(number, request.remember) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def ignore_stop_signals(worker: int = 0) -> None:
-    """For worker processes: a cluster signals every process of a job, and the trainer still needs their batches."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)

@@ -31,19 +31,27 @@ class Validation:
         store: where the tracklets are.
         selection: queries and gallery.
         batch_size: clips that go through the network at once.
+        num_workers: processes that read and decode.
     """
 
     name: str
     store: TrackletStore
     selection: Selection
     batch_size: int
+    num_workers: int
 
     def measure(self, model: KeyReID) -> dict[str, float | int | str]:
         """The numbers of a network in eval mode, as shares from 0 to 1, and what they were measured on."""
         label = f"measure ({self.name})"
         tracklets = self.selection.tracklets
         described = describe_tracklets(
-            model, self.store, tracklets, batch_size=self.batch_size, fingerprint="", label=label
+            model,
+            self.store,
+            tracklets,
+            batch_size=self.batch_size,
+            fingerprint="",
+            label=label,
+            num_workers=self.num_workers,
         )
         metrics = measure(self.name, described, find_protocol(PROTOCOL), self.selection).metrics
         return {
@@ -100,7 +108,7 @@ def trained_tracklets(store: TrackletStore, config: TrainingConfig) -> tuple[Tra
 
 
 def open_validation(
-    store: TrackletStore, labels: LabelTables, config: TrainingConfig, camera_scale: float
+    store: TrackletStore, labels: LabelTables, config: TrainingConfig, camera_scale: float, num_workers: int = 0
 ) -> Validation | None:
     """What to measure on; None for validate_on = "none".
 
@@ -112,6 +120,7 @@ def open_validation(
         labels: of the tracklets that are trained on.
         config: says on what.
         camera_scale: of the network; 0 where it does not care for cameras.
+        num_workers: processes that read and decode while measuring.
 
     Raises:
         SourceError: "test", and the dataset has no queries or no gallery.
@@ -123,8 +132,8 @@ def open_validation(
     if config.validate_on == HOLDOUT:
         held_out = tuple(t for t in store.tracklets("train") if t.identity not in labels.identities)
         cameras = own_cameras(held_out)
-        return Validation(HOLDOUT, store, Selection(held_out, held_out, cameras, cameras), batch_size)
+        return Validation(HOLDOUT, store, Selection(held_out, held_out, cameras, cameras), batch_size, num_workers)
     selection = find_protocol(PROTOCOL).select(store.tracklets("query", "gallery"))
     if camera_scale:
         camera_indices([tracklet.camera for tracklet in selection.tracklets], labels.cameras)
-    return Validation("test", store, selection, batch_size)
+    return Validation("test", store, selection, batch_size, num_workers)

@@ -59,6 +59,7 @@ def test_random_cases_equal_the_plain_loop(pairs, rows, counted, monkeypatch):
     monkeypatch.setattr("keyreid.model.evaluation.pairs.PAIRS_AT_ONCE", pairs)
     monkeypatch.setattr("keyreid.model.evaluation.pairs.ROWS_AT_ONCE", rows)
     monkeypatch.setattr("keyreid.model.evaluation.metrics.COUNTED_MATCHES", counted)
+    monkeypatch.setattr("keyreid.model.evaluation.metrics.LIMITS_AT_ONCE", min(rows, 64))
     rng = np.random.default_rng(0)
     assert sum(assert_equals_plain_loop(random_case(rng)) for _ in range(150)) > 100
 
@@ -89,6 +90,13 @@ def random_case(rng: np.random.Generator):
     distances = rng.integers(0, rng.integers(1, 30), (num_queries, num_gallery)).astype(np.float32)
     query_ids, gallery_ids = rng.integers(1, 6, num_queries), rng.integers(0, 6, num_gallery)
     return distances, query_ids, gallery_ids, rng.integers(1, 4, num_queries), rng.integers(1, 4, num_gallery)
+
+
+def test_flags_are_counted_where_bytes_would_overflow():
+    """300 words of eight flags, all true: more than the 255 that a byte can count."""
+    near = np.arange(2400, dtype=np.float32)[None]
+    metrics = rank_metrics(near, [1], np.append(np.zeros(2399), 1), [1], np.full(2400, 2))
+    assert metrics.first_match.tolist() == [2400]
 
 
 def one_query(distances, gallery_ids, gallery_cameras) -> RankMetrics:

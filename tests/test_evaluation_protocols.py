@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mars_shape import mars_rows
 from scipy.io import savemat
 
 from keyreid.model.evaluation.measure import measure_distances
@@ -78,25 +79,6 @@ def test_an_unknown_name_is_refused_with_the_nearest():
     message = "unknown protocol 'mars-oficial'; expected one of standard, mars-official, .* did you mean mars-official?"
     with pytest.raises(SettingsError, match=message):
         find_protocol("mars-oficial")
-
-
-# MARS's published tables, as far as counts go: junk and distractors first, as there. Of 626 persons, 140 were seen by
-# the gallery under camera 1 alone: their query under camera 1 has no match in it, but one among the queries.
-NUM_JUNK, NUM_DISTRACTORS, NUM_PERSONS, ONE_CAMERA, NUM_QUERIES, NUM_GALLERY = 870, 3248, 626, 140, 1980, 9330
-
-
-def mars_rows() -> list[tuple[int, int, bool]]:
-    """Identity, camera and whether it is a query, of the 12,180 test tracklets."""
-    several = range(ONE_CAMERA + 1, NUM_PERSONS + 1)
-    extra = NUM_QUERIES - 2 * ONE_CAMERA - 3 * len(several)  # persons with a fourth query
-    rows = [(-1, 1, False)] * NUM_JUNK + [(0, 1 + row % 6, False) for row in range(NUM_DISTRACTORS)]
-    rows += [(person, camera, True) for person in range(1, ONE_CAMERA + 1) for camera in (1, 2)]
-    rows += [(person, 1, False) for person in range(1, ONE_CAMERA + 1)]
-    for place, person in enumerate(several):
-        rows += [(person, camera, True) for camera in range(1, 5 if place < extra else 4)]
-    left = NUM_GALLERY - NUM_DISTRACTORS - ONE_CAMERA
-    rows += [(several[place % len(several)], 1 + place // len(several) % 6, False) for place in range(left)]
-    return rows
 
 
 def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):

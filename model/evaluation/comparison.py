@@ -99,6 +99,6 @@ def _plain(
     if distance == "visible-parts":
         return visible_distances(descriptors, queries, gallery, device)
     left = right = Rows(descriptors.values, queries)
-    if queries is not gallery:
+    if not np.array_equal(queries, gallery):
         right = Rows(descriptors.values, gallery)
     return (cosine_distances if distance == "cosine" else squared_distances)(left, right, device)

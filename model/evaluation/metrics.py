@@ -12,6 +12,7 @@ as near or nearer, and these are counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from keyreid.pipeline.errors import KeyReIDError
 from .pairs import Ranking, SameIdentity
 
 COUNTED_MATCHES = 64  # of a query with more, the row is sorted: counting costs a pass over the row for each match
+LIMITS_AT_ONCE = 64  # flags of 64 x 11,310 entries stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -140,19 +142,37 @@ def match_ranks(distances: np.ndarray, pairs: SameIdentity) -> tuple[np.ndarray,
 def _as_near_as(distances: np.ndarray, query: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """int64 (n,): for each limit, entries of its query's row at that distance or nearer; queries in order."""
     result = np.empty(len(query), np.int64)
-    if not len(query):
-        return result
-    starts = np.flatnonzero(np.append(True, query[1:] != query[:-1]))
-    near = np.empty((COUNTED_MATCHES, distances.shape[1]), bool)
-    columns = limits[:, None]
-    for start, end in zip(starts, [*starts[1:], len(query)], strict=True):
-        row, count = distances[query[start]], end - start
-        if count > COUNTED_MATCHES:
-            result[start:end] = np.searchsorted(np.sort(row), limits[start:end], side="right")
-        else:
-            np.less_equal(row, columns[start:end], out=near[:count])
-            result[start:end] = [np.count_nonzero(flags) for flags in near[:count]]
+    starts = _run_starts(query)
+    sizes = np.diff(np.append(starts, len(query)))
+    many = sizes > COUNTED_MATCHES
+    for start, size in zip(starts[many], sizes[many], strict=True):
+        row = np.sort(distances[query[start]])
+        result[start : start + size] = np.searchsorted(row, limits[start : start + size], side="right")
+    few = np.flatnonzero(np.repeat(~many, sizes))
+    near = np.zeros((LIMITS_AT_ONCE, -(-distances.shape[1] // 8) * 8), bool)
+    flags = near[:, : distances.shape[1]]
+    for begin in range(0, len(few), LIMITS_AT_ONCE):
+        places = few[begin : begin + LIMITS_AT_ONCE]
+        rows, columns = query[places], limits[places, None]
+        for start, end in pairwise([*_run_starts(rows).tolist(), len(rows)]):
+            np.less_equal(distances[rows[start]], columns[start:end], out=flags[start:end])
+        result[places] = _count_flags(near[: len(places)])
     return result
+
+
+def _count_flags(flags: np.ndarray) -> np.ndarray:
+    """int64 (n,): how many of each row of bool (n, a multiple of 8) are true.
+
+    Eight flags are added at once, as the bytes of a number of 64 bits; of 255 such numbers no byte overflows.
+    """
+    words = flags.view(np.uint64)
+    lanes = np.add.reduceat(words, np.arange(0, words.shape[1], 255), axis=1)
+    return lanes.view(np.uint8).sum(axis=1, dtype=np.int64)
+
+
+def _run_starts(values: np.ndarray) -> np.ndarray:
+    """int64: where each run of equal numbers starts."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
 
 
 def kept_ranking(

@@ -115,10 +115,12 @@ def _check_length(array: np.ndarray, count: int, what: str, side: str, axis: str
 
 
 def _check_finite(distances: np.ndarray) -> None:
-    # A NaN survives both, an infinity one of them; no matrix of flags is made while all is well.
-    if np.isfinite(distances.min()) and np.isfinite(distances.max()):
-        return
+    with np.errstate(all="ignore"):  # one bad number spoils the sum; a sum that overflows has to be looked at
+        if np.isfinite(distances.sum()):
+            return
     bad = ~np.isfinite(distances)
+    if not bad.any():
+        return
     query, entry = np.argwhere(bad)[0]
     raise KeyReIDError(
         f"{bad.sum()} of {bad.size} distances are NaN or infinite (first: query {query}, gallery entry {entry})",

@@ -8,15 +8,7 @@ from pathlib import Path
 import click
 
 from .command import FriendlyCommand
-
-
-class CountOrAll(click.ParamType):
-    """A number, or "all", which is None."""
-
-    name = "N|all"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        return None if value == "all" else click.INT.convert(value, param, ctx)
+from .description import description_options
 
 
 @click.command(cls=FriendlyCommand)
@@ -40,24 +32,7 @@ class CountOrAll(click.ParamType):
     type=int,
     help="For datasets with several (iLIDS-VID, PRID2011 have ten).  [default: the one the network was trained on]",
 )
-@click.option(
-    "--max-clips", type=CountOrAll(), default="41", show_default=True, help="Clips that a tracklet is described by."
-)
-@click.option(
-    "--shifts",
-    type=int,
-    default=1,
-    show_default=True,
-    help="Cut each tracklet into clips this many times, each time starting later.",
-)
-@click.option("--flip", is_flag=True, help="Describe the mirror image of every clip too.")
-@click.option(
-    "--cameras",
-    type=click.Choice(["known", "mean"]),
-    default="known",
-    show_default=True,
-    help="mean: cameras are not those of training; the mean of its camera embeddings stands for each.",
-)
+@description_options
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", default=16, show_default=True, help="Clips through the network at once.")

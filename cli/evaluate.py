@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .command import FriendlyCommand
+from .description import description_options
 
 
 @click.command(cls=FriendlyCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,10 +52,14 @@ from .command import FriendlyCommand
 @click.option("--per-query", type=click.Path(path_type=Path), help="Parquet file for what was found for each query.")
 @click.option("--baselines", is_flag=True, help="Also measure the untrained network and a colour histogram.")
 @click.option(
-    "--descriptors", type=click.Path(path_type=Path), help="HDF5 file to keep the descriptors in, or to take them from."
+    "--descriptors",
+    type=click.Path(path_type=Path),
+    help="HDF5 or Parquet file (of keyreid embed) to keep the descriptors in, or to take them from.",
 )
+@description_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", default=16, show_default=True, help="Clips through the network at once.")
+@click.option("--workers", "num_workers", default=0, show_default=True, help="Processes that decode frames.")
 @click.option("--json", "as_json", is_flag=True, help="Print the content of metrics.json.")
 def main(
     checkpoints: tuple[Path, ...],
@@ -66,6 +71,10 @@ def main(
     share: float,
     expand_queries: int | None,
     expansion_power: float,
+    max_clips: int | None,
+    shifts: int,
+    flip: bool,
+    cameras: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -92,6 +101,7 @@ def main(
       keyreid-eval runs/seed-0 runs/seed-1 runs/seed-2 prepared/
     """
     from keyreid.model.evaluation.comparison import Comparison
+    from keyreid.model.evaluation.description import DescriptionSettings
     from keyreid.model.evaluation.query_expansion import QueryExpansion
     from keyreid.model.evaluation.reranking import KReciprocal
     from keyreid.model.evaluation.runs import EvaluationSettings, evaluate_runs
@@ -103,5 +113,8 @@ def main(
     if expand_queries is not None:
         reranking = QueryExpansion(expand_queries, expansion_power)
     comparison = Comparison(distance, reranking)
-    outcome = evaluate_runs(checkpoints, prepared, EvaluationSettings(comparison=comparison, **settings))
+    description = DescriptionSettings(max_clips, shifts, flip, cameras)
+    outcome = evaluate_runs(
+        checkpoints, prepared, EvaluationSettings(comparison=comparison, description=description, **settings)
+    )
     click.echo(json.dumps(outcome.to_dict(), indent=2, sort_keys=True) if as_json else outcome.text())

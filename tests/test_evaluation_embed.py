@@ -225,3 +225,24 @@ def test_evaluation_takes_the_file(prepared, run_folder, tmp_path):
     plain = CliRunner().invoke(evaluate, arguments)
     kept = CliRunner().invoke(evaluate, [*arguments, "--descriptors", str(tmp_path / "d.h5")])
     assert kept.exit_code == 0 and kept.stdout == plain.stdout and "describe" not in kept.stderr
+
+
+def test_evaluation_with_more_clips_says_so_and_its_reports_can_be_compared(prepared, run_folder, tmp_path):
+    from keyreid.cli.evaluate import main as evaluate
+
+    def measured(name: str, *options: str) -> Result:
+        arguments = [str(run_folder), str(prepared), "--device", "cpu", "--report", str(tmp_path / name), *options]
+        result = CliRunner().invoke(evaluate, arguments)
+        assert result.exit_code == 0, result.output
+        return result
+
+    plain, more = measured("plain"), measured("more", "--flip", "--shifts", "2", "--descriptors", f"{tmp_path}/d.h5")
+    assert "flip" not in plain.stdout and "shifts 2, flip True" in more.stdout.splitlines()[0]
+    metrics = json.loads((tmp_path / "more" / "metrics.json").read_text())
+    assert metrics["description"] == load_descriptors(tmp_path / "d.h5").origin.settings
+    refused = CliRunner().invoke(
+        evaluate, [str(run_folder), str(prepared), "--device", "cpu", "--descriptors", f"{tmp_path}/d.h5"]
+    )
+    assert refused.exit_code == 1 and "or other clips" in refused.stderr
+    found = CliRunner().invoke(main, ["compare", str(tmp_path / "more"), str(tmp_path / "plain"), "--json"])
+    assert found.exit_code == 0 and json.loads(found.stdout)["num_queries"] == 3

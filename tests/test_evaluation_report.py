@@ -137,7 +137,7 @@ def test_kept_descriptors_save_the_network_the_work(prepared, tmp_path, monkeypa
     again = evaluator.network("trained", model, tmp_path / "d.h5")
     assert np.array_equal(first.distances, again.distances)
     with pytest.raises(
-        SettingsError, match=r"d.h5 holds descriptors of other weights, another dataset or .*; name ano"
+        SettingsError, match=r"d.h5 holds descriptors of other weights, another dataset, .*; name ano"
     ):
         evaluator.network("trained", tiny_model(1), tmp_path / "d.h5")
 

@@ -73,7 +73,7 @@ def test_missing_splits_are_said_in_every_row(ten_splits: Path, runs: list[Path]
     labels = ["ilids-vid (split 4 alone)"] * 2 + ["ilids-vid (split 1 alone)"] * 2 + ["ilids-vid (2 of 10 splits)"]
     assert [row[1] for row in rows] == labels  # the rank table and that of thresholds, of each run
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d", rows[-1][4])
-    assert {page.name for page in tmp_path.iterdir()} == {"run-0", "run-1", "metrics.json"}
+    assert {page.name for page in tmp_path.iterdir()} == {"run-0", "run-1", "metrics.json", "per-query.parquet"}
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert kept["summary"][0]["protocol"] == labels[-1]
     assert kept["runs"][1] == json.loads((tmp_path / "run-1/metrics.json").read_text())

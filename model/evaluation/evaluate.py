@@ -9,16 +9,20 @@ from typing import Any
 
 import torch
 
-from keyreid.pipeline.commit import commit_file, fingerprint
+from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
 from .baselines import describe_colours, untrained_twin
+from .clip_network import Compute
 from .comparison import PLAIN, Comparison
-from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint, save_descriptors
+from .description import PLAIN as AS_PUBLISHED
+from .description import DescriptionSettings
+from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint
 from .descriptors import TrackletDescriptors, describe_tracklets
+from .embed import embed, fingerprint_of, origin_of
 from .figures import RankedQuery, choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
 from .measure import Measurement, measure, measure_distances
 from .plots import cmc_plot
@@ -37,6 +41,8 @@ class Evaluator:
         identity_split: number of the split, 0 where there is only one.
         batch_size: clips that go through a network at once.
         comparison: of networks; a colour histogram has a distance of its own.
+        description: how tracklets become clips and descriptors.
+        num_workers: processes that read and decode.
     """
 
     store: TrackletStore
@@ -44,6 +50,8 @@ class Evaluator:
     identity_split: int
     batch_size: int
     comparison: Comparison = PLAIN
+    description: DescriptionSettings = AS_PUBLISHED
+    num_workers: int = 0
 
     @classmethod
     def on(
@@ -53,6 +61,8 @@ class Evaluator:
         protocol: Protocol | Sequence[Protocol],
         batch_size: int = 16,
         comparison: Comparison = PLAIN,
+        description: DescriptionSettings = AS_PUBLISHED,
+        num_workers: int = 0,
     ) -> Evaluator:
         """Open a prepared dataset.
 
@@ -65,7 +75,7 @@ class Evaluator:
         tracklets = store.tracklets("query", "gallery")
         protocols = (protocol,) if isinstance(protocol, Protocol) else protocol
         selections = tuple((one, one.select(tracklets)) for one in protocols)
-        return cls(store, selections, identity_split, batch_size, comparison)
+        return cls(store, selections, identity_split, batch_size, comparison, description, num_workers)
 
     @property
     def protocol(self) -> Protocol:
@@ -90,18 +100,16 @@ class Evaluator:
     def networks(self, method: str, model: KeyReID, cache: Path | None = None) -> tuple[Measurement, ...]:
         """Describe with a network and measure under each protocol.
 
-        Descriptors in `cache` are used where they are of the same making.
+        Descriptors in `cache` are used where they are of the same making; made there, they go on where a run stopped.
 
         Raises:
             SettingsError: the distance needs visibilities and the network gives none, or `cache` is of another making.
         """
         if self.comparison.distance == "visible-parts" and model.config.variant == "reference":
             raise no_visibilities("the network, of variant 'reference', says")  # before hours of describing
-        made_by = fingerprint([model_fingerprint(model), data_fingerprint(self.store)])
-        if cache is not None and cache.exists():
-            descriptors = load_descriptors(cache)
-            self._check_cache(cache, descriptors, made_by)
-        else:
+        compute = Compute(self.batch_size, self.num_workers)
+        made_by = fingerprint_of(origin_of(model, self.store, self.description, compute))
+        if cache is None:
             descriptors = describe_tracklets(
                 model,
                 self.store,
@@ -109,9 +117,14 @@ class Evaluator:
                 batch_size=self.batch_size,
                 fingerprint=made_by,
                 label=f"describe ({method})",
+                settings=self.description,
+                num_workers=self.num_workers,
             )
-            if cache is not None:
-                save_descriptors(cache, descriptors)
+        else:
+            if not cache.exists():
+                embed(model, self.store, self.tracklets, cache, self.description, compute)
+            descriptors = load_descriptors(cache)
+            self._check_cache(cache, descriptors, made_by)
         return self.measure(method, descriptors, self.comparison, next(model.parameters()).device)
 
     def colours(self) -> tuple[Measurement, ...]:
@@ -140,7 +153,7 @@ class Evaluator:
         wanted = {tracklet.tracklet_id for tracklet in self.tracklets}
         if descriptors.fingerprint != made_by or not wanted <= set(descriptors.tracklet_ids.tolist()):
             raise SettingsError(
-                f"{path} holds descriptors of other weights, another dataset or another protocol",
+                f"{path} holds descriptors of other weights, another dataset, another protocol or other clips",
                 f"fingerprint {made_by} and the {len(wanted)} tracklets of protocol {self.protocol.name}",
                 "name another file, or delete this one",
             )
@@ -165,6 +178,7 @@ def evaluate(
         model_fingerprint(model),
         model.config.to_dict(),
         tuple(measurements),
+        evaluator.description.to_dict() if evaluator.description != AS_PUBLISHED else {},
     )
 
 

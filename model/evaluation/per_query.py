@@ -16,6 +16,7 @@ from .measure import Measurement
 from .metrics import kept_ranking
 from .protocols import Selection
 
+PER_QUERY_FILE = "per-query.parquet"  # in the folder of a report
 NUM_NEAREST = 10
 
 SCHEMA = pa.schema(

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from keyreid.pipeline.errors import FormatError, SettingsError
 
-FILE = "per-query.parquet"
+from .per_query import PER_QUERY_FILE
+
 METRICS = ("mAP", "Rank-1", "mINP")
 CONTEXT = ("dataset", "manifest", "protocol")  # what both sides must share
 MADE_BY = ("run", "method", "distance", "reranking")  # what may differ
@@ -137,7 +138,7 @@ def _plain(label: str) -> str:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    path = path / FILE if path.is_dir() else path
+    path = path / PER_QUERY_FILE if path.is_dir() else path
     if not path.is_file():
         raise FormatError(f"there is no file {path}", "per-query results, as keyreid-eval --per-query writes them")
     try:

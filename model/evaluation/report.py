@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Evaluation:
         fingerprint: of the network's weights and configuration.
         model: its configuration.
         measurements: the trained network first.
+        description: how clips were taken, where not as published; see DescriptionSettings.
     """
 
     dataset: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Evaluation:
     fingerprint: str
     model: Mapping[str, Any]
     measurements: tuple[Measurement, ...]
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def headline(self) -> str:
         """One line for a terminal: what was ranked against what."""
@@ -48,6 +50,7 @@ class Evaluation:
             f"{self.dataset['name']} (identity split: {self.dataset['identity_split']}), "
             f"protocol {self.measurements[0].protocol}: "
             f"{num_queries:,} queries against {num_gallery:,} gallery tracklets"
+            + "".join(f", {name} {value}" for name, value in self.description.items())
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Evaluation:
             "checkpoint": self.checkpoint,
             "model_fingerprint": self.fingerprint,
             "model": dict(self.model),
+            "description": dict(self.description),
             "results": [one.to_dict() for one in self.measurements],
             "versions": package_versions(*PACKAGES),
         }

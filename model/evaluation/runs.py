@@ -13,8 +13,10 @@ from keyreid.pipeline.manifest import read_manifest
 
 from .checkpoint import choose_identity_split, load_network
 from .comparison import PLAIN, Comparison
+from .description import PLAIN as AS_PUBLISHED
+from .description import DescriptionSettings
 from .evaluate import Evaluator, evaluate, write_evaluation
-from .per_query import per_query_table, write_per_query
+from .per_query import PER_QUERY_FILE, per_query_table, write_per_query
 from .protocols import find_protocols
 from .report import FORMAT_VERSION, Evaluation
 from .summary import RunResult, summarise
@@ -32,9 +34,11 @@ class EvaluationSettings:
         baselines: also measure the untrained network and a colour histogram.
         device: "auto", "cpu" or "cuda".
         batch_size: clips through the network at once.
-        report: folder for the report, a folder in it for each of several runs.
+        report: folder for the report, a folder in it for each of several runs, with what was found for each query.
         per_query: Parquet file for what was found for each query.
-        descriptors: HDF5 file to keep the descriptors of the one run in, or to take them from.
+        descriptors: file to keep the descriptors of the one run in, or to take them from.
+        description: how tracklets become clips and descriptors.
+        num_workers: processes that read and decode.
     """
 
     protocol: str = "standard"
@@ -46,6 +50,8 @@ class EvaluationSettings:
     report: Path | None = None
     per_query: Path | None = None
     descriptors: Path | None = None
+    description: DescriptionSettings = AS_PUBLISHED
+    num_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,11 +110,19 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
     seen: dict[tuple[str, int], Path] = {}
     for number, (checkpoint, split) in enumerate(zip(checkpoints, splits, strict=True)):
         model = load_network(checkpoint, settings.device)
-        evaluator = Evaluator.on(prepared, split, protocols, settings.batch_size, settings.comparison)
+        evaluator = Evaluator.on(
+            prepared,
+            split,
+            protocols,
+            settings.batch_size,
+            settings.comparison,
+            settings.description,
+            settings.num_workers,
+        )
         evaluation = evaluate(evaluator, checkpoint, model, baselines=settings.baselines, cache=settings.descriptors)
         _refuse_twice(seen, evaluation, checkpoint, split)
         by_label = {protocol.label([split]): (protocol, chosen) for protocol, chosen in evaluator.selections}
-        for one in evaluation.measurements if settings.per_query else ():
+        for one in evaluation.measurements if settings.per_query or settings.report else ():
             chosen = by_label[one.protocol][1]
             tables.append(per_query_table(str(checkpoint), evaluator.store.manifest, split, one, chosen))
         if settings.report:
@@ -121,8 +135,9 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
     outcome = Outcome(tuple(runs), tuple(headlines), summary, tuple(pages))
     if settings.report and len(runs) > 1:
         write_json(settings.report / "metrics.json", outcome.to_dict())
-    if settings.per_query:
-        write_per_query(settings.per_query, tables)
+    for path in (settings.per_query, settings.report and settings.report / PER_QUERY_FILE):
+        if path:
+            write_per_query(path, tables)
     return outcome
 
 

@@ -63,8 +63,9 @@ def course(num_epochs, evaluations=()):
             )
         lines.append({**lines[-1], "kind": "epoch", "seconds": 2.0, "clips_per_second": 24.0, "waiting_share": 0.125})
         if epoch in dict(evaluations):
-            result = dict(evaluations)[epoch]
-            lines.append({"kind": "evaluation", "epoch": epoch, "steps": 3 * epoch + 3, "mAP": result, "rank1": result})
+            result = dict.fromkeys(("mAP", "rank1"), dict(evaluations)[epoch])
+            place = {"kind": "evaluation", "epoch": epoch, "steps": 3 * epoch + 3}
+            lines.append({**place, "on": "holdout", "protocol": "standard", **result})
     return lines
 
 
@@ -140,7 +141,7 @@ def test_the_page_names_the_best_results():
     }  # fmt: skip
     page = run_page("run <1>", settings, {"torch": "2"}, "model: {}", course(3, [(0, 0.25), (1, 0.75), (2, 0.5)]), {})
     assert "run &lt;1&gt;" in page and "a &amp; b" in page
-    assert "<b>75.0 %</b><span>best mAP, after epoch 2</span>" in page
+    assert "<b>75.0 %</b><span>best mAP (holdout), after epoch 2</span>" in page
     assert (
         "<b>3 of 4</b>" in page
         and "<b>12.5 %</b><span>of it waiting for data" in page

@@ -88,7 +88,7 @@ def _evaluation(evaluations: Sequence[Record], axis: Axis) -> bytes:
         axes.plot(evaluations[best]["steps"] / axis.steps, values[best], "o", color=color, ms=9, mfc="none")
     axes.set_ylabel("percent", fontsize=9)
     axes.legend(loc="lower right", fontsize=9)
-    axis.finish(axes, "evaluated on the way")
+    axis.finish(axes, f"measured on the way: {evaluations[-1]['on']}, protocol {evaluations[-1]['protocol']}")
     return _png(figure)
 
 

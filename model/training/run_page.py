@@ -110,7 +110,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
     for key, label in (("mAP", "best mAP"), ("rank1", "best Rank-1")):
         if evaluations:
             best = max(evaluations, key=lambda record: record[key])
-            cards.append((f"{label}, after epoch {best['epoch'] + 1}", f"{100 * best[key]:.1f} %"))
+            cards.append((f"{label} ({best['on']}), after epoch {best['epoch'] + 1}", f"{100 * best[key]:.1f} %"))
     return cards
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
+
+from .signals import TrainingStopped
 
 PATIENCE = timedelta(hours=6)  # how long the others wait while the first one measures or saves
 
@@ -128,7 +130,7 @@ class StopVote:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the processes that torchrun started; yields this one's place and device.
+    """Join the processes that torchrun started; yields this one's place and device. A group that is there is used.
 
     Raises:
         SettingsError: the environment names other processes and not how to reach them, or too few CUDA devices.
@@ -137,19 +139,29 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(), device
         return
-    place = _place()
+    place, begun_here = _place(), not dist.is_initialized()
     if device.type == "cuda":
         device = _local_device(place.local_rank)
+    if begun_here and device.type == "cuda":
         dist.init_process_group("nccl", device_id=device)
-    else:
+    elif begun_here:
         dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield Ranks(place.rank, place.size, place.local_rank, dist.new_group(backend="gloo", timeout=PATIENCE)), device
+        yield replace(place, hosts=dist.new_group(backend="gloo", timeout=PATIENCE)), device
+    except TrainingStopped:
+        _leave(begun_here)
+        raise
     except RuntimeError as error:
         if _is_lost_connection(error):
             raise EndedElsewhere() from error
         raise
-    dist.destroy_process_group()  # after an error NCCL would wait here for the others; the process ends anyway
+    _leave(begun_here)
+
+
+def _leave(begun_here: bool) -> None:
+    """After other errors than TrainingStopped nobody calls this: NCCL might wait for the ranks that failed."""
+    if begun_here:
+        dist.destroy_process_group()
 
 
 def _place() -> Ranks:

@@ -16,6 +16,7 @@ from keyreid.model.data.seeds import torch_seed
 from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig
 from keyreid.model.network.keyreid import KeyReID
+from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
@@ -64,10 +65,15 @@ class TrainingState:
 def build_state(
     model_config: ModelConfig, config: TrainingConfig, device: torch.device, ranks: Ranks | None = None
 ) -> TrainingState:
-    """The state before the first step; its random weights are a function of the seed."""
+    """The state before the first step; its random weights are a function of the seed.
+
+    Raises:
+        SettingsError: training in pieces of a batch, and a backbone whose result depends on them.
+    """
     ranks = ranks or Ranks()
     torch.manual_seed(torch_seed("weights", config.seed))
     model = build_model(model_config).train()
+    _check_pieces(model, config)
     loss = KeyReIDLoss(
         num_identities=model_config.num_identities,
         global_width=model.global_head.classifier.in_features,
@@ -90,3 +96,11 @@ def build_state(
         build_center_optimizer(loss, config),
         gradient_scaler(device, dtype),
     )
+
+
+def _check_pieces(model: KeyReID, config: TrainingConfig) -> None:
+    if config.accumulate > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.backbone.modules()):
+        raise SettingsError(
+            f"training.accumulate is {config.accumulate} for a backbone with BatchNorm (model.stem is 'conv')",
+            "1: pieces of a batch would each have statistics of their own, and another result",
+        )

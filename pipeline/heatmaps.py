@@ -5,6 +5,8 @@ tests/test_heatmaps.py holds the plain per-pixel loop that this must agree with.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,9 +43,8 @@ def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) 
     rows = _bumps(keypoints[..., 1], height, radius, deviation) * seen[..., None]
     heatmaps = []
     for joints in PART_JOINT_INDICES:
-        index = list(joints)
-        planes = rows[..., index, :, None] * columns[..., index, None, :]
-        heatmaps.append(planes.amax(dim=-3))
+        planes = (rows[..., joint, :, None] * columns[..., joint, None, :] for joint in joints)
+        heatmaps.append(reduce(torch.maximum, planes))
     return torch.stack(heatmaps, dim=-3)
 
 
@@ -83,7 +84,8 @@ def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
         raise ValueError(f"keypoints {tuple(keypoints.shape)} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
     result = keypoints.new_zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
     for width, height in np.unique(sizes, axis=0):
-        rows = torch.from_numpy(np.flatnonzero((sizes == (width, height)).all(axis=1))).to(keypoints.device)
+        rows = torch.from_numpy(np.flatnonzero((sizes == (width, height)).all(axis=1)))
+        rows = rows.to(keypoints.device, non_blocking=True)
         heatmaps = scale_heatmaps(render_part_heatmaps(keypoints[rows], (int(height), int(width))))
         cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
         result[rows] = (cells * 255).round().to(torch.uint8)

@@ -97,7 +97,8 @@ def transform_heatmaps(
     kept, erased = (part.flatten(2) for part in both.unbind(3))
     weights = (rows @ kept - erased_rows @ erased).unflatten(2, (-1, patch_grid[1]))  # (n, R, P, C)
     if variant == "aligned":
-        weights = torch.where(draw.flipped[:, None, None, None], weights[:, :, list(PART_FLIP)], weights)
+        mirrored = torch.stack([weights[:, :, part] for part in PART_FLIP], dim=2)  # a list as index would make us wait
+        weights = torch.where(draw.flipped[:, None, None, None], mirrored, weights)
     return weights.transpose(2, 3).flatten(1, 2)
 
 

@@ -10,8 +10,10 @@ is step_plain.py.
 
 Augmentation is in our step, where it happens on the device; the plain way gets its frames and patch weights augmented,
 as its loader makes them, and pays nothing for it. Before anything is timed, both must give the same loss terms and
-the same norm of the gradient. The ways take turns; printed are medians. Phases come from other turns, where the host
-waits for the device after each. FLOPs are those of matrix products, as torch.utils.flop_counter counts them.
+the same norm of the gradient (not compiled: torch.compile draws other random numbers). The ways take turns; printed are
+medians. Phases come from other turns, where the host waits for the device after each. FLOPs are those of the network's
+matrix products, forward and backward, as torch.utils.flop_counter counts them; the utilisation is these, by the time of
+a whole step, of what the device's maker states for dense bfloat16, or of --peak-tflops.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import platform
 from collections.abc import Callable, Iterator
 
 import torch
-from network import count_flops, medians
+from network import medians
 from step_ways import Ways, build_ways
 
 from keyreid.model.device import choose_device
@@ -93,8 +95,8 @@ def table_rows(ways: Ways, rounds: int, peak: float) -> Iterator[str]:
     hours = {way: MARS_EPOCHS * (MARS_TRACKLETS // clips) * value / 3600 for way, value in seconds.items()}
     yield _row("120 epochs of MARS, hours", hours, "{:.2f}", times=False)
     yield from _phase_rows(measure_phases(ways, min(PHASE_TURNS, rounds)))
-    flops = {way: count_flops(step) for way, step in steps.items()}
-    yield _row("GFLOP a step", {way: value / 1e9 for way, value in flops.items()}, "{:,.0f}")
+    flops = ways.graph_flops()
+    yield _row("GFLOP, forward and backward", {way: value / 1e9 for way, value in flops.items()}, "{:,.0f}")
     if peak:
         shares = {way: 100 * flops[way] / seconds[way] / peak for way in steps}
         yield _row("model-FLOPs utilisation, of the own graph, %", shares, "{:.1f}", times=False)

@@ -52,7 +52,7 @@ class PlainTraining:
 
     def step(self, clips: Clips, device: torch.device, phases: Phases | None = None) -> dict[str, float]:
         """Copy, forward, backward, update, average; `clips` are augmented and in host memory. The losses by name."""
-        enter: Callable[[str], None] = phases.enter if phases else lambda name: None
+        enter: Callable[[str | None], None] = phases.enter if phases else lambda name: None
         enter(AUGMENTATION)
         on_device = Clips(*(tensor.to(device) for tensor in clips))
         enter(FORWARD)
@@ -72,6 +72,7 @@ class PlainTraining:
             now = self._model.state_dict()
             for name, averaged in self._average.state_dict().items():
                 averaged.copy_(self.config.ema_decay * averaged + (1 - self.config.ema_decay) * now[name])
+        enter(None)
         return values
 
     def losses(self, clips: Clips) -> dict[str, Tensor]:

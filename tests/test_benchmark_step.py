@@ -21,9 +21,18 @@ def test_the_table(variant: str, capsys: pytest.CaptureFixture[str]) -> None:
 
     step.main([*OPTIONS, "--device", "cpu", "--variant", variant, "--peak-tflops", "1"])
     shown = capsys.readouterr().out
-    for row in ("step, ms", "backward pass, ms", "GFLOP a step", "utilisation", "120 epochs of MARS"):
+    for row in ("step, ms", "backward pass, ms", "GFLOP, forward and backward", "utilisation", "120 epochs of MARS"):
         assert row in shown
     assert "differ by" in shown
+    milliseconds = {
+        cells[1].strip(): [float(cell) for cell in cells[2:4]] for cells in table(shown) if "ms" in cells[1]
+    }
+    step_plain, step_ours = milliseconds.pop("step, ms")
+    assert 0 < milliseconds["- moving average, ms"][0] < step_plain and 0 < step_ours
+
+
+def table(shown: str) -> list[list[str]]:
+    return [line.split("|") for line in shown.splitlines() if line.startswith("| ") and "---" not in line]
 
 
 def test_ways_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

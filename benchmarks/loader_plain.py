@@ -1,0 +1,112 @@
+"""The plain way to load training clips, as the authors' pipeline does: a frame and a heatmap at a time.
+
+Frames are opened with PIL and go one by one through torchvision's transforms. Heatmaps are float64 .npy files of the
+frame's size: turned into float32, resized (also where they have the size already, as there), stretched to 0 to 1 part
+by part, moved like the frame, stacked at full size, and averaged over the patches of the batch. The draw is given, so
+that the result can be compared with ours. Not in it: a dictionary of every heatmap read, which there grows until
+memory ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from loader_ours import PATCH, SIZE
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, unfold
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from keyreid.model.data.augment import Draw
+from keyreid.pipeline.heatmaps import render_part_heatmaps
+from keyreid.pipeline.skeleton import NUM_PARTS
+from keyreid.pipeline.store import TrackletStore
+
+PAD = 10
+FILL = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+
+FrameFiles = tuple[Path, Path]
+
+
+def write_heatmaps(store: TrackletStore, folder: Path) -> dict[int, list[FrameFiles]]:
+    """A .npy file for each training frame; returns image and heatmap file of each tracklet's frames."""
+    files: dict[int, list[FrameFiles]] = {}
+    for tracklet in store.tracklets("train"):
+        if store.num_frames(tracklet.tracklet_id) != tracklet.num_frames:
+            raise SystemExit(f"Error: tracklet {tracklet.tracklet_id} has unreadable frames; expected none")
+        keypoints, sizes = store.poses(tracklet.tracklet_id, range(tracklet.num_frames))
+        files[tracklet.tracklet_id] = []
+        for frame, path in enumerate(tracklet.frame_paths):
+            width, height = sizes[frame].tolist()
+            heatmap = folder / f"{tracklet.tracklet_id}-{frame}.npy"
+            np.save(heatmap, render_part_heatmaps(keypoints[frame].astype(np.float64), (height, width)).double())
+            files[tracklet.tracklet_id].append((Path(store.manifest.root) / path, heatmap))
+    return files
+
+
+class PlainLoader:
+    """Loads batches; `seconds` counts the processor's time of each part of the work.
+
+    Args:
+        files: of write_heatmaps.
+    """
+
+    def __init__(self, files: dict[int, list[FrameFiles]]) -> None:
+        self._files, self.seconds = files, Counter[str]()
+
+    def batch(self, tracklet_ids: list[int], frames: np.ndarray, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Frames float32 (B * T, 3, H, W) and part weights float32 (B * T, N, P), see augment_batch."""
+        places = zip(draw.flipped.tolist(), draw.down.tolist(), draw.right.tolist(), draw.boxes.tolist(), strict=True)
+        clips = []
+        for tracklet_id, clip in zip(tracklet_ids, frames.tolist(), strict=True):
+            loaded = []
+            for frame, place in zip(clip, places, strict=False):
+                image, heatmap = self._files[tracklet_id][frame]
+                loaded.append((self._frame(image, *place), self._heatmap(heatmap, *place)))
+            began = time.process_time()
+            clips.append([torch.stack(parts) for parts in zip(*loaded, strict=True)])
+            self._count("stack", began)
+        began = time.process_time()
+        images, heatmaps = (torch.stack(parts).flatten(0, 1) for parts in zip(*clips, strict=True))
+        began = self._count("stack", began)
+        patches = unfold(heatmaps, kernel_size=PATCH, stride=PATCH)  # (n, P * 256, N)
+        weights = patches.unflatten(1, (NUM_PARTS, -1)).mean(2).transpose(1, 2)
+        self._count("average over patches", began)
+        return images, weights
+
+    def _frame(self, path: Path, flipped: bool, down: int, right: int, box: list[int]) -> Tensor:
+        began = time.process_time()
+        image = Image.open(path).convert("RGB")
+        began = self._count("open and decode", began)
+        image = transforms.resize(image, list(SIZE), InterpolationMode.BICUBIC)
+        image = transforms.hflip(image) if flipped else image
+        image = transforms.crop(transforms.pad(image, [PAD]), PAD + down, PAD + right, *SIZE)
+        frame = transforms.normalize(transforms.to_tensor(image), [0.5] * 3, [0.5] * 3)
+        top, bottom, left, end = box
+        frame[:, top:bottom, left:end] = FILL
+        self._count("transform frames", began)
+        return frame
+
+    def _heatmap(self, path: Path, flipped: bool, down: int, right: int, box: list[int]) -> Tensor:
+        began = time.process_time()
+        heatmap = torch.tensor(np.load(path), dtype=torch.float32)
+        began = self._count("load heatmaps", began)
+        heatmap = interpolate(heatmap[None], size=SIZE, mode="bilinear", align_corners=False)[0]
+        low, high = heatmap.amin((1, 2), keepdim=True), heatmap.amax((1, 2), keepdim=True)
+        heatmap = transforms.normalize((heatmap - low) / (high - low + 1e-6), [0.5] * NUM_PARTS, [0.5] * NUM_PARTS)
+        heatmap = transforms.hflip(heatmap) if flipped else heatmap
+        heatmap = transforms.crop(transforms.pad(heatmap, [PAD]), PAD + down, PAD + right, *SIZE)
+        top, bottom, left, end = box
+        heatmap[:, top:bottom, left:end] = 0
+        self._count("transform heatmaps", began)
+        return heatmap
+
+    def _count(self, what: str, began: float) -> float:
+        now = time.process_time()
+        self.seconds[what] += now - began
+        return now

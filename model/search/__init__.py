@@ -1,0 +1,1 @@
+"""What descriptors are used for: thresholds, and who resembles whom."""

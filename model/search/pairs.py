@@ -106,7 +106,8 @@ def find_pairs(
     counts = PairCounts.of(descriptors, across_cameras)
     rows = np.arange(len(descriptors.identities))
     matching, matching_person = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
-    wrong, wrong_people = np.zeros(0, np.float32), np.zeros((0, 2), np.int64)
+    wrong: np.ndarray = np.zeros(0, np.float32)
+    wrong_people: np.ndarray = np.zeros((0, 2), np.int64)
     with progress_bar(len(rows), "pairs", "tracklets") as bar:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             block = rows[start : start + ROWS_AT_ONCE]

@@ -56,6 +56,10 @@ def test_the_wheel_brings_manifests_and_the_demos_weights(environment: Path) -> 
     assert "keypoints of" in call(environment, "keyreid-prep", "extract-keypoints", prepared, *options)
 
 
+def test_the_wheel_brings_the_presets(environment: Path) -> None:
+    assert "vit-base" in call(environment, "keyreid-train", "--help").partition("Presets:")[2]
+
+
 def test_every_python_folder_is_packaged() -> None:
     """A package that setup.cfg forgets works in the checkout and is missing from the wheel."""
     import configparser

@@ -31,7 +31,7 @@ def profile_steps(inputs: TrainingInputs, config: RunConfig, device: torch.devic
     with profile(activities=activities, acc_events=True) as profiler:
         rehearsal.steps(STEPS)
     path = run / "profile" / "trace.json"
-    commit_file(path, lambda partial: _export(profiler, partial))
+    commit_file(path, lambda partial: profiler.export_chrome_trace(str(partial)))
     return path, [*_phase_lines(phases), "", *_operator_lines(profiler, on_device=device.type == "cuda")]
 
 
@@ -57,10 +57,3 @@ def _operator_lines(profiler: profile, *, on_device: bool) -> list[str]:
             for event in events[:ROWS]
         ),
     ]
-
-
-def _export(profiler: profile, partial: Path) -> None:
-    """The profiler chooses how to write by the name's end."""
-    named = partial.with_suffix(".json")
-    profiler.export_chrome_trace(str(named))
-    named.replace(partial)

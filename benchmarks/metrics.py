@@ -32,6 +32,7 @@ from keyreid.model.evaluation.descriptors import TrackletDescriptors
 from keyreid.model.evaluation.measure import measure_distances
 from keyreid.model.evaluation.metrics import RankMetrics, rank_metrics
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
+from keyreid.model.evaluation.reranking import KReciprocal
 
 MAX_RANK = 50
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -40,7 +41,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def make_arrays(scale: float) -> Arrays:
     """Distances (each row a permutation, so none are equal), identities and cameras of MARS's shape."""
     chosen = find_protocol("standard").select(made_tracklets())
-    sides = chosen.queries[: int(scale * len(chosen.queries))], chosen.gallery
+    sides = chosen.queries[-round(scale * len(chosen.queries)) :], chosen.gallery
     distances = np.tile(np.arange(len(sides[1]), dtype=np.float32), (len(sides[0]), 1))
     distances = np.random.default_rng(0).permuted(distances, axis=1) / np.float32(len(sides[1]))
     ids, cameras = ([np.array([getattr(t, name) for t in side]) for side in sides] for name in ("identity", "camera"))
@@ -120,10 +121,12 @@ def compare_loops(scale: float, rounds: int, field_rounds: int) -> dict[str, Any
     }
 
 
-def from_descriptors(square: bool, scale: float, width: int, distance: str, device: str) -> dict[str, Any]:
+def from_descriptors(
+    square: bool, scale: float, width: int, distance: str, rerank: bool, device: str
+) -> dict[str, Any]:
     """Distances and all metrics, timed, with the memory of this process."""
     protocol, everything = find_protocol("standard"), made_tracklets()
-    everything = everything[:: max(1, round(1 / scale))]
+    everything = everything[-round(scale * len(everything)) :]
     chosen = protocol.select(everything)
     if square:
         cameras, sides = own_cameras(everything), (tuple(everything), tuple(everything))
@@ -134,12 +137,15 @@ def from_descriptors(square: bool, scale: float, width: int, distance: str, devi
     loaded = resident()
     start = time.perf_counter()
     queries, gallery = descriptors.rows(chosen.queries), descriptors.rows(chosen.gallery)
-    distances = distances_between(descriptors, queries, gallery, Comparison(distance), device)
+    comparison = Comparison(distance, KReciprocal() if rerank else None)
+    distances = distances_between(descriptors, queries, gallery, comparison, device)
     between = time.perf_counter()
     measurement = measure_distances("random", distances, protocol, chosen)
     return {
         "distances": distances.shape,
         "numbers": width,
+        "distance": comparison.distance,
+        "reranking": comparison.reranking_name,
         "seconds_for_distances": round(between - start, 2),
         "seconds_for_metrics": round(time.perf_counter() - between, 2),
         "valid_queries": measurement.metrics.num_valid_queries,
@@ -156,6 +162,7 @@ def main() -> None:
     parser.add_argument("--descriptors", action="store_true")
     parser.add_argument("--width", type=int, default=19_200)
     parser.add_argument("--distance", default="euclidean", choices=["euclidean", "cosine"])
+    parser.add_argument("--rerank", action="store_true", help="for --descriptors")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="for --descriptors")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the tracklets, for a trial")
@@ -164,7 +171,7 @@ def main() -> None:
         print(json.dumps(compare_loops(options.scale, options.rounds, options.field_rounds), indent=2))
         return
     for square in (False, True):
-        arguments = square, options.scale, options.width, options.distance, options.device
+        arguments = square, options.scale, options.width, options.distance, options.rerank, options.device
         print(json.dumps(run_alone(from_descriptors, *arguments, threads=options.threads), indent=2))
 
 

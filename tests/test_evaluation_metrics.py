@@ -182,5 +182,9 @@ def test_kept_ranking_is_what_the_metrics_ranked():
             continue
         for query, first in enumerate(metrics.first_match):
             order = kept_ranking(distances[query], query_ids[query], query_cameras[query], gallery_ids, gallery_cameras)
+            row, cameras = distances[query], query_cameras[query]
+            for count in (1, 3, len(gallery_ids)):
+                found = kept_ranking(row, query_ids[query], cameras, gallery_ids, gallery_cameras, count)
+                assert np.array_equal(found, order[:count])
             hits = np.flatnonzero(gallery_ids[order] == query_ids[query])
             assert first == (hits[0] + 1 if len(hits) else 0)

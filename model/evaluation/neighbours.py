@@ -17,7 +17,7 @@ def nearest(distances: np.ndarray, count: int) -> np.ndarray:
         int64 (rows, count).
     """
     last = np.partition(distances, count - 1, axis=1)[:, count - 1 : count]
-    rows, columns = np.nonzero(distances <= last)
+    rows, columns = np.divmod(np.flatnonzero(distances <= last), distances.shape[1])
     order = np.lexsort((distances[rows, columns], rows))  # stable: columns ascend within equal numbers
     starts = np.searchsorted(rows, np.arange(len(distances)))
     return columns[order][starts[:, None] + np.arange(count)]

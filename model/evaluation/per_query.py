@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,9 +61,9 @@ def per_query_table(
     nearest = []
     for query, (tracklet, camera) in enumerate(zip(selection.queries, selection.query_cameras, strict=True)):
         row = measurement.distances[query]
-        nearest.append(kept_ranking(row, tracklet.identity, camera, identities, cameras)[:NUM_NEAREST])
+        nearest.append(kept_ranking(row, tracklet.identity, camera, identities, cameras, NUM_NEAREST))
     skipped = metrics.num_matches == 0
-    columns = {
+    columns: dict[str, Any] = {
         "run": [run] * count,
         "dataset": [manifest.name] * count,
         "manifest": [manifest_fingerprint(manifest)] * count,

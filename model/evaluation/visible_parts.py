@@ -47,9 +47,9 @@ def visible_distances(
         total, weight = (np.zeros((len(rows), len(gallery))) for _ in range(2))
         for feature, (first, last) in enumerate(pairwise(borders)):
             # The root of the feature's weight is in the values.
-            sides = (Rows(descriptors.values, side, slice(int(first), int(last))) for side in (rows, gallery))
+            left, right = (Rows(descriptors.values, side, slice(int(first), int(last))) for side in (rows, gallery))
             both = np.outer(seen[:, feature], gallery_seen[:, feature])
-            total += both * squared_distances(*sides, device)
+            total += both * squared_distances(left, right, device)
             weight += both * descriptors.weights[feature]
         shared = weight > 0
         mean = np.divide(total, weight, out=np.zeros_like(total), where=shared) * descriptors.weights.sum()

@@ -20,6 +20,9 @@ KEYPOINTS = ("pifpaf", "true")
 
 def prepare(folder: Path, settings: SyntheticSettings, workers: int) -> None:
     """FOLDER/people, FOLDER/pifpaf and FOLDER/true; what is there stays, and goes on where it stopped."""
+    ready = folder / "ready"
+    if ready.exists():
+        return
     people = folder / "people"
     if not people.exists():
         synthesize(people, "mars", settings, workers)
@@ -36,3 +39,4 @@ def prepare(folder: Path, settings: SyntheticSettings, workers: int) -> None:
             else:
                 import_keypoints(prepared, people / TRUTH_FILE)
             build_shards(prepared, executor)
+    ready.touch()

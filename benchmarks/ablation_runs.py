@@ -37,9 +37,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "aligned": HALF,
     "average": ("model.part_pooling=average", *HALF),
     "aligned, no TCSS": ("model.shift_share=0.0", "model.shuffle_share=0.0", *HALF),
-    "aligned, loss 0.75": ("training.global_share=0.75",),
-    "aligned, loss 0.25": ("training.global_share=0.25",),
-    "aligned, loss 0.1": ("training.global_share=0.1",),
+    "average, loss 0.75": ("model.part_pooling=average", "training.global_share=0.75"),
+    "average, loss 0.25": ("model.part_pooling=average", "training.global_share=0.25"),
+    "average, loss 0.1": ("model.part_pooling=average", "training.global_share=0.1"),
 }
 WITH_TRUTH = ("reference", "multiplied", "aligned", "average")  # trained with the true keypoints as well
 

@@ -11,7 +11,6 @@ from keyreid.model.evaluation.contributions import FEATURES, contributions
 from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
 from keyreid.pipeline.store import TrackletStore
 
-
 NETWORKS = [{}, {"part_pooling": "average"}, {"variant": "reference"}]
 CASES = [(d, f) for d in DISTANCES for f in NETWORKS if d != "visible-parts" or "variant" not in f]
 

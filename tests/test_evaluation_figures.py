@@ -28,7 +28,6 @@ from keyreid.model.evaluation.figures import (
 )
 from keyreid.model.evaluation.measure import Measurement
 from keyreid.model.evaluation.metrics import rank_metrics
-from keyreid.model.evaluation.plots import cmc_plot
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.pipeline.store import TrackletStore
 
@@ -130,13 +129,3 @@ def test_pictures_are_stacked_in_order_under_the_title():
 )
 def test_choice_mixes_failures_and_successes(first_match, precision, count, chosen):
     assert choose_queries(np.array(first_match), np.array(precision), count) == chosen
-
-
-def test_the_cmc_plot_is_a_picture_of_every_method(store):
-    measurement, _ = measured(store)
-    alone, both = (
-        cmc_plot([measurement]),
-        cmc_plot([measurement, Measurement("other", *list(vars(measurement).values())[1:])]),
-    )
-    assert Image.open(io.BytesIO(alone)).format == "PNG"
-    assert alone != both

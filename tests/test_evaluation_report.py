@@ -10,16 +10,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from evaluation_dataset import ROWS, make_prepared, tiny_model
 from PIL import Image
 
-from keyreid.model.evaluation.evaluate import Evaluator, evaluate, write_evaluation
-from keyreid.model.evaluation.figures import TITLE
+from keyreid.model.evaluation.evaluate import Evaluator, evaluate
 from keyreid.model.evaluation.measure import Measurement
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.report import Evaluation
+from keyreid.model.evaluation.report.thumbnails import CELL, GAP
+from keyreid.model.evaluation.report.write import write_report
 from keyreid.model.evaluation.tables import table_rows, text_table
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 
@@ -40,7 +42,9 @@ def evaluation(prepared) -> Evaluation:
 @pytest.fixture(scope="module")
 def folder(prepared, evaluation, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "report"
-    assert write_evaluation(folder, Evaluator.on(prepared, 0, STANDARD), evaluation) == folder / "report.html"
+    evaluator = Evaluator.on(prepared, 0, STANDARD)
+    page = write_report(folder, evaluation, evaluator.store, evaluator.selection, tiny_model())
+    assert page == folder / "report.html"
     return folder
 
 
@@ -50,12 +54,15 @@ class References(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.loads: list[str] = []
+        self.links: list[str] = []
         self.tags: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.loads += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        loading = {"src", "srcset", "data", "action", "poster", "background"} | ({"href"} if tag != "a" else set())
+        self.loads += [value or "" for name, value in attributes if name in loading]
+        self.links += [value or "" for name, value in attributes if name == "href" and tag == "a"]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -76,11 +83,14 @@ def test_every_method_is_measured_under_the_same_protocol(evaluation):
 
 def test_the_page_loads_nothing(folder):
     page = parse(folder)
-    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert page.loads and all(load.startswith("data:image/webp;base64,") for load in page.loads)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert page.links and all(link.startswith("#") for link in page.links)
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "url(" not in text and "@import" not in text
-    assert not re.search(r"https?://", re.sub(r"base64,[^\"]*", "", text))
+    assert "@import" not in text and set(re.findall(r"url\((.)", text)) <= {"#"}  # an SVG's own clip paths
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<]*", text)) <= namespaces
+    assert "default-src 'none'" in text
 
 
 def test_the_page_shows_every_number_with_its_protocol(folder, evaluation):
@@ -89,7 +99,7 @@ def test_the_page_shows_every_number_with_its_protocol(folder, evaluation):
         for cell in re.split(r"\s{2,}", line):
             assert cell in text
     assert text.count("standard") >= 2 + len(METHODS)
-    for name in ("3 of 4", "mINP", "Rank-20", "torch", "camera_scale", "gallery", "the only one"):
+    for name in ("3 of 4", "mINP", "Rank-20", "TMR", "torch", "camera_scale", "gallery", "the only one"):
         assert name in text
 
 
@@ -100,11 +110,60 @@ def test_names_are_escaped_in_the_page(folder):
 
 def test_pictures_in_the_page_are_whole(folder):
     pictures = [Image.open(io.BytesIO(base64.b64decode(load.split(",")[1]))) for load in parse(folder).loads]
-    assert [picture.format for picture in pictures] == ["PNG"] * 4  # the CMC and three valid queries
+    assert {picture.format for picture in pictures} == {"WEBP"}
     for picture in pictures:
         picture.load()
-    assert Image.open(folder / "ranking.png").height == TITLE + sum(picture.height for picture in pictures[1:])
-    assert (folder / "cmc.png").read_bytes() == base64.b64decode(parse(folder).loads[0].split(",")[1])
+    strip, cell = (7 * (CELL[1] + GAP) - GAP, CELL[0]), CELL[::-1]
+    sizes = [picture.size for picture in pictures]
+    assert set(sizes) == {strip, cell}
+    # Three explained queries: four frames and one map, and a frame and a map for a right and a wrong answer.
+    assert sizes.count(strip) == 3 * (4 + 1 + 2 + 2)
+
+
+def test_links_lead_somewhere(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{link[1:]}"' in text for link in parse(folder).links)
+
+
+def test_every_figure_stands_beside_dataset_protocol_and_distance(folder, evaluation):
+    stamp = "<striped> & co · protocol standard · distance euclidean · re-ranking none"
+    assert evaluation.stamp() == stamp
+    assert parse(folder).text.count(stamp) == 5 + 3  # head, CMC, histogram, cameras, rankings, explanations
+
+
+def read_csv(folder: Path, name: str) -> pd.DataFrame:
+    table = pd.read_csv(folder / f"{name}.csv")
+    assert set(table["dataset"]) == {"<striped> & co"} and set(table["protocol"]) == {"standard"}
+    return table
+
+
+def test_tables_hold_the_numbers_of_the_page(folder, evaluation):
+    cmc = read_csv(folder, "cmc")
+    for one in evaluation.measurements:
+        assert np.allclose(cmc[cmc["method"] == one.method]["share"], one.metrics.cmc)
+    histogram, cameras = read_csv(folder, "histogram"), read_csv(folder, "camera_pairs")
+    assert histogram["one_person_two_cameras"].sum() == evaluation.measurements[0].metrics.num_matches.sum()
+    assert list(zip(cameras["query_camera"], cameras["gallery_camera"], cameras["queries"], strict=True)) == [
+        (1, 2, 1), (1, 3, 1), (2, 3, 1),
+    ]  # fmt: skip
+    shares = read_csv(folder, "frame_attention").groupby("tracklet")["share"].sum()
+    assert len(shares) > 3 and np.allclose(shares, 1, atol=1e-4)
+
+
+def test_contributions_sum_to_the_ranked_distance(folder):
+    table = read_csv(folder, "contributions")
+    sums = table.groupby(["query_tracklet", "gallery_tracklet"]).agg({"contribution": "sum", "ranked_distance": "max"})
+    assert len(sums) == 6 and np.allclose(sums["contribution"], sums["ranked_distance"], rtol=1e-3)
+
+
+def test_pictures_of_an_earlier_report_do_not_stay(folder, prepared, evaluation):
+    old = folder / "explained" / "query-999.png"
+    old.write_bytes(b"old")
+    evaluator = Evaluator.on(prepared, 0, STANDARD)
+    before = (folder / "report.html").read_bytes()
+    write_report(folder, evaluation, evaluator.store, evaluator.selection, tiny_model())
+    assert not old.exists() and len(list((folder / "explained").iterdir())) == 3
+    assert (folder / "report.html").read_bytes() == before  # the same bytes again
 
 
 def test_metrics_json_holds_the_same_numbers(folder, evaluation):
@@ -120,7 +179,12 @@ def test_metrics_json_holds_the_same_numbers(folder, evaluation):
 
 
 def test_nothing_but_whole_files_is_left(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["cmc.png", "metrics.json", "ranking.png", "report.html"]
+    tables = ["camera_pairs", "cmc", "contributions", "frame_attention", "histogram", "part_attention"]
+    pictures = ["camera_pairs", "cmc", "histogram", "ranking"]
+    expected = [*(f"{name}.csv" for name in tables), *(f"{name}.png" for name in pictures)]
+    expected += ["explained", "metrics.json", "report.html"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(expected)
+    assert all(Image.open(path).format == "PNG" for path in folder.rglob("*.png"))
 
 
 def test_another_protocol_gives_other_numbers(prepared, evaluation):
@@ -136,9 +200,7 @@ def test_kept_descriptors_save_the_network_the_work(prepared, tmp_path, monkeypa
     monkeypatch.setattr(type(model), "describe", lambda *_: pytest.fail("the network was asked again"))
     again = evaluator.network("trained", model, tmp_path / "d.h5")
     assert np.array_equal(first.distances, again.distances)
-    with pytest.raises(
-        SettingsError, match=r"d.h5 holds descriptors of other weights, another dataset, .*; name ano"
-    ):
+    with pytest.raises(SettingsError, match=r"d.h5 holds descriptors of other weights, another dataset, .*; name ano"):
         evaluator.network("trained", tiny_model(1), tmp_path / "d.h5")
 
 

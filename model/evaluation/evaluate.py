@@ -1,4 +1,4 @@
-"""The evaluation stage: weights and a prepared dataset in, numbers and a report out."""
+"""The evaluation stage: weights and a prepared dataset in, numbers out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
@@ -23,11 +22,9 @@ from .description import DescriptionSettings
 from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint
 from .descriptors import TrackletDescriptors, describe_tracklets
 from .embed import embed, fingerprint_of, origin_of
-from .figures import RankedQuery, choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
 from .measure import Measurement, measure, measure_distances
-from .plots import cmc_plot
 from .protocols import Protocol, Selection
-from .report import Evaluation, write_bytes, write_report
+from .report import Evaluation
 from .visible_parts import no_visibilities
 
 
@@ -180,29 +177,6 @@ def evaluate(
         tuple(measurements),
         evaluator.description.to_dict() if evaluator.description != AS_PUBLISHED else {},
     )
-
-
-def write_evaluation(folder: Path, evaluator: Evaluator, evaluation: Evaluation) -> Path:
-    """Write report.html, metrics.json, cmc.png and ranking.png; the rankings are those of the trained network.
-
-    Returns:
-        The path of report.html.
-    """
-    trained = evaluation.measurements[0]
-    chosen = choose_queries(trained.metrics.first_match, trained.metrics.average_precision)
-    rows = [ranked_query(trained, evaluator.selection, query) for query in chosen]
-    pictures = [draw_ranking(evaluator.store, row) for row in rows]
-    picture = png_bytes(stack_pictures(evaluation.headline(), pictures))
-    commit_file(folder / "ranking.png", lambda partial: write_bytes(partial, picture))
-    captions = [_caption(row, int(trained.metrics.first_match[query])) for row, query in zip(rows, chosen, strict=True)]
-    strips = [(caption, png_bytes(drawn)) for caption, drawn in zip(captions, pictures, strict=True)]
-    plotted = [one for one in evaluation.measurements if one.protocol == trained.protocol]
-    return write_report(folder, evaluation, cmc_plot(plotted), strips)
-
-
-def _caption(row: RankedQuery, first_match: int) -> str:
-    place = "right at rank 1" if first_match == 1 else f"first right one at rank {first_match}"
-    return f"Person {row.query.identity} under camera {row.query.camera}: {place}"
 
 
 def _describe_dataset(evaluator: Evaluator) -> dict[str, Any]:

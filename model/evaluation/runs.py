@@ -15,10 +15,11 @@ from .checkpoint import choose_identity_split, load_network
 from .comparison import PLAIN, Comparison
 from .description import PLAIN as AS_PUBLISHED
 from .description import DescriptionSettings
-from .evaluate import Evaluator, evaluate, write_evaluation
+from .evaluate import Evaluator, evaluate
 from .per_query import PER_QUERY_FILE, per_query_table, write_per_query
 from .protocols import find_protocols
 from .report import FORMAT_VERSION, Evaluation
+from .report.write import write_report
 from .summary import RunResult, summarise
 from .tables import result_rows, text_table, threshold_rows
 
@@ -127,7 +128,9 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
             tables.append(per_query_table(str(checkpoint), evaluator.store.manifest, split, one, chosen))
         if settings.report:
             folder = settings.report if len(checkpoints) == 1 else settings.report / f"run-{number}"
-            pages.append(write_evaluation(folder, evaluator, evaluation))
+            pages.append(
+                write_report(folder, evaluation, evaluator.store, evaluator.selection, model, settings.description)
+            )
         results.append([RunResult(split, by_label[one.protocol][0], one.to_dict()) for one in evaluation.measurements])
         runs.append(evaluation.to_dict())
         headlines.append(evaluation.headline())

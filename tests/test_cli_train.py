@@ -108,6 +108,12 @@ def test_a_rehearsal_that_does_not_fit_says_what_to_lower(prepared, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
+def test_a_rehearsal_is_of_one_process(prepared, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run(prepared, *OPTIONS, "--dry-run")
+    assert result.exit_code == 1 and "in 2 processes; expected one" in result.stderr
+
+
 def tiny_network():
     return build_model(resolve_config("demo", assignments=TINY).model_config(LabelTables((1, 2, 3, 4), (1, 2))))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import torch
 
 from keyreid.model.data.batch import ClipBatch
+from keyreid.pipeline.errors import SettingsError
 
 from .config import RunConfig
 from .inputs import TrainingInputs
@@ -26,9 +28,18 @@ class Rehearsal:
         inputs: the opened dataset.
         config: of the run.
         device: where to train.
+
+    Raises:
+        SettingsError: torchrun started this process beside others.
     """
 
     def __init__(self, inputs: TrainingInputs, config: RunConfig, device: torch.device) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise SettingsError(
+                f"a dry run or profile in {os.environ['WORLD_SIZE']} processes",
+                "one: it measures a process that trains alone",
+                "start keyreid-train without torchrun",
+            )
         self.inputs, self.config, self.device = inputs, config, device
         self.state = build_state(config.model_config(inputs.labels), config.training, device)
         cosine_schedule(self.state.optimizer, config.training).step(0)

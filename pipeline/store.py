@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,21 +67,43 @@ class TrackletStore:
     def images(self, tracklet_id: int, frames: Sequence[int]) -> list[bytes]:
         """Encoded images of some readable frames of a tracklet; see ShardReader.images."""
         reader, position = self._place(tracklet_id)
-        return reader.images(position, frames)
+        with self.reading(tracklet_id):
+            images = reader.images(position, frames)
+        return images
 
     def heatmaps(self, tracklet_id: int, frames: Sequence[int]) -> np.ndarray:
         """Their part heatmaps; see ShardReader.heatmaps."""
         reader, position = self._place(tracklet_id)
-        return reader.heatmaps(position, frames)
+        with self.reading(tracklet_id):
+            heatmaps = reader.heatmaps(position, frames)
+        return heatmaps
 
     def poses(self, tracklet_id: int, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Their keypoints and sizes; see ShardReader.keypoints and ShardReader.sizes."""
         reader, position = self._place(tracklet_id)
-        return reader.keypoints(position, frames), reader.sizes(position, frames)
+        with self.reading(tracklet_id):
+            poses = reader.keypoints(position, frames), reader.sizes(position, frames)
+        return poses
 
     def read(self, tracklet_id: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
         """Encoded images and part heatmaps."""
         return self.images(tracklet_id, frames), self.heatmaps(tracklet_id, frames)
+
+    @contextmanager
+    def reading(self, tracklet_id: int) -> Iterator[None]:
+        """Within, an error that does not name the shard becomes a FormatError that names it and the tracklet."""
+        try:
+            yield
+        except (OSError, FormatError) as error:  # h5py raises OSError where a chunk cannot be unpacked
+            shard = self._readers[self._places[tracklet_id][0]].path
+            if str(shard) in str(error):
+                raise
+            found = error.found if isinstance(error, FormatError) else str(error)
+            raise FormatError(
+                f"tracklet {tracklet_id} in {shard} cannot be read: {found}",
+                "",
+                f"run keyreid-prep verify {self.path}, which names all that is damaged; build-shards makes it again",
+            ) from error
 
     def _place(self, tracklet_id: int) -> tuple[ShardReader, int]:
         shard, position, _ = self._places[tracklet_id]

@@ -20,7 +20,7 @@ from .plan import EpochPlans
 from .reading import BatchReader
 from .sampler import IdentitySampler, check_shares
 from .settings import DataSettings
-from .workers import ignore_stop_signals
+from .workers import ignore_stop_signals, worker_death
 
 CPU = torch.device("cpu")
 NO_EXTRAS = DataSettings()
@@ -156,13 +156,10 @@ def _next(batches: Iterator[HostBatch | KeyReIDError]) -> HostBatch | None:
     try:
         given = next(batches, None)
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        death = worker_death(error)
+        if death is None:
             raise
-        raise KeyReIDError(
-            f"a process that reads training data died ({str(error).splitlines()[0]})",
-            "",
-            "it may have run out of memory: use fewer --workers, or more shared memory (/dev/shm)",
-        ) from error
+        raise death from error
     if isinstance(given, KeyReIDError):
         raise given
     return given

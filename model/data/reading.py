@@ -59,12 +59,14 @@ class BatchReader(Dataset):
         for clip, place in zip(clips.tolist(), places.tolist(), strict=True):
             wanted[clip].append(int(plan.frames[clip, place]))
         images: list[bytes] = []
+        owners: list[int] = []
         heatmaps: list[np.ndarray] = []
         keypoints: list[np.ndarray] = []
         sizes = [np.zeros((0, 2), np.int32)]
         for clip, frames in wanted.items():
             tracklet_id = plan.tracklet_ids[clip]
             images += self._store.images(tracklet_id, frames)
+            owners += [tracklet_id] * len(frames)
             if self._render:
                 joints, size = self._store.poses(tracklet_id, frames)
                 keypoints.append(joints)
@@ -75,7 +77,13 @@ class BatchReader(Dataset):
         labels = torch.tensor([self._rows[tracklet_id] for tracklet_id in plan.tracklet_ids])
         return HostBatch(
             plan,
-            _groups({place: decode_image_bytes(image) for place, image in enumerate(images) if not for_device[place]}),
+            _groups(
+                {
+                    place: self._decode(image, owners[place])
+                    for place, image in enumerate(images)
+                    if not for_device[place]
+                }
+            ),
             _jpegs({place: image for place, image in enumerate(images) if for_device[place]}),
             _joined(heatmaps),
             _joined(keypoints),
@@ -83,6 +91,11 @@ class BatchReader(Dataset):
             labels[:, 0].clone(),
             labels[:, 1].clone(),
         )
+
+    def _decode(self, image: bytes, tracklet_id: int) -> Tensor:
+        with self._store.reading(tracklet_id):
+            frame = decode_image_bytes(image)
+        return frame
 
 
 def _groups(frames: dict[int, Tensor]) -> list[FrameGroup]:

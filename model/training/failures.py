@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from keyreid.model.data.workers import worker_death
 from keyreid.pipeline.commit import FULL
 from keyreid.pipeline.errors import KeyReIDError
 
@@ -17,10 +18,14 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 @contextmanager
 def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Within, running out of memory or of disk raises a KeyReIDError."""
+    """Within, running out of memory or of disk raises a KeyReIDError, and so does the death of a worker process."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        # DataLoader raises it in a signal handler, wherever the trainer is at that moment.
+        death = worker_death(error) if isinstance(error, RuntimeError) else None
+        if death is not None:
+            raise death from error
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise _out_of_memory(config, device, error) from error

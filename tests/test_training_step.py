@@ -1,0 +1,143 @@
+"""A step's pieces, precision and compilation change nothing but rounding; and no step waits for the device."""
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from prepared_dataset import make_prepared
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_fixtures import CPU, TINY
+
+from keyreid.model.training.inputs import open_inputs
+from keyreid.model.training.learner import Learner
+from keyreid.model.training.precision import compute_dtype
+from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.state import build_state
+from keyreid.model.training.step import train_step
+from keyreid.pipeline.errors import SettingsError
+
+STEADY = ("model.stem=patch", "model.drop_path=0", "model.shift_share=0", "model.shuffle_share=0")
+RANDOM = ("model.stem=patch", "model.drop_path=0.5")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_prepared(tmp_path_factory.mktemp("tiny"))
+
+
+def begin(prepared, *assignments, preset="vit-small"):
+    """Configuration, state before the first step, and the batches of the first epochs."""
+    config = resolve_config(preset, assignments=[*TINY, "training.warmup_rate=0.01", *assignments])
+    inputs = open_inputs(prepared, config, device=CPU, num_workers=0, identity_split=0)
+    state = build_state(config.model_config(inputs.labels), config.training, CPU)
+    for group in state.optimizer.param_groups:
+        group["lr"] = 0.05
+    return config, state, [batch for epoch in range(2) for batch in inputs.loader.epoch(epoch)]
+
+
+def steps(config, state, batches):
+    """Train on the batches; the loss terms of each step, and all parameters afterwards."""
+    terms = [torch.stack(list(train_step(state, batch, config, 0))).detach() for batch in batches]
+    return torch.stack(terms), torch.cat([p.detach().flatten() for module in (state.model, state.loss)
+                                          for p in module.parameters()])  # fmt: skip
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+@pytest.mark.parametrize("variant", ["aligned", "reference"])
+def test_pieces_of_a_batch_have_the_gradient_of_the_whole(prepared, pieces, variant):
+    whole = steps(*begin(prepared, *STEADY, f"model.variant={variant}"))
+    in_pieces = steps(*begin(prepared, *STEADY, f"model.variant={variant}", f"training.accumulate={pieces}"))
+    torch.testing.assert_close(in_pieces, whole, rtol=1e-4, atol=1e-6)
+    still = begin(prepared, *STEADY, f"model.variant={variant}")
+    assert (whole[1] - steps(still[0], still[1], [still[2][0]])[1]).abs().max() > 1e-3  # later steps did move it
+
+
+def test_both_passes_of_a_piece_have_the_same_random_draws(prepared, monkeypatch):
+    seen, real = [], Learner.features
+    monkeypatch.setattr(Learner, "features", lambda *given: seen.append(real(*given)) or seen[-1])
+    config, state, batches = begin(prepared, *RANDOM, "training.accumulate=2")
+    train_step(state, batches[0], config, 0)
+    assert len(seen) == 4 and not seen[0].part_features.requires_grad and seen[2].part_features.requires_grad
+    for first, second in ((0, 2), (1, 3)):
+        assert torch.equal(seen[first].part_features, seen[second].part_features)
+    monkeypatch.setattr("keyreid.model.training.step._seed_network", lambda *_: None)
+    train_step(state, batches[0], config, 0)
+    assert not torch.equal(seen[4].part_features, seen[6].part_features)
+
+
+def test_pieces_are_refused_where_each_would_have_statistics_of_its_own(prepared):
+    with pytest.raises(SettingsError, match=r"accumulate is 2 for a backbone with BatchNorm \(model.stem is 'conv'\)"):
+        begin(prepared, "training.accumulate=2")
+
+
+def with_scaler(state, scale):
+    object.__setattr__(state, "scaler", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000))
+    return state
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_scaled_gradients_give_the_same_step(prepared, pieces):
+    """A power of two changes no bit of float32."""
+    options = (*RANDOM, f"training.accumulate={pieces}", "training.clip_gradient=1.0")
+    plain = steps(*begin(prepared, *options))
+    config, state, batches = begin(prepared, *options)
+    scaled = steps(config, with_scaler(state, 1024.0), batches)
+    assert torch.equal(plain[0], scaled[0]) and torch.equal(plain[1], scaled[1])
+
+
+def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(prepared):
+    config, state, batches = begin(prepared, *RANDOM)
+    before = torch.cat([p.detach().flatten() for p in state.model.parameters()])
+    with_scaler(state, 2.0**127)
+    train_step(state, batches[0], config, 0)
+    after = torch.cat([p.detach().flatten() for p in state.model.parameters()])
+    assert torch.equal(before, after) and state.scaler.get_scale() == 2.0**126
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: reading a number, and shapes that depend on values."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "is_nonzero")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        if name in self.REFUSED:
+            raise AssertionError(f"the step calls {name}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [(), ("training.clip_gradient=1.0",), ("training.accumulate=2",),
+                                     ("model.variant=reference",)])  # fmt: skip
+def test_a_step_never_waits_for_the_device(prepared, options):
+    config, state, batches = begin(prepared, *RANDOM, *options)
+    with NoWaiting():
+        terms = train_step(state, batches[0], config, 0)
+        state.average.update(state.model, step=1)
+        with pytest.raises(AssertionError, match="_local_scalar_dense"):
+            float(terms.total.detach())
+
+
+def test_a_compiled_network_trains_alike(prepared, monkeypatch):
+    """Without code generation, which takes a minute: what is traced, forward and backward, is the network."""
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    torch._dynamo.reset()
+    plain = steps(*begin(prepared, *STEADY))
+    compiled = steps(*begin(prepared, *STEADY, "training.compile=true"))
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("device", "mixed", "has_bfloat16", "expected"),
+    [
+        ("cpu", True, True, torch.float32),
+        ("cuda", True, True, torch.bfloat16),
+        ("cuda", True, False, torch.float16),
+        ("cuda", False, True, torch.float32),
+    ],
+)
+def test_precision(monkeypatch, device, mixed, has_bfloat16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bfloat16)
+    assert compute_dtype(torch.device(device), mixed) == expected

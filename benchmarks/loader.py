@@ -34,6 +34,7 @@ from keyreid.model.data.augment import AugmentSettings, draw_augmentation
 from keyreid.model.data.plan import EpochPlans
 from keyreid.model.data.seeds import torch_generator
 from keyreid.pipeline.build_shards import build_shards
+from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.manifest import write_manifest
@@ -126,11 +127,12 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--identities", type=int, default=24, help="drawn; half of them are trained on")
-    parser.add_argument("--epochs", type=int, default=1, help="of a turn; 24 identities give 6 batches an epoch")
+    parser.add_argument("--epochs", type=int, default=3, help="of a turn; 24 identities give 6 batches an epoch")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each way, after one that warms up")
     parser.add_argument("--folder", type=Path, help="where to draw: on a disk, not in memory")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training on a CPU does
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         store = prepare(folder, options.identities)

@@ -27,7 +27,7 @@ def device_kind(device: str) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep what a network's forward pass frees, for the next one, up to 256 MiB.
+    """Let malloc keep what a network's forward pass or a training step frees, for the next one, up to 256 MiB.
 
     By default every large array is asked from the system and given back, page by page; under Dask, which starts workers
     with MALLOC_TRIM_THRESHOLD_ at 64 KiB, every array is: that makes the demo's network several times slower. Where the

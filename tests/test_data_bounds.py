@@ -37,3 +37,11 @@ def test_memory_does_not_grow_with_the_epochs(tmp_path):
     before = resident_bytes()
     assert passed(range(10, 90)) > 8 * 24e6  # bytes: an eighth of what passes, kept, is found
     assert resident_bytes() - before < 24e6
+
+
+def test_rendered_heatmaps_are_the_stored_ones(tiny_dataset):
+    store = TrackletStore(tiny_dataset.prepared)
+    stored, rendered = (load(store, epoch=1, data=DataSettings(heatmaps=way)) for way in ("stored", "rendered"))
+    apart = [(a.heatmaps.int() - b.heatmaps.int()).abs() for a, b in zip(stored, rendered, strict=True)]
+    assert apart and max(int(cells.max()) for cells in apart) <= 1  # of 255 steps
+    assert sum(int(cells.sum()) for cells in apart) < 10

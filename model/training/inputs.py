@@ -11,6 +11,7 @@ import torch
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
 from keyreid.model.data.settings import DataSettings
+from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
@@ -57,6 +58,8 @@ def open_inputs(
         SettingsError: too few identities, nothing to validate on where that was asked for, or data settings that this
             device or machine cannot have.
     """
+    if device.type == "cpu":
+        keep_freed_memory()  # a batch's tensors are as large as the last one's
     store = TrackletStore(prepared, identity_split)
     tracklets = trained_tracklets(store, config.training)
     labels = LabelTables.of(tracklets)

@@ -35,8 +35,8 @@ from keyreid.model.evaluation.clip_batches import clips_of
 from keyreid.model.evaluation.description import PLAIN
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.network.descriptor import concatenate, pool_clips
+from keyreid.model.precision import autocast, compute_dtype
 from keyreid.model.presets import preset_summaries, read_preset
-from keyreid.model.training.precision import autocast, compute_dtype
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.executor import SerialExecutor

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keyreid.model.network.keyreid import TrainingOutput
+from keyreid.model.precision import autocast
 from keyreid.model.training.config import TrainingConfig
 from keyreid.model.training.learner import Clips
 from keyreid.model.training.phases import BACKWARD, FORWARD, UPDATE, Phases
-from keyreid.model.training.precision import autocast
 from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE
 from keyreid.model.training.state import TrainingState
 

@@ -167,7 +167,7 @@ def main(
         click.echo(config_text(config.to_dict()), nl=False)
         return
     from keyreid.model.device import choose_device
-    from keyreid.model.training.distributed import EndedElsewhere, is_first_process
+    from keyreid.model.distributed import EndedElsewhere, is_first_process
     from keyreid.model.training.signals import EXIT_CODE, TrainingStopped
     from keyreid.model.training.trainer import train
 

@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
 
 from keyreid.cli.keyreid import main
+from keyreid.model.distributed import Ranks
 from keyreid.model.evaluation import descriptor_parts
 from keyreid.model.evaluation.clip_network import Compute
 from keyreid.model.evaluation.description import DescriptionSettings
 from keyreid.model.evaluation.descriptor_file import load_descriptors
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.evaluation.embed import embed
-from keyreid.model.training.distributed import Ranks
 from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.store import TrackletStore
 

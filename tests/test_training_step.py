@@ -9,9 +9,9 @@ from prepared_dataset import make_prepared
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import CPU, TINY
 
+from keyreid.model.precision import compute_dtype
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.learner import Learner
-from keyreid.model.training.precision import compute_dtype
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step

@@ -17,7 +17,7 @@ from ..data.clips import Clip
 from ..data.prepare import normalise_frames, part_weights_from_heatmaps
 from ..network.descriptor import ClipDescriptors
 from ..network.keyreid import KeyReID
-from ..training.precision import autocast, compute_dtype
+from ..precision import autocast, compute_dtype
 from .clip_batches import BatchPlan, HostClips
 from .clip_pool import each_tensor
 from .description import DescriptionSettings, mean_camera

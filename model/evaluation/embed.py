@@ -16,8 +16,8 @@ from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
+from ..distributed import Ranks
 from ..network.keyreid import KeyReID
-from ..training.distributed import Ranks
 from .clip_network import Compute
 from .description import PLAIN, DescriptionSettings, camera_rows
 from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint

@@ -11,12 +11,12 @@ import torch
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
 from keyreid.model.data.settings import DataSettings
+from keyreid.model.distributed import Ranks
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from .config import RunConfig
-from .distributed import Ranks
 from .validation import Validation, open_validation, trained_tracklets
 
 ALONE = Ranks()

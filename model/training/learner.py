@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from keyreid.model.distributed import Ranks
 from keyreid.model.network.keyreid import KeyReID, TrainingFeatures
+from keyreid.model.precision import autocast
 
-from .distributed import Ranks
 from .losses import KeyReIDLoss, LossTerms
-from .precision import autocast
 
 
 class Clips(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from keyreid.model.distributed import Ranks, StopVote
 from keyreid.model.network.model_card import write_model_card
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.progress import progress_bar
 
 from .checkpoint import Progress, save_checkpoint
 from .config import RunConfig
-from .distributed import Ranks, StopVote
 from .inputs import TrainingInputs
 from .memory import peak_memory
 from .run_folder import RunFolder

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import FrameType
 
 from keyreid.model.data.workers import STOP_SIGNALS
-from keyreid.pipeline.errors import KeyReIDError
+from keyreid.model.distributed import EndedTogether
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: come back later
 
 
-class TrainingStopped(KeyReIDError):
+class TrainingStopped(EndedTogether):
     """A signal ended a run that can go on."""
 
 

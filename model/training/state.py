@@ -13,18 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from keyreid.model.data.seeds import torch_seed
+from keyreid.model.distributed import Ranks
 from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig
 from keyreid.model.network.keyreid import KeyReID
+from keyreid.model.precision import compute_dtype, gradient_scaler
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
-from .distributed import Ranks
 from .ema import moving_average
 from .learner import Learner, distribute
 from .losses import KeyReIDLoss
-from .precision import compute_dtype, gradient_scaler
 from .schedule import build_center_optimizer, build_optimizer
 
 

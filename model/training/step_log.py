@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keyreid.model.distributed import EndedElsewhere, Ranks
 from keyreid.pipeline.errors import KeyReIDError
 
-from .distributed import EndedElsewhere, Ranks
 from .losses import LossTerms
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from keyreid.model.data.settings import DataSettings
+from keyreid.model.distributed import Ranks, joined
 
 from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
-from .distributed import Ranks, joined
 from .failures import explained
 from .inputs import PLAIN, TrainingInputs, open_inputs, remarks
 from .loop import TrainingLoop

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as torchrun starts them; one process is the case without others.
+"""Several processes that share one run, as torchrun starts them; one process is the case without others.
 
 torchrun tells each process its place in the environment (RANK, WORLD_SIZE, LOCAL_RANK). Gradients travel by NCCL
 between CUDA devices and by gloo between CPUs. A second, gloo group carries what only the hosts have to agree on, so
@@ -20,8 +20,6 @@ from torch import Tensor
 
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
 
-from .signals import TrainingStopped
-
 PATIENCE = timedelta(hours=6)  # how long the others wait while the first one measures or saves
 
 Result = TypeVar("Result")
@@ -34,6 +32,10 @@ class EndedElsewhere(KeyReIDError):
         super().__init__("another process of this run ended", "", "its message says why")
 
 
+class EndedTogether(KeyReIDError):
+    """Every rank raises it at the same point, so that none waits for another."""
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for the run, before and after the ranks have joined, too."""
     return int(os.environ.get("RANK", "0")) == 0
@@ -41,7 +43,7 @@ def is_first_process() -> bool:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together.
+    """This process among those of a run.
 
     Attributes:
         rank: from 0.
@@ -148,7 +150,7 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield replace(place, hosts=dist.new_group(backend="gloo", timeout=PATIENCE)), device
-    except TrainingStopped:
+    except EndedTogether:
         _leave(begun_here)
         raise
     except RuntimeError as error:
@@ -159,7 +161,7 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
 
 
 def _leave(begun_here: bool) -> None:
-    """After other errors than TrainingStopped nobody calls this: NCCL might wait for the ranks that failed."""
+    """After other errors than EndedTogether nobody calls this: NCCL might wait for the ranks that failed."""
     if begun_here:
         dist.destroy_process_group()
 
@@ -170,7 +172,7 @@ def _place() -> Ranks:
         raise SettingsError(
             f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} and no {', '.join(missing)}",
             "what torchrun sets",
-            "start the command with torchrun, or unset WORLD_SIZE to train with one process",
+            "start the command with torchrun, or unset WORLD_SIZE to run one process",
         )
     return Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, with rate and time left."""
+"""Progress bars on standard error, with rate and time left, and times in words."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def progress_bar(total: int | None, label: str, unit: str, done: int = 0, hidden
         smoothing=0.1,
         disable=hidden,
     )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it, such as "1.5 hours"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

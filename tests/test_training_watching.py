@@ -16,6 +16,7 @@ from keyreid.model.training.run_page import run_page
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.progress import duration
 
 CPU = torch.device("cpu")
 TINY = [
@@ -142,8 +143,12 @@ def test_the_page_names_the_best_results():
     page = run_page("run <1>", settings, {"torch": "2"}, "model: {}", course(3, [(0, 0.25), (1, 0.75), (2, 0.5)]), {})
     assert "run &lt;1&gt;" in page and "a &amp; b" in page
     assert "<b>75.0 %</b><span>best mAP (holdout), after epoch 2</span>" in page
-    assert (
-        "<b>3 of 4</b>" in page
-        and "<b>12.5 %</b><span>of it waiting for data" in page
-        and '<td class="number">25.0</td>' in page
-    )
+    for words in ("<b>3 of 4</b>", "<b>12.5 %</b><span>of it waiting for data", "<b>6 seconds</b><span>in the epochs"):
+        assert words in page
+    assert '<td class="number">25.0</td>' in page
+
+
+def test_a_time_is_told_in_the_unit_that_suits_it():
+    assert [duration(seconds) for seconds in (0.4, 59, 90, 5400)] == [
+        "0 seconds", "59 seconds", "1.5 minutes", "1.5 hours",
+    ]  # fmt: skip

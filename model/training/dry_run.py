@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from keyreid.pipeline.progress import duration
+
 from .config import RunConfig
 from .inputs import TrainingInputs
 from .memory import peak_memory
@@ -62,7 +64,8 @@ class DryRun:
             yield f"            {100 * seconds / whole:5.1f} %  {name}"
         peaks = ", ".join(f"{kind.split('_')[0]} {amount:,} MiB" for kind, amount in self.memory.items())
         yield f"memory      at most {peaks} (worker processes not counted)"
-        yield f"whole run   {self.epochs} epochs: about {_duration(self.hours)}, without evaluations and checkpoints"
+        whole_run = duration(3600 * self.hours)
+        yield f"whole run   {self.epochs} epochs: about {whole_run}, without evaluations and checkpoints"
 
 
 def dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.device) -> DryRun:
@@ -85,9 +88,3 @@ def dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.device) -> 
         memory=peak_memory(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )
-
-
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"

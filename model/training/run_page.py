@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from keyreid.model.html import STYLE, picture, table
+from keyreid.pipeline.progress import duration
 
 from .losses import LossTerms
 from .metrics_file import Record
@@ -104,7 +105,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
             ("mean loss of the last epoch", f"{last['total']:.3f}"),
             ("clips a second, last epoch", f"{last['clips_per_second']:,.1f}"),
             ("of it waiting for data", f"{100 * last['waiting_share']:.1f} %"),
-            ("hours in the epochs", f"{sum(epoch['seconds'] for epoch in epochs) / 3600:.2f}"),
+            ("in the epochs", duration(sum(epoch["seconds"] for epoch in epochs))),
         ]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     for key, label in (("mAP", "best mAP"), ("rank1", "best Rank-1")):

@@ -46,6 +46,7 @@ demo: setup
 	@echo "Look at the rankings: $(DEMO)/report/report.html"
 
 test: setup
+	-tests/fetch_browser.sh $(VENV)/browser  # without a browser, the tests of pages are skipped
 	$(BIN)/python -m pytest -q
 
 lint: setup

@@ -32,8 +32,8 @@ def running_browser() -> Iterator[Any]:
         program = find_browser() or (bundled if bundled.exists() else None)
         if program is None:
             pytest.skip("no browser: install chromium, run tests/fetch_browser.sh, or name one in KEYREID_BROWSER")
-        libraries = f"{program.parent / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-        environment = {**os.environ, "LD_LIBRARY_PATH": libraries} if program == UNPACKED else dict(os.environ)
+        own = {"LD_LIBRARY_PATH": str(program.parent / "lib"), "FONTCONFIG_PATH": str(program.parent)}
+        environment = {**os.environ, **(own if program == UNPACKED else {})}
         browser = driver.chromium.launch(executable_path=str(program), args=list(OPTIONS), env=environment)
         yield browser
         browser.close()

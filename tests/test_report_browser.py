@@ -54,9 +54,13 @@ def browser() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(params=[(1280, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"])
+DESKTOP, PHONE = (1280, 900, "light"), (390, 844, "dark")
+on_both = pytest.mark.parametrize("watched", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
+
+
+@pytest.fixture
 def watched(request, browser, report) -> Iterator[Watched]:
-    width, height, scheme = request.param
+    width, height, scheme = getattr(request, "param", DESKTOP)
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     watched = Watched(context.new_page())
     watched.page.on("console", lambda m: watched.errors.append(m.text) if m.type in ("error", "warning") else None)
@@ -84,6 +88,7 @@ def test_the_page_is_light_and_every_picture_decodes(watched, report):
     assert len(sizes) > 12 * 10 and min(sizes) > 0
 
 
+@on_both
 def test_it_fits_the_window(watched):
     assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -100,6 +105,7 @@ def test_strips_are_sorted(watched):
         assert numbers == sorted(numbers) and numbers[0] < numbers[-1]
 
 
+@on_both
 def test_strips_are_filtered_and_counted(watched):
     page = watched.page
     page.select_option("#camera", "2")
@@ -115,6 +121,7 @@ def test_strips_are_filtered_and_counted(watched):
     assert set(right) <= {"1"} and "1" not in wrong and len(right) + len(wrong) == 12
 
 
+@on_both
 def test_clicking_a_strip_explains_its_query(watched):
     page = watched.page
     shown = page.locator(".explanation:visible")

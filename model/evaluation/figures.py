@@ -102,7 +102,7 @@ def stack_pictures(title: str, pictures: Sequence[Image.Image]) -> Image.Image:
 
 def png_bytes(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -49,6 +49,16 @@ class ClipMaps:
     largest_shares: np.ndarray
     class_shares: np.ndarray
 
+    @property
+    def most_attended(self) -> int:
+        """Place of the frame with the largest share."""
+        return int(self.frame_shares.argmax())
+
+    @property
+    def most_attended_map(self) -> Image.Image:
+        """The attention strip that is over that frame."""
+        return self.attention_strips[self.most_attended if len(self.attention_strips) > 1 else 0]
+
 
 def clip_maps(model: KeyReID, store: TrackletStore, tracklet: Tracklet, cameras: str) -> ClipMaps:
     """Describe the clip of a tracklet that shows the most of the parts, and draw what decided.

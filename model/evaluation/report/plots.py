@@ -85,7 +85,7 @@ def png(draw: Draw, title: str) -> bytes:
     figure = _figure(draw, "#222222")
     figure.axes[0].set_title(title, fontsize=8, wrap=True)
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"optimize": True})
+    FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
 
 

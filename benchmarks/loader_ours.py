@@ -16,7 +16,9 @@ from keyreid.model.data.decode import decode_image_bytes
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import training_loader
 from keyreid.model.data.plan import EpochPlans
+from keyreid.model.data.sampler import IdentitySampler
 from keyreid.model.data.seeds import torch_generator
+from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.store import TrackletStore
 
 P, K, T = 4, 4, 4
@@ -25,22 +27,29 @@ GRID = (SIZE[0] // PATCH, SIZE[1] // PATCH)
 VARIANT = "reference"  # the plain way's: no swap of left and right parts, weights in [-1, 1]
 
 
-class OurLoader:
-    """Ours, as training uses it in one process.
+def make_plans(store: TrackletStore) -> EpochPlans:
+    """What both ways load."""
+    sampler = IdentitySampler(store.tracklets("train"), num_identities=P, clips_per_identity=K, seed=0)
+    num_frames = {t.tracklet_id: store.num_frames(t.tracklet_id) for t in store.tracklets("train")}
+    no_cache = FrameCache(sum(num_frames.values()), SIZE, 0, torch.device("cpu"))
+    return EpochPlans(sampler, num_frames, T, 0, no_cache, 0, 1)
 
-    Attributes:
-        plans: what it loads, for the plain way to load the same.
-    """
+
+class OurLoader:
+    """Ours, as training uses it in one process."""
 
     def __init__(self, store: TrackletStore) -> None:
-        tracklets = store.tracklets("train")
-        self._store, labels = store, LabelTables.of(tracklets)
+        keep_freed_memory()  # as training on a CPU does
+        self._store, self._plans = store, make_plans(store)
         self._loader = training_loader(
-            store, labels, clip_length=T, frame_size=SIZE, identities_per_batch=P, clips_per_identity=K, seed=0
+            store,
+            LabelTables.of(store.tracklets("train")),
+            clip_length=T,
+            frame_size=SIZE,
+            identities_per_batch=P,
+            clips_per_identity=K,
+            seed=0,
         )
-        num_frames = {t.tracklet_id: store.num_frames(t.tracklet_id) for t in tracklets}
-        no_cache = FrameCache(sum(num_frames.values()), SIZE, 0, torch.device("cpu"))
-        self.plans = EpochPlans(self._loader.sampler, num_frames, T, 0, no_cache, 0, 1)
 
     def batches(self, epochs: range) -> Iterator[tuple[Tensor, Tensor]]:
         """Frames float32 (B, T, 3, H, W) and part weights float32 (B, T, N, P)."""
@@ -54,8 +63,8 @@ class OurLoader:
         spent = Counter[str]()
         whole = [self._timed(spent, "whole", list, self._loader.epoch(epoch)) for epoch in epochs]
         for epoch, batches in zip(epochs, whole, strict=True):
-            self.plans.epoch = epoch
-            for plan, batch in zip(self.plans, batches, strict=True):
+            self._plans.epoch = epoch
+            for plan, batch in zip(self._plans, batches, strict=True):
                 clips = list(zip(plan.tracklet_ids, plan.frames.tolist(), strict=True))
                 images = self._timed(spent, "read images", self._images, clips)
                 self._timed(spent, "read heatmaps", self._heatmaps, clips)

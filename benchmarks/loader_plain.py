@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from loader_ours import PATCH, SIZE
+from loader_ours import PATCH, SIZE, K, P, T, make_plans
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, unfold
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from keyreid.model.data.augment import Draw
+from keyreid.model.data.augment import AugmentSettings, draw_augmentation
+from keyreid.model.data.seeds import torch_generator
+from keyreid.model.data.transform import Draw
 from keyreid.pipeline.heatmaps import render_part_heatmaps
 from keyreid.pipeline.skeleton import NUM_PARTS
 from keyreid.pipeline.store import TrackletStore
@@ -50,17 +53,31 @@ def write_heatmaps(store: TrackletStore, folder: Path) -> dict[int, list[FrameFi
 
 
 class PlainLoader:
-    """Loads batches; `seconds` counts the processor's time of each part of the work.
+    """The plain way, for the clips and draws of ours.
 
     Args:
+        store: names the clips.
         files: of write_heatmaps.
     """
 
-    def __init__(self, files: dict[int, list[FrameFiles]]) -> None:
-        self._files, self.seconds = files, Counter[str]()
+    def __init__(self, store: TrackletStore, files: dict[int, list[FrameFiles]]) -> None:
+        self._plans, self._files, self._seconds = make_plans(store), files, Counter[str]()
 
-    def batch(self, tracklet_ids: list[int], frames: np.ndarray, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Frames float32 (B * T, 3, H, W) and part weights float32 (B * T, N, P), see augment_batch."""
+    def batches(self, epochs: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """Frames float32 (B * T, 3, H, W) and part weights float32 (B * T, N, P)."""
+        for self._plans.epoch in epochs:
+            for plan in self._plans:
+                generator = torch_generator("augment", 0, self._plans.epoch, plan.step)
+                draw = draw_augmentation(plan.all_clips, T, AugmentSettings(), generator, SIZE)
+                yield self._batch(plan.tracklet_ids, plan.frames, draw)
+
+    def milliseconds(self, epochs: range) -> dict[str, float]:
+        """Processor time of each part of the work, a clip."""
+        self._seconds.clear()
+        clips = sum(P * K for _ in self.batches(epochs))
+        return {part: round(1e3 * value / clips, 3) for part, value in self._seconds.items()}
+
+    def _batch(self, tracklet_ids: list[int], frames: np.ndarray, draw: Draw) -> tuple[Tensor, Tensor]:
         places = zip(draw.flipped.tolist(), draw.down.tolist(), draw.right.tolist(), draw.boxes.tolist(), strict=True)
         clips = []
         for tracklet_id, clip in zip(tracklet_ids, frames.tolist(), strict=True):
@@ -108,5 +125,5 @@ class PlainLoader:
 
     def _count(self, what: str, began: float) -> float:
         now = time.process_time()
-        self.seconds[what] += now - began
+        self._seconds[what] += now - began
         return now

@@ -73,6 +73,7 @@ def embed(
       keyreid embed runs/mars mine/ --cameras mean --out mine.parquet
       torchrun --nproc-per-node 8 -m keyreid.cli.embed runs/mars prepared/ --out mars.h5
     """
+    from keyreid.model.data.workers import default_workers
     from keyreid.model.device import choose_device
     from keyreid.model.distributed import joined
     from keyreid.model.evaluation.checkpoint import choose_identity_split, load_network, warn_of_foreign_cameras
@@ -89,9 +90,7 @@ def embed(
         if cameras == "known":
             warn_of_foreign_cameras(model, name)
         store = TrackletStore(prepared, choose_identity_split(model, name, identity_split))
-        if workers is None:
-            workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
-        compute = Compute(batch_size, workers, not full_precision)
+        compute = Compute(batch_size, default_workers(chosen) if workers is None else workers, not full_precision)
         tracklets = store.tracklets(*(splits or ("train", "query", "gallery")))
         made = describe(
             network, store, tracklets, out, settings, compute, dtype=dtype, ranks=ranks, overwrite=overwrite

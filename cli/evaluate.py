@@ -59,7 +59,12 @@ from .description import description_options
 @description_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", default=16, show_default=True, help="Clips through the network at once.")
-@click.option("--workers", "num_workers", default=0, show_default=True, help="Processes that decode frames.")
+@click.option(
+    "--workers",
+    "num_workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode frames.  [default: 8 for CUDA, 0 for CPU]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the content of metrics.json.")
 def main(
     checkpoints: tuple[Path, ...],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from keyreid.model.evaluation.description import DescriptionSettings
 from keyreid.model.evaluation.descriptor_file import data_fingerprint, model_fingerprint
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.network.descriptor import ClipDescriptors
-from keyreid.pipeline.errors import FormatError, SettingsError
+from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.store import TrackletStore
 
@@ -230,3 +231,20 @@ def test_the_data_fingerprint_tells_datasets_apart(store, tmp_path):
     other = TrackletStore(make_prepared(tmp_path / "other", ROWS[:-1]))
     assert data_fingerprint(store) == data_fingerprint(again)
     assert data_fingerprint(store) != data_fingerprint(other)
+
+
+def test_too_large_a_batch_for_the_device_is_one_error(store, monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = tiny_model()
+    monkeypatch.setattr(type(model), "describe", out_of_memory)
+    with pytest.raises(SettingsError, match=r"a batch of 4 clips does not fit on cpu; lower --batch-size"):
+        describe(model, store)
+
+
+def test_a_reading_process_that_dies_is_one_error(tmp_path):
+    broken = TrackletStore(make_prepared(tmp_path))
+    broken.images = lambda tracklet_id, frames: os._exit(9)
+    with pytest.raises(KeyReIDError, match=r"a process that reads frames died .*fewer --workers"):
+        describe(tiny_model(), broken, num_workers=1)

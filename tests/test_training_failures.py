@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed(prepared, tmp_path, monkeypatch):
                 child.send_signal(signal.SIGKILL)
 
     in_epoch(monkeypatch, 1, kill_workers)
-    with pytest.raises(KeyReIDError, match=r"a process that reads training data died .*fewer --workers"):
+    with pytest.raises(KeyReIDError, match=r"a process that reads frames died .*fewer --workers"):
         train(prepared, tmp_path / "run", config("training.epochs=9"), device=CPU, num_workers=1)
 
 

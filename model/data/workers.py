@@ -1,12 +1,20 @@
-"""What the processes that read training data need to be told."""
+"""The processes that read frames: how many, and what they need to be told."""
 
 from __future__ import annotations
 
+import os
 import signal
+
+import torch
 
 from keyreid.pipeline.errors import KeyReIDError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def default_workers(device: torch.device) -> int:
+    """As many as a CUDA device keeps busy, up to the cores there are; none on a CPU, where the network needs them."""
+    return min(8, len(os.sched_getaffinity(0))) if device.type == "cuda" else 0
 
 
 def ignore_stop_signals(worker: int) -> None:
@@ -21,7 +29,7 @@ def worker_death(error: RuntimeError) -> KeyReIDError | None:
     if "DataLoader worker" not in str(error):
         return None
     return KeyReIDError(
-        f"a process that reads training data died ({str(error).splitlines()[0]})",
+        f"a process that reads frames died ({str(error).splitlines()[0]})",
         "",
         "it may have run out of memory: use fewer --workers, or more shared memory (/dev/shm)",
     )

@@ -19,6 +19,7 @@ from keyreid.pipeline.store import TrackletStore
 
 from ..data.clips import Clip, evaluation_clips
 from ..data.decode import decode_clip
+from ..data.workers import ignore_stop_signals, worker_death
 from ..network.config import ModelConfig
 from .description import DescriptionSettings
 
@@ -89,6 +90,7 @@ def clip_batches(
     Raises:
         SettingsError: a batch size below 1.
         FormatError: a frame that cannot be read or decoded.
+        KeyReIDError: a reading process died.
     """
     if batch_size < 1:
         raise SettingsError(f"a batch of {batch_size} clips", "at least 1")
@@ -98,11 +100,19 @@ def clip_batches(
         for plan in _plans(number, [clips_of(store, tracklet, config, settings) for tracklet in part], part, batch_size)
     ]
     reader = _Reader(store, plans, config.frame_size)
-    loader: DataLoader = DataLoader(reader, batch_size=None, num_workers=num_workers, pin_memory=pin)
-    for batch in loader:
-        if isinstance(batch, KeyReIDError):
-            raise batch
-        yield batch
+    loader: DataLoader = DataLoader(
+        reader, batch_size=None, num_workers=num_workers, pin_memory=pin, worker_init_fn=ignore_stop_signals
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, KeyReIDError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        death = worker_death(error)
+        if death is None:
+            raise
+        raise death from error
 
 
 def _plans(part: int, clips: list[list[Clip]], tracklets: Sequence[Tracklet], batch_size: int) -> Iterator[BatchPlan]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
 
 from ..data.clips import Clip
@@ -52,12 +53,20 @@ def through_network(
     """What the network says of each batch, on the host; float32.
 
     The next batch is on its way through a CUDA device before this one's result is waited for.
+
+    Raises:
+        SettingsError: the device has not memory for a batch.
     """
     waiting: tuple[BatchPlan, ClipDescriptors, torch.cuda.Event | None] | None = None
     with mean_camera(model, settings.cameras):
         for batch in batches:
             rows = cameras[batch.plan.part][batch.plan.rows]
-            launched = (batch.plan, *_launch(model, batch, rows, settings.flip, compute.mixed_precision))
+            try:
+                launched = (batch.plan, *_launch(model, batch, rows, settings.flip, compute.mixed_precision))
+            except torch.OutOfMemoryError as error:
+                raise SettingsError(
+                    f"a batch of {len(rows)} clips does not fit on {device_of(model)}", "", "lower --batch-size"
+                ) from error
             if waiting is not None:
                 yield _arrived(*waiting)
             waiting = launched

@@ -117,8 +117,8 @@ def describe_tracklets(
     """Describe tracklets as one part; see describe_parts. `fingerprint` is kept in the result."""
     compute = Compute(batch_size, num_workers, mixed_precision)
     with progress_bar(len(tracklets), label, "tracklets") as bar:
-        parts = describe_parts(model, store, [tracklets], settings, compute, fingerprint, bar.update)
-        return next(parts)
+        (found,) = describe_parts(model, store, [tracklets], settings, compute, fingerprint, bar.update)
+    return found
 
 
 def describe_parts(

@@ -11,7 +11,9 @@ from keyreid.pipeline.commit import write_json
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
 
+from ..data.workers import default_workers
 from .checkpoint import choose_identity_split, load_network
+from .clip_network import device_of
 from .comparison import PLAIN, Comparison
 from .description import PLAIN as AS_PUBLISHED
 from .description import DescriptionSettings
@@ -39,7 +41,7 @@ class EvaluationSettings:
         per_query: Parquet file for what was found for each query.
         descriptors: file to keep the descriptors of the one run in, or to take them from.
         description: how tracklets become clips and descriptors.
-        num_workers: processes that read and decode.
+        num_workers: processes that read and decode; None: default_workers.
     """
 
     protocol: str = "standard"
@@ -52,7 +54,7 @@ class EvaluationSettings:
     per_query: Path | None = None
     descriptors: Path | None = None
     description: DescriptionSettings = AS_PUBLISHED
-    num_workers: int = 0
+    num_workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
             settings.batch_size,
             settings.comparison,
             settings.description,
-            settings.num_workers,
+            default_workers(device_of(model)) if settings.num_workers is None else settings.num_workers,
         )
         evaluation = evaluate(evaluator, checkpoint, model, baselines=settings.baselines, cache=settings.descriptors)
         _refuse_twice(seen, evaluation, checkpoint, split)

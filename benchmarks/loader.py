@@ -7,7 +7,7 @@ Drawn people, 256x128 JPEG, 16 clips of 4 frames a batch; one process and one th
 on the device (augmentation, part weights), here on the CPU. Both ways make the same clips with the same draws, and
 must agree before anything is timed. They take turns, each in a process of its own; printed are medians over the rounds,
 once with all files in the page cache and once after the system was asked to drop them before each turn; "still_cached"
-is the largest share of the pages looked at that it kept all the same. Below a virtual machine there may be another cache.
+is the largest share of the pages looked at that it kept all the same. Below a virtual machine may be another cache.
 """
 
 from __future__ import annotations

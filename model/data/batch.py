@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -96,13 +94,11 @@ class HostBatch:
 
     def pin_memory(self) -> HostBatch:
         """In pinned memory, from which copies to a device run beside the host; DataLoader calls it."""
-        groups = [replace(group, frames=group.frames.pin_memory()) for group in self.groups]
-        names = ("heatmaps", "keypoints", "identities", "cameras")
-        return replace(self, groups=groups, **{name: _maybe(Tensor.pin_memory, getattr(self, name)) for name in names})
-
-
-Given = TypeVar("Given")
-
-
-def _maybe(change: Callable[[Given], Given], value: Given | None) -> Given | None:
-    return None if value is None else change(value)
+        return replace(
+            self,
+            groups=[replace(group, frames=group.frames.pin_memory()) for group in self.groups],
+            heatmaps=None if self.heatmaps is None else self.heatmaps.pin_memory(),
+            keypoints=None if self.keypoints is None else self.keypoints.pin_memory(),
+            identities=self.identities.pin_memory(),
+            cameras=self.cameras.pin_memory(),
+        )

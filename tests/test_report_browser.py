@@ -99,6 +99,8 @@ def test_strips_are_sorted(watched):
     assert len(precision) == 12 and precision == sorted(precision) and precision[0] < precision[-1]
     page.select_option("#order", "best")
     assert [float(value) for value in shown_strips(page, "precision")] == precision[::-1]
+    page.select_option("#order", "worst")
+    assert [float(value) for value in shown_strips(page, "precision")] == precision
     for order in ("identity", "camera"):
         page.select_option("#order", order)
         numbers = [int(value) for value in shown_strips(page, order)]

@@ -53,7 +53,7 @@ class CameraPairs:
 def distance_histogram(ranking: Ranking) -> DistanceHistogram:
     """Count every pair that the protocol leaves, by kind; memory holds a block of queries."""
     low, high = float(ranking.distances.min()), float(ranking.distances.max())
-    edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
+    limits = low, high if high > low else low + 1
     counts = np.zeros((3, NUM_BINS), np.int64)
     for pairs in ranking.blocks():
         block = ranking.distances[pairs.rows]
@@ -61,8 +61,8 @@ def distance_histogram(ranking: Ranking) -> DistanceHistogram:
         other = np.ones(block.shape, bool)
         other[pairs.query - pairs.rows.start, pairs.entry] = False
         kinds = (pairs.distance[pairs.is_match], block[other & ~same_camera], block[other & same_camera])
-        counts += [np.histogram(values.astype(float), edges)[0] for values in kinds]
-    return DistanceHistogram(edges, *counts)
+        counts += [np.histogram(values.astype(float), NUM_BINS, limits)[0] for values in kinds]
+    return DistanceHistogram(np.linspace(*limits, NUM_BINS + 1), *counts)
 
 
 def camera_pairs(ranking: Ranking) -> CameraPairs:

@@ -174,7 +174,8 @@ def _place() -> Ranks:
             "what torchrun sets",
             "start the command with torchrun, or unset WORLD_SIZE to run one process",
         )
-    return Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Ranks(rank, size, local_rank)
 
 
 def _local_device(local_rank: int) -> torch.device:

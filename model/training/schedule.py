@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -32,7 +34,7 @@ def build_center_optimizer(loss: nn.Module, config: TrainingConfig) -> Optimizer
     return torch.optim.SGD(parameters, lr=config.center_rate, **_at_once(parameters[0].device))
 
 
-def _at_once(device: torch.device) -> dict[str, bool]:
+def _at_once(device: torch.device) -> dict[str, Any]:
     """On CUDA all parameters in one kernel, which also spares the gradient scaler a wait for the device."""
     return {"fused": True} if device.type == "cuda" else {"foreach": True}
 

@@ -77,9 +77,9 @@ def _backward_in_pieces(state: TrainingState, clips: Clips, pieces: int, place: 
         _seed_network(place, start)
         with torch.no_grad():
             cached.append(learner.features(chunk))
-    *trained, visibility = (torch.cat(tensors) for tensors in zip(*cached, strict=True))
-    leaves = [tensor.requires_grad_() for tensor in trained]
-    terms = learner.judge(TrainingFeatures(*leaves, visibility), clips)
+    whole = TrainingFeatures(*(torch.cat(tensors) for tensors in zip(*cached, strict=True)))
+    leaves = [tensor.requires_grad_() for tensor in whole[:-1]]  # the visibility has no gradient
+    terms = learner.judge(whole, clips)
     wanted = [*leaves, *learner.judging_parameters()]
     gradients = torch.autograd.grad(state.scaler.scale(terms.total), wanted)
     of_parameters = gradients[len(leaves) :]
@@ -102,7 +102,6 @@ def _gradients_stay_here(state: TrainingState) -> AbstractContextManager[None]:
 def _update(state: TrainingState, config: RunConfig) -> None:
     training, scaler = config.training, state.scaler
     scaler.unscale_(state.optimizer)
-    scaler.unscale_(state.center_optimizer)
     if training.clip_gradient:
         clip_grad_norm_(state.model.parameters(), training.clip_gradient)
     scale_center_gradients(state.center_optimizer, training)

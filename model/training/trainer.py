@@ -94,7 +94,8 @@ def train(
         progress = Progress()
         if folder.checkpoint.exists():
             progress = ranks.together(lambda: load_checkpoint(folder.checkpoint, state))
-        ranks.first_alone(lambda: (folder.begin(), folder.keep_metrics(progress.records)))
+        ranks.first_alone(folder.begin)
+        ranks.first_alone(lambda: folder.keep_metrics(progress.records))
         means = TrainingLoop(state, inputs, config, folder, progress, ranks, stop).run()
         return TrainingSummary(
             weights=str(folder.weights),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -49,13 +51,16 @@ class Stopped(Exception):
 
 
 class StoppingStore(TrackletStore):
-    """Reads `left` clips, then fails, as if the process had been stopped."""
+    """Reads `left` clips, then fails."""
 
     left = 9
 
+    def stop(self):
+        raise Stopped
+
     def read(self, tracklet_id, frames):
         if not self.left:
-            raise Stopped
+            self.stop()
         self.left -= 1
         return super().read(tracklet_id, frames)
 
@@ -66,12 +71,24 @@ def whole(store: TrackletStore, path: Path, **options) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
-def test_a_stopped_run_goes_on_and_leaves_the_same_bytes(suffix, prepared, small_parts, tmp_path):
+def fail(store: TrackletStore, path: Path) -> None:
+    with pytest.raises(Stopped):
+        whole(store, path)
+
+
+def be_killed(store: TrackletStore, path: Path) -> None:
+    store.stop = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    process = multiprocessing.get_context("fork").Process(target=whole, args=(store, path))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("suffix", "end"), [(".h5", fail), (".h5", be_killed), (".parquet", fail)])
+def test_a_run_that_ends_early_goes_on_and_leaves_the_same_bytes(suffix, end, prepared, small_parts, tmp_path):
     path = tmp_path / f"d{suffix}"
     expected = whole(TrackletStore(prepared), tmp_path / f"expected{suffix}")
-    with pytest.raises(Stopped):
-        whole(StoppingStore(prepared), path)
+    end(StoppingStore(prepared), path)
     kept = sorted(part.name for part in tmp_path.glob("*.parts/*.h5"))
     assert kept and not path.exists()
     store = TrackletStore(prepared)

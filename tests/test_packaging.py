@@ -60,6 +60,14 @@ def test_the_wheel_brings_the_presets(environment: Path) -> None:
     assert "vit-base" in call(environment, "keyreid-train", "--help").partition("Presets:")[2]
 
 
+def test_the_wheel_brings_every_file_that_is_read(environment: Path) -> None:
+    installed = next((environment / "lib").glob("python*")) / "site-packages" / "keyreid"
+    kinds = {".html", ".css", ".js", ".yaml", ".json", ".safetensors"}
+    folders = [ROOT / name for name in ("pipeline", "model", "data_manifests")]
+    read = [path.relative_to(ROOT) for folder in folders for path in folder.rglob("*") if path.suffix in kinds]
+    assert len(read) > 5 and [str(path) for path in read if not (installed / path).is_file()] == []
+
+
 def test_every_python_folder_is_packaged() -> None:
     """A package that setup.cfg forgets works in the checkout and is missing from the wheel."""
     import configparser

@@ -111,6 +111,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], evaluation: Evaluation
         "protocol": first.protocol,
         "distance": first.comparison.distance,
         "reranking": first.comparison.reranking_name,
+        **evaluation.description,
     }
     table = pd.DataFrame([{**names, **row} for row in rows])
     commit_file(path, lambda partial: table.to_csv(partial, index=False, float_format="%.6g"))

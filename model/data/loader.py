@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -60,6 +61,8 @@ class TrainingLoader:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # leaves the global generator alone
         )
+        # Workers ignore SIGTERM, with which Python would end them when it exits, and then wait for them for ever.
+        weakref.finalize(self, _end_workers, self._loader)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[ClipBatch]:
         """The batches of one epoch, in order, from step `first_step` on; those before it are not made.
@@ -149,6 +152,11 @@ def training_loader(
         start_method=start_method,
         pin_memory=device.type == "cuda",
     )
+
+
+def _end_workers(loader: DataLoader) -> None:
+    if getattr(loader, "_iterator", None) is not None:
+        loader._iterator._shutdown_workers()
 
 
 def _next(batches: Iterator[HostBatch | KeyReIDError]) -> HostBatch | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -155,8 +155,9 @@ def training_loader(
 
 
 def _end_workers(loader: DataLoader) -> None:
-    if getattr(loader, "_iterator", None) is not None:
-        loader._iterator._shutdown_workers()
+    iterator: Any = loader._iterator
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def _next(batches: Iterator[HostBatch | KeyReIDError]) -> HostBatch | None:

@@ -36,8 +36,9 @@ class ModelConfig:
         patch_size, width, depth, num_heads: of the backbone; 0 keeps what its name says.
         local_heads: attention heads of the part block; 0 takes the backbone's (paper: 12).
         score_width: hidden width of the frame scores (paper: 256).
-        part_pooling: aligned: "attention" (the paper's part block) or "average" (no block: the weighted average of
-            each part's patch tokens over the clip, a strong and nearly free rival).
+        part_pooling: aligned: "average" (no block: the weighted average of each part's patch tokens over the clip,
+            which was the better one by far, docs/ablation.md) or "attention" (the paper's part block). "" takes the
+            variant's own: average in aligned, attention in reference.
         guidance: aligned: how weights reach the part block: "bias" (added to the attention logits as a logarithm),
             "multiply" (rows scaled before the norm, as the authors' code does: nearly without effect) or "none".
         weight_floor: aligned: added to a patch weight before the logarithm, so that a patch of weight 0 keeps this
@@ -48,8 +49,9 @@ class ModelConfig:
             frame gives 0.006 at any frame and patch size; 0.003 asks for half of one.
         normalise_descriptor: aligned: L2-normalise the global and each part feature after the neck, so that no branch
             rules by its length.
-        global_weight, part_weight: aligned: factors of the global and of each part's squared distance; 1/6 makes
-            it global + mean over parts.
+        global_weight, part_weight: aligned: factors of the global and of each part's squared distance; 1 and 1/6 make
+            it global + mean over parts. Without pretrained weights a quarter of the global branch's say was better
+            (docs/ablation.md).
     """
 
     variant: str = "aligned"
@@ -69,19 +71,21 @@ class ModelConfig:
     num_heads: int = 0
     local_heads: int = 0
     score_width: int = 256
-    part_pooling: str = "attention"
+    part_pooling: str = ""
     guidance: str = "bias"
     weight_floor: float = 1e-3
     shift_share: float = 0.25
     shuffle_share: float = 0.25
     visible_mass: float = 0.003
     normalise_descriptor: bool = True
-    global_weight: float = 1.0
+    global_weight: float = 0.25
     part_weight: float = 1.0 / NUM_PARTS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_size", tuple(self.frame_size))  # JSON has lists only
         object.__setattr__(self, "camera_numbers", tuple(self.camera_numbers))
+        if not self.part_pooling:
+            object.__setattr__(self, "part_pooling", "attention" if self.variant == "reference" else "average")
         for name, choices in (
             ("variant", VARIANTS), ("stem", STEMS), ("part_pooling", POOLINGS), ("guidance", GUIDANCES),
         ):  # fmt: skip

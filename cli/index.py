@@ -54,6 +54,8 @@ def index(
                keyreid-prep index mars /data/MARS prepared/mars
     ilids-vid  ROOT/i-LIDS-VID/sequences, train-test people splits
                keyreid-prep index ilids-vid /data/iLIDS-VID prepared/ilids
+    prid2011   ROOT/prid_2011/multi_shot and, if you have it, splits_prid2011.json
+               keyreid-prep index prid2011 /data/PRID2011 prepared/prid
     folder     ROOT/train|query|gallery/IDENTITY/CAMERA/TRACKLET/frame.jpg
                keyreid-prep index folder /data/shop prepared/shop
     table      ROOT is a .csv or .parquet with one row a frame and the columns
@@ -94,7 +96,8 @@ def _summary(manifest: Manifest) -> str:
     splits = ", ".join(f"{counts['tracklets']:,} {name}" for name, counts in manifest.counts().items())
     parts = [f"{manifest.name}: {splits} tracklets", f"{manifest.num_frames:,} frames, {manifest.num_shards:,} shards"]
     if manifest.identity_splits:
-        parts.append(f"the first of {len(manifest.identity_splits)} splits")
+        source = f" ({manifest.notes['splits_from']})" if "splits_from" in manifest.notes else ""
+        parts.append(f"the first of {len(manifest.identity_splits)} splits{source}")
     if "junk" in manifest.notes:
         parts.append(f"{manifest.notes['junk']['tracklets']:,} junk tracklets left out")
     if "incomplete" in manifest.notes:

@@ -13,11 +13,17 @@ from .command import FriendlyCommand
 
 @click.command(cls=FriendlyCommand)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(["mars", "ilids-vid", "folder"]), default="mars", show_default=True)
+@click.option(
+    "--layout", type=click.Choice(["mars", "ilids-vid", "prid2011", "folder"]), default="mars", show_default=True
+)
 @click.option("--identities", default=48, show_default=True, help="People; half of them are for testing.")
-@click.option("--cameras", type=int, help="Cameras.  [default: 4; ilids-vid: 2]")
-@click.option("--tracklets", type=int, help="Tracklets a person and camera.  [default: 2; ilids-vid: 1]")
-@click.option("--frames", type=(int, int), default=(6, 12), show_default=True, help="Shortest and longest tracklet.")
+@click.option("--cameras", type=int, help="Cameras.  [default: 4; ilids-vid, prid2011: 2]")
+@click.option("--tracklets", type=int, help="Tracklets a person and camera.  [default: 2; ilids-vid, prid2011: 1]")
+@click.option(
+    "--frames",
+    type=(int, int),
+    help="Shortest and longest tracklet.  [default: 6 12; prid2011: 27 32, its least is 27]",
+)
 @click.option("--difficulty", default=0.6, show_default=True, help="0 (easy) to 1 (look-alikes, occluders, strangers).")
 @click.option("--seed", default=0, show_default=True)
 @click.option(
@@ -30,7 +36,7 @@ def synthesize(
     identities: int,
     cameras: int | None,
     tracklets: int | None,
-    frames: tuple[int, int],
+    frames: tuple[int, int] | None,
     difficulty: float,
     seed: int,
     workers: int,
@@ -46,16 +52,18 @@ def synthesize(
       keyreid-prep synthesize people/ --layout mars --identities 48 --seed 1
       keyreid-prep index mars people/ prepared/
     """
+    from keyreid.pipeline.sources.prid2011 import MIN_FRAMES
     from keyreid.pipeline.synthetic.layouts import synthesize as write
     from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
-    two_cameras = layout == "ilids-vid"
+    two_cameras = layout in ("ilids-vid", "prid2011")
+    shortest, longest = frames or ((MIN_FRAMES, MIN_FRAMES + 5) if layout == "prid2011" else (6, 12))
     settings = SyntheticSettings(
         num_identities=identities,
         num_cameras=cameras or (2 if two_cameras else 4),
         tracklets_per_camera=tracklets or (1 if two_cameras else 2),
-        min_frames=frames[0],
-        max_frames=frames[1],
+        min_frames=shortest,
+        max_frames=longest,
         difficulty=difficulty,
         seed=seed,
     )

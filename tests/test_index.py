@@ -44,12 +44,12 @@ def run(*arguments: object) -> Result:
 
 def test_descriptors_can_be_compared() -> None:
     known = set(count(Reading("x", Path(), TRACKLETS)))
-    for name in ("mars", "ilids-vid"):
+    for name in ("mars", "ilids-vid", "prid2011"):
         description = load_description(name)
         assert description is not None and description["name"] == name
         assert {"title", "page", "paper", "licence", "layout", "counts"} <= set(description)
         assert set(flatten(description["counts"])) <= known
-    assert set(SOURCES) == {"mars", "ilids-vid", "folder", "table"}
+    assert set(SOURCES) == {"mars", "ilids-vid", "prid2011", "folder", "table"}
 
 
 def test_mars_counts_add_up_to_the_published_tables() -> None:
@@ -98,7 +98,7 @@ def test_counts_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_unknown_source(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"source 'duke'; expected one of mars, ilids-vid, folder, table"):
+    with pytest.raises(SettingsError, match=r"source 'duke'; expected one of mars, ilids-vid, prid2011, folder, table"):
         read_source("duke", tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_counts_may_be_written_flat() -> None:
     assert flatten({"train": {"frames": 2}, "all.frames": 4}) == {"train.frames": 2, "all.frames": 4}
 
 
-@pytest.mark.parametrize("source", ["mars", "ilids-vid", "folder"])
+@pytest.mark.parametrize("source", ["mars", "ilids-vid", "prid2011", "folder"])
 def test_index_of_a_folder_that_is_no_dataset(tmp_path: Path, source: str) -> None:
     result = run(source, tmp_path, tmp_path / "prepared")
     assert result.exit_code == 1

@@ -116,7 +116,7 @@ def test_folders_and_layouts_that_will_not_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SettingsError, match="exists and is not an empty folder; expected a new folder"):
         synthesize(tmp_path, "mars", SMALL)
-    with pytest.raises(SettingsError, match="layout 'duke'; expected one of mars, ilids-vid, folder"):
+    with pytest.raises(SettingsError, match="layout 'duke'; expected one of mars, ilids-vid, prid2011, folder"):
         synthesize(tmp_path / "new", "duke", SMALL)
     with pytest.raises(SettingsError, match="4 cameras with 2 tracklets each; expected 2 cameras with 1 tracklet"):
         synthesize(tmp_path / "new", "ilids-vid", SyntheticSettings())

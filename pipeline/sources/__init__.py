@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
 
 # Name of the source -> module of this package with `read`.
-SOURCES = {"mars": "mars", "ilids-vid": "ilids_vid", "folder": "folder", "table": "table"}
+SOURCES = {
+    "mars": "mars",
+    "ilids-vid": "ilids_vid",
+    "prid2011": "prid2011",
+    "folder": "folder",
+    "table": "table",
+}
 
 
 def read_source(

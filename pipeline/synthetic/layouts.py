@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from ..errors import SettingsError
 from ..progress import progress_bar
+from ..sources import prid2011
 from .plan import JUNK, PlannedTracklet, RenderedTracklet, SyntheticSettings, plan_tracklets, render_all
 
 NOTE_FILE = "SYNTHETIC.json"  # marks a made dataset, and holds its counts
@@ -91,11 +92,7 @@ def _mars(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int
 
 
 def _ilids_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
-    if settings.num_cameras != 2 or settings.tracklets_per_camera != 1:
-        raise SettingsError(
-            f"{settings.num_cameras} cameras with {settings.tracklets_per_camera} tracklets each",
-            "2 cameras with 1 tracklet each in the ilids-vid layout",
-        )
+    _require_pairs(settings, "ilids-vid")
     planned = sorted(plan_tracklets(settings, extras=False), key=lambda t: (t.camera, t.identity))
 
     def frame_paths(tracklet: PlannedTracklet) -> list[str]:
@@ -110,6 +107,24 @@ def _ilids_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str
     folder.mkdir()
     _save_mat(folder / "train_test_splits_ilidsvid.mat", "ls_set", splits.astype(np.uint16))
     return {**_counts(planned), "identity_splits": len(splits)}
+
+
+def _prid2011(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
+    _require_pairs(settings, "prid2011")
+    if settings.num_identities > prid2011.NUM_SHARED or settings.min_frames < prid2011.MIN_FRAMES:
+        found = f"{settings.num_identities} identities with {settings.min_frames} frames or more"
+        raise SettingsError(found, f"up to {prid2011.NUM_SHARED} with {prid2011.MIN_FRAMES} in the prid2011 layout")
+    people = plan_tracklets(settings, extras=False)
+    # Two people with one number, as the real tree has them: the reader must not take them for the same person.
+    number, after = prid2011.NUM_SHARED + 1, settings.num_identities
+    strangers = [PlannedTracklet("test", number, after + c, c, 1, settings.min_frames) for c in prid2011.CAMERAS]
+
+    def frame_paths(tracklet: PlannedTracklet) -> list[str]:
+        stem = f"{prid2011.SEQUENCES}/{prid2011.CAMERAS[tracklet.camera]}/person_{tracklet.identity:04d}/"
+        return [f"{stem}{frame + 1:04d}.png" for frame in range(tracklet.num_frames)]
+
+    _write_frames(out, settings, people + strangers, frame_paths, (128, 64), "PNG", workers)
+    return {**_counts(people), "identity_splits": prid2011.NUM_OWN_SPLITS}
 
 
 def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
@@ -127,8 +142,17 @@ def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, i
 LAYOUTS: dict[str, Callable[[Path, SyntheticSettings, int], dict[str, int]]] = {
     "mars": _mars,
     "ilids-vid": _ilids_vid,
+    "prid2011": _prid2011,
     "folder": _folder,
 }
+
+
+def _require_pairs(settings: SyntheticSettings, layout: str) -> None:
+    if settings.num_cameras != 2 or settings.tracklets_per_camera != 1:
+        raise SettingsError(
+            f"{settings.num_cameras} cameras with {settings.tracklets_per_camera} tracklets each",
+            f"2 cameras with 1 tracklet each in the {layout} layout",
+        )
 
 
 def _write_frames(

@@ -1,0 +1,220 @@
+"""The PRID2011 reader on six persons whose numbers have gaps, a short one, and strangers that share a number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from source_listings import reverse_listings
+
+from keyreid.cli.prep import main as prep
+from keyreid.model.evaluation.protocols import find_protocols
+from keyreid.pipeline.errors import SettingsError, SourceError
+from keyreid.pipeline.manifest import read_manifest
+from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.sources.prid2011 import SEQUENCES, SPLITS_FILE, own_halves, read
+from keyreid.pipeline.synthetic.layouts import synthesize
+from keyreid.pipeline.synthetic.plan import SyntheticSettings
+
+PERSONS = [f"person_{number:04d}" for number in (1, 2, 4, 7, 60, 200)]
+SHORT = "person_0006"  # 27 frames under one camera, 26 under the other
+SPLITS = [{"train": [p for p in PERSONS if p not in test], "test": test} for test in (PERSONS[:3], PERSONS[1::2])]
+
+
+def make_person(root: Path, camera: str, person: str, num_frames: int) -> None:
+    folder = root / SEQUENCES / camera / person
+    folder.mkdir(parents=True)
+    for frame in range(1, 1 + num_frames):
+        (folder / f"{frame:04d}.png").write_bytes(b"")
+
+
+def make_prid(root: Path, splits: Any = None) -> Path:
+    for camera, num_frames in (("cam_a", 27), ("cam_b", 29)):
+        for person in (*PERSONS, "person_0201"):
+            make_person(root, camera, person, num_frames)
+    make_person(root, "cam_a", SHORT, 27)
+    make_person(root, "cam_b", SHORT, 26)
+    make_person(root, "cam_b", "person_0749", 30)
+    if splits is not None:
+        write_splits(root, splits)
+    return root
+
+
+def write_splits(root: Path, value: Any) -> None:
+    (root / SPLITS_FILE).write_text(json.dumps(value))
+
+
+def test_persons_are_those_that_both_cameras_show_long_enough(tmp_path: Path) -> None:
+    reading = read(make_prid(tmp_path))
+    found = [(t.identity, t.camera, len(t.frame_paths)) for t in reading.tracklets]
+    assert found == [
+        (number, camera, frames) for number in (1, 2, 4, 7, 60, 200) for camera, frames in ((1, 27), (2, 29))
+    ]
+    assert reading.tracklets[1].frame_paths[-1] == f"{SEQUENCES}/cam_b/person_0001/0029.png"
+    assert reading.missing == ()
+    assert reading.notes["persons_left_out"] == 1, "the short one; the others are not among the 200"
+
+
+def test_frames_are_in_order_of_their_numbers(tmp_path: Path) -> None:
+    make_prid(tmp_path)
+    folder = tmp_path / SEQUENCES / "cam_a/person_0001"
+    for old, new in (("0002.png", "10000.png"), ("0003.png", "9999.png")):
+        (folder / old).rename(folder / new)
+    names = [path.rsplit("/", 1)[1] for path in read(tmp_path).tracklets[0].frame_paths]
+    assert [*names[:2], *names[-2:]] == ["0001.png", "0004.png", "9999.png", "10000.png"]
+
+
+def test_the_split_file_divides_the_persons(tmp_path: Path) -> None:
+    reading = read(make_prid(tmp_path, SPLITS))
+    assert [(s.train, s.test, s.query_camera) for s in reading.identity_splits] == [
+        ((7, 60, 200), (1, 2, 4), 1),
+        ((1, 4, 60), (2, 7, 200), 1),
+    ]
+    assert reading.notes["splits_from"] == SPLITS_FILE
+
+
+def test_own_splits_say_so(tmp_path: Path) -> None:
+    reading = read(make_prid(tmp_path))
+    assert reading.notes["splits_from"] == "own splits of seed 0, not those of published results"
+    assert len(reading.identity_splits) == 10
+    for split in reading.identity_splits:
+        assert sorted(split.train + split.test) == [1, 2, 4, 7, 60, 200] and len(split.test) == 3
+
+
+def test_own_splits_stay_what_they_are() -> None:
+    """Literal names: other draws would silently be another protocol."""
+    halves = own_halves([f"person_{number:04d}" for number in range(1, 8)])
+    tests = ["".join(sorted(person[-1] for person in test)) for _, test in halves]
+    assert tests == ["347", "347", "135", "467", "147", "345", "247", "126", "256", "367"]
+    assert len({tuple(test) for _, test in own_halves([f"person_{number:04d}" for number in range(1, 179)])}) == 10
+    assert all(len(train) == 4 and not set(train) & set(test) for train, test in halves)
+
+
+def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read(make_prid(tmp_path))
+    reverse_listings(monkeypatch)
+    assert read(tmp_path) == expected
+
+
+def test_other_files_are_ignored(tmp_path: Path) -> None:
+    expected = read(make_prid(tmp_path))
+    (tmp_path / SEQUENCES / "cam_a/.DS_Store").write_bytes(b"")
+    (tmp_path / SEQUENCES / "cam_a/person_0001/Thumbs.db").write_bytes(b"")
+    assert read(tmp_path) == expected
+
+
+@pytest.mark.parametrize("splits", [None, SPLITS], ids=["own splits", "split file"])
+@pytest.mark.parametrize("empty", [True, False], ids=["no frames", "no folder"])
+def test_a_person_that_one_camera_lacks_is_missing(tmp_path: Path, splits: Any, empty: bool) -> None:
+    folder = make_prid(tmp_path, splits) / SEQUENCES / "cam_b/person_0004"
+    shutil.rmtree(folder)
+    if empty:
+        folder.mkdir()
+    reading = read(tmp_path)
+    least = 27 if splits else 1
+    assert reading.missing == (f"{SEQUENCES}/cam_b/person_0004/ (0 frames, at least {least} expected)",)
+    assert {t.identity for t in reading.tracklets} == {1, 2, 7, 60, 200}
+    for split in reading.identity_splits:
+        assert sorted(split.train + split.test) == [1, 2, 7, 60, 200]
+
+
+def test_a_person_of_the_split_file_may_not_be_absent_or_short(tmp_path: Path) -> None:
+    make_prid(tmp_path, [{"train": [*PERSONS[:3], SHORT], "test": [*PERSONS[3:], "person_0100"]}])
+    assert read(tmp_path).missing == (
+        f"{SEQUENCES}/cam_b/{SHORT}/ (26 frames, at least 27 expected)",
+        f"{SEQUENCES}/cam_a/person_0100/ (0 frames, at least 27 expected)",
+        f"{SEQUENCES}/cam_b/person_0100/ (0 frames, at least 27 expected)",
+    )
+
+
+def test_a_copy_is_compared_with_a_complete_one(tmp_path: Path) -> None:
+    make_prid(tmp_path, SPLITS)
+    with pytest.raises(SourceError, match=r"all.identities: 6 found, 178 expected(.|\n)*identity_splits: 2 found, 10"):
+        read_source("prid2011", tmp_path)
+
+
+def test_protocol_prid2011_asks_camera_a_and_answers_from_camera_b(tmp_path: Path) -> None:
+    """Every one of the ten divisions."""
+    whole = read_source("prid2011", make_prid(tmp_path), allow_incomplete=True)
+    (protocol,) = find_protocols("prid2011", whole)
+    for index, split in enumerate(whole.identity_splits):
+        manifest = whole.with_identity_split(index)
+        chosen = protocol.select(manifest.tracklets)
+        assert tuple(t.identity for t in chosen.queries) == tuple(t.identity for t in chosen.gallery) == split.test
+        assert chosen.query_cameras == (1, 1, 1) and chosen.gallery_cameras == (2, 2, 2)
+        assert {t.identity for t in manifest.split("train")} == set(split.train)
+        assert {t.camera for t in manifest.split("train")} == {1, 2}
+
+
+def test_synthetic_tree_is_indexed_by_the_commands(tmp_path: Path) -> None:
+    people, prepared = tmp_path / "people", tmp_path / "prepared"
+    size = ["--identities", "4", "--frames", "27", "28", "--workers", "1"]
+    for arguments in (
+        ["synthesize", str(people), "--layout", "prid2011", *size],
+        ["index", "prid2011", str(people), str(prepared)],
+    ):
+        result = CliRunner().invoke(prep, arguments)
+        assert result.exit_code == 0, result.output
+    assert "the first of 10 splits (own splits of seed 0, not those of published results)" in result.stdout
+    manifest = read_manifest(prepared)
+    assert manifest.name == "synthetic-prid2011"
+    assert {t.identity for t in manifest.tracklets} == {1, 2, 3, 4}, "the strangers are not among them"
+    assert (people / SEQUENCES / "cam_a/person_0201").is_dir() and (people / SEQUENCES / "cam_b/person_0201").is_dir()
+    assert "incomplete" not in manifest.notes
+    with Image.open(people / manifest.tracklets[0].frame_paths[0]) as image:
+        assert image.size == (64, 128) and image.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_cameras": 4}, "expected 2 cameras with 1 tracklet each in the prid2011 layout"),
+        ({"min_frames": 26}, "4 identities with 26 frames or more; expected up to 200 with 27"),
+        ({"num_identities": 202}, "202 identities with 27 frames or more; expected up to 200 with 27"),
+    ],
+)
+def test_settings_that_the_layout_cannot_hold(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+    fine = {"num_identities": 4, "num_cameras": 2, "tracklets_per_camera": 1, "min_frames": 27, "max_frames": 27}
+    with pytest.raises(SettingsError, match=message):
+        synthesize(tmp_path / "people", "prid2011", SyntheticSettings(**{**fine, **settings}))
+
+
+def shorten(root: Path) -> None:
+    for person in PERSONS[1:]:
+        (root / SEQUENCES / "cam_a" / person / "0005.png").unlink()
+
+
+BAD_INPUTS = [
+    (None, lambda root: shutil.rmtree(root / SEQUENCES / "cam_b"), r"lacks prid_2011/multi_shot/cam_b"),
+    (None, shorten, r"has 1 persons with 27 frames or more under both cameras; expected at least 2"),
+    (None, lambda root: (root / SEQUENCES / "cam_a/group").mkdir(), r"a folder 'group' in .*; expected folders like"),
+    (
+        None,
+        lambda root: (root / SEQUENCES / "cam_a/person_0001/mean.png").write_bytes(b""),
+        r"a file .*/cam_a/person_0001/mean.png; expected names like 0001.png",
+    ),
+    (SPLITS, lambda root: (root / SPLITS_FILE).write_text("["), r"splits_prid2011.json is not JSON"),
+    ({"train": PERSONS}, lambda root: None, r"has another form; expected a list"),
+    ([{"train": PERSONS, "test": ["person001"]}], lambda root: None, r"names 'person001'; expected person_0001 to"),
+    ([{"train": PERSONS, "test": ["person_0201"]}], lambda root: None, r"names 'person_0201'; .* to person_0200"),
+    ([{"train": PERSONS, "test": PERSONS[:1]}], lambda root: None, r"split 0 of .* has person_0001 in both halves"),
+    ([SPLITS[0], {"train": PERSONS[1:], "test": []}], lambda root: None, r"split 1 of .* person_0001 in neither half"),
+]
+
+
+@pytest.mark.parametrize(("splits", "spoil", "message"), BAD_INPUTS, ids=[message[:40] for *_, message in BAD_INPUTS])
+def test_bad_input(tmp_path: Path, splits: Any, spoil: Callable[[Path], Any], message: str) -> None:
+    spoil(make_prid(tmp_path, splits))
+    with pytest.raises(SourceError, match=message):
+        read(tmp_path)
+
+
+def test_the_folder_inside_names_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=rf"did you mean {tmp_path}\?"):
+        read(make_prid(tmp_path) / "prid_2011")

@@ -17,9 +17,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from ablation_data import KEYPOINTS, prepare
-from ablation_runs import GLOBAL_WEIGHTS, NETWORKS, PROTOCOL, WITH_TRUTH, Job, read_result, run_job
+from ablation_runs import DISTANCES, GLOBAL_WEIGHTS, NETWORKS, PROTOCOL, WITH_TRUTH, Job, read_result, run_job
 
-from keyreid.model.presets import read_preset
+from keyreid.model.network.config import ModelConfig
 from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
@@ -53,19 +53,27 @@ def _mean(values: Sequence[float]) -> str:
 
 def tables(done: Sequence[Job], balance: float) -> str:
     """The comparison of networks, and the balance of the branches, as Markdown."""
-    ways = ["as it is", "global", "parts", f"plain {balance}", f"visible-parts {balance}"]
+    ways = {
+        "global": "global",
+        "parts": "parts",
+        "both": "as it is",
+        "both, visible parts": f"visible-parts {balance}",
+        "parts, visible parts": "visible-parts 0.0",
+    }
     lines = [
         f"mAP / Rank-1 in percent, protocol {PROTOCOL}, mean and standard deviation over seeds",
         "",
-        "| keypoints | network | " + " | ".join(ways) + " |",
-        "| --- |" * 1 + " --- |" * (len(ways) + 1),
+        "| keypoints | network | seeds | " + " | ".join(ways) + " |",
+        "| --- |" + " --- |" * (len(ways) + 2),
     ]
     for keypoints in KEYPOINTS:
         for network in NETWORKS:
-            cells = [cell(done, network, keypoints, way) for way in ways]
-            if any(cells):
-                lines.append(f"| {keypoints} | {network} | " + " | ".join(cells) + " |")
-    for distance in ("plain", "visible-parts"):
+            shown = {"global": "global"} if network == "global alone" else ways
+            cells = [cell(done, network, keypoints, shown[name]) if name in shown else "" for name in ways]
+            seeds = sum((job.network, job.keypoints) == (network, keypoints) for job in done)
+            if seeds:
+                lines.append(f"| {keypoints} | {network} | {seeds} | " + " | ".join(cells) + " |")
+    for distance in DISTANCES:
         head = " | ".join(str(weight) for weight in GLOBAL_WEIGHTS)
         lines += [
             "",
@@ -102,7 +110,7 @@ def main() -> None:
         for future in as_completed([pool.submit(run_job, job) for job in todo]):
             future.result()
             bar.update()
-    print(tables(todo, read_preset(options.preset)["model"].get("global_weight", 1.0)))
+    print(tables(todo, ModelConfig(num_identities=1, num_cameras=1).global_weight))
 
 
 if __name__ == "__main__":

@@ -28,18 +28,20 @@ DISTANCES = {"plain": "euclidean", "visible-parts": "visible-parts"}  # name in 
 
 # Name -> what differs from the preset. `global_share` is what the global branch has of the loss, in the paper 0.75.
 HALF = ("training.global_share=0.5",)
+BLOCK = ("model.part_pooling=attention", *HALF)
+AVERAGE = ("model.part_pooling=average",)
 NETWORKS: dict[str, tuple[str, ...]] = {
-    "global alone": ("training.global_share=1.0",),
+    "global alone": ("model.part_pooling=attention", "training.global_share=1.0"),
     "reference": ("model.variant=reference", "training.global_share=0.75"),
     "reference, half": ("model.variant=reference", *HALF),
-    "unguided": ("model.guidance=none", *HALF),
-    "multiplied": ("model.guidance=multiply", *HALF),
-    "aligned": HALF,
-    "average": ("model.part_pooling=average", *HALF),
-    "aligned, no TCSS": ("model.shift_share=0.0", "model.shuffle_share=0.0", *HALF),
-    "average, loss 0.75": ("model.part_pooling=average", "training.global_share=0.75"),
-    "average, loss 0.25": ("model.part_pooling=average", "training.global_share=0.25"),
-    "average, loss 0.1": ("model.part_pooling=average", "training.global_share=0.1"),
+    "unguided": ("model.guidance=none", *BLOCK),
+    "multiplied": ("model.guidance=multiply", *BLOCK),
+    "aligned": BLOCK,
+    "aligned, no TCSS": ("model.shift_share=0.0", "model.shuffle_share=0.0", *BLOCK),
+    "average": (*AVERAGE, *HALF),
+    "average, loss 0.75": (*AVERAGE, "training.global_share=0.75"),
+    "average, loss 0.25": (*AVERAGE, "training.global_share=0.25"),
+    "average, loss 0.1": (*AVERAGE, "training.global_share=0.1"),
 }
 WITH_TRUTH = ("reference", "multiplied", "aligned", "average")  # trained with the true keypoints as well
 

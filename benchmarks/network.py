@@ -124,7 +124,9 @@ def medians(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> d
 def measure(variant: str, options: argparse.Namespace) -> None:
     """Print the rows of one variant."""
     torch.manual_seed(0)
-    model = build_model(ModelConfig(variant=variant, **SIZES[options.size])).to(options.device)
+    model = build_model(ModelConfig(variant=variant, part_pooling="attention", **SIZES[options.size])).to(
+        options.device
+    )
     inputs = make_inputs(model, options.batch, options.device)
     ways: dict[str, nn.Module] = {"ours": model, "plain": PlainKeyReID(model)}
     difference = check_agreement(ways, inputs)

@@ -44,6 +44,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         variant=options.variant,
         assignments=[
             "model.pretrained=''",
+            "model.part_pooling=attention",  # the paper's part block, which the plain way has
             f"model.clip_length={options.frames}",
             f"training.identities_per_batch={options.clips // of_each}",
             f"training.clips_per_identity={of_each}",

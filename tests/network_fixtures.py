@@ -12,7 +12,7 @@ from keyreid.model import KeyReID, ModelConfig, build_model
 TINY: dict[str, Any] = {
     "backbone": "vit_tiny_patch16_224", "frame_size": (32, 16), "clip_length": 4, "num_identities": 5,
     "num_cameras": 3, "patch_size": 4, "width": 24, "depth": 3, "num_heads": 3, "score_width": 8, "drop_path": 0.0,
-    "part_pooling": "attention",
+    "part_pooling": "attention", "global_weight": 1.0,
 }  # fmt: skip
 
 

@@ -37,7 +37,12 @@ def test_both_ways_go_through_the_same_phases() -> None:
         def enter(self, name: str | None) -> None:
             self.names.append(name)
 
-    sizes = ["model.clip_length=2", "training.identities_per_batch=2", "training.clips_per_identity=2"]
+    sizes = [
+        "model.part_pooling=attention",
+        "model.clip_length=2",
+        "training.identities_per_batch=2",
+        "training.clips_per_identity=2",
+    ]
     config = resolve_config("demo", assignments=[*sizes, "training.optimizer=sgd"])
     ways = build_ways(config, torch.device("cpu"), num_identities=5, num_cameras=2, compile_plain=False)
     plain, ours = Recorder(), Recorder()

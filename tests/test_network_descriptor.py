@@ -91,5 +91,6 @@ def test_aligned_squared_distance_is_the_weighted_sum(
     assert torch.allclose((first - second).square().sum(), wanted)
 
 
-def test_defaults_are_global_plus_mean_of_parts() -> None:
-    assert (config().normalise_descriptor, config().global_weight, config().part_weight) == (True, 1.0, 1 / 6)
+def test_defaults_are_what_the_ablation_found() -> None:
+    assert (config().normalise_descriptor, config().global_weight, config().part_weight) == (True, 0.125, 1 / 6)
+    assert (config().part_pooling, config(variant="reference").part_pooling) == ("average", "attention")

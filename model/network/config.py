@@ -50,7 +50,7 @@ class ModelConfig:
         normalise_descriptor: aligned: L2-normalise the global and each part feature after the neck, so that no branch
             rules by its length.
         global_weight, part_weight: aligned: factors of the global and of each part's squared distance; 1 and 1/6 make
-            it global + mean over parts. Without pretrained weights a quarter of the global branch's say was better
+            it global + mean over parts. Without pretrained weights an eighth for the global branch was best
             (docs/ablation.md).
     """
 
@@ -78,7 +78,7 @@ class ModelConfig:
     shuffle_share: float = 0.25
     visible_mass: float = 0.003
     normalise_descriptor: bool = True
-    global_weight: float = 0.25
+    global_weight: float = 0.125
     part_weight: float = 1.0 / NUM_PARTS
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ def test_one_line_at_the_end_and_json_on_request(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of demo, vit-base, vit-small"),
+        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-small"),
         (["--set", "training.epoch=1"], "unknown key training.epoch; .*did you mean epochs"),
         (["--set", "training.identities_per_batch=9"], "4 training identities; .*lower it with --set"),
         (["--resume"], "no run to resume"),

@@ -10,14 +10,10 @@ from keyreid.model.training.settings import resolve_config
 from keyreid.pipeline.errors import SettingsError
 
 
-def test_the_default_preset_is_the_papers_recipe():
-    training = resolve_config("vit-base").training
-    assert (training.epochs, training.learning_rate, training.global_share, training.ema_decay) == (
-        120,
-        0.008,
-        0.75,
-        0.995,
-    )
+def test_the_default_preset_is_the_papers_recipe_but_for_the_balance():
+    training, authors = resolve_config("vit-base").training, resolve_config("authors")
+    assert (training.epochs, training.learning_rate, training.ema_decay) == (120, 0.008, 0.995)
+    assert (training.global_share, authors.training.global_share, authors.model["variant"]) == (0.5, 0.75, "reference")
     assert training.identities_per_batch * training.clips_per_identity == 16
 
 
@@ -83,7 +79,7 @@ def test_wrong_files_say_what_is_right(tmp_path, text, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of demo, vit-base, vit-small"):
+    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-small"):
         resolve_config("vit-huge")
 
 
@@ -117,7 +113,7 @@ def test_the_printed_config_reads_back_the_same_and_names_its_preset(tmp_path):
 def test_a_file_that_names_an_unknown_preset(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("preset: dmo\n")
-    with pytest.raises(SettingsError, match=r"preset is 'dmo'; expected one of demo, .*did you mean demo"):
+    with pytest.raises(SettingsError, match=r"preset is 'dmo'; expected one of authors, demo, .*did you mean demo"):
         resolve_config(file=file)
     file.write_text("preset: [demo]\n")
     with pytest.raises(SettingsError, match=r"has preset \['demo'\]; expected the name of a preset"):

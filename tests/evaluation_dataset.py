@@ -54,6 +54,7 @@ def tiny_config(**changes: object) -> ModelConfig:
     settings = {
         "backbone": "vit_tiny_patch16_224", "frame_size": (32, 16), "patch_size": 4, "width": 24, "depth": 2,
         "num_heads": 2, "score_width": 8, "num_identities": 2, "num_cameras": 3, "camera_numbers": (1, 2, 3),
+        "part_pooling": "attention", "global_weight": 1.0,
     }  # fmt: skip
     return ModelConfig(**{**settings, **changes})  # type: ignore[arg-type]
 

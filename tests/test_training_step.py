@@ -17,8 +17,14 @@ from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step
 from keyreid.pipeline.errors import SettingsError
 
-STEADY = ("model.stem=patch", "model.drop_path=0", "model.shift_share=0", "model.shuffle_share=0")
-RANDOM = ("model.stem=patch", "model.drop_path=0.5")
+STEADY = (
+    "model.stem=patch",
+    "model.drop_path=0",
+    "model.part_pooling=attention",
+    "model.shift_share=0",
+    "model.shuffle_share=0",
+)
+RANDOM = ("model.stem=patch", "model.drop_path=0.5", "model.part_pooling=attention")
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def tables(done: Sequence[Job], balance: float) -> str:
     ways = {
         "global": "global",
         "parts": "parts",
-        "both": "as it is",
+        "both": f"plain {balance}",
         "both, visible parts": f"visible-parts {balance}",
         "parts, visible parts": "visible-parts 0.0",
     }
@@ -69,6 +69,8 @@ def tables(done: Sequence[Job], balance: float) -> str:
     for keypoints in KEYPOINTS:
         for network in NETWORKS:
             shown = {"global": "global"} if network == "global alone" else ways
+            if network.startswith("reference"):
+                shown = {**ways, "both": "as it is"}
             cells = [cell(done, network, keypoints, shown[name]) if name in shown else "" for name in ways]
             seeds = sum((job.network, job.keypoints) == (network, keypoints) for job in done)
             if seeds:

@@ -119,7 +119,7 @@ def make_loss(**options) -> KeyReIDLoss:
 
 def test_total_is_the_papers_sum(draws):
     result, erased = output(draws, ones()), torch.tensor([[1.0, 0, 0, 1]]).expand(B, T)
-    loss = make_loss()
+    loss = make_loss(global_share=0.75)
     terms = loss(result, IDENTITIES, erased)
     whole, single = ones()[:, :1], [tensor.float() for tensor in result]
     global_terms = [

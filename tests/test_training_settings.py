@@ -13,7 +13,7 @@ from keyreid.pipeline.errors import SettingsError
 def test_the_default_preset_is_the_papers_recipe_but_for_the_balance():
     training, authors = resolve_config("vit-base").training, resolve_config("authors")
     assert (training.epochs, training.learning_rate, training.ema_decay) == (120, 0.008, 0.995)
-    assert (training.global_share, authors.training.global_share, authors.model["variant"]) == (0.5, 0.75, "reference")
+    assert (training.global_share, authors.training.global_share, authors.model["variant"]) == (0.25, 0.75, "reference")
     assert training.identities_per_batch * training.clips_per_identity == 16
 
 
@@ -97,7 +97,7 @@ def test_the_demos_preset_learns_from_scratch():
     assert (config.training.optimizer, config.training.learning_rate, config.training.global_share) == (
         "adamw",
         1e-3,
-        0.5,
+        0.25,
     )
 
 

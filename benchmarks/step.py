@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from network import medians
+from peak_memory import peak, run_alone
 from step_ways import Ways, build_ways
 
 from keyreid.model.device import choose_device
@@ -80,13 +81,20 @@ def peak_memory(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
     return peaks
 
 
-def table_rows(ways: Ways, rounds: int, peak: float) -> Iterator[str]:
+def host_peak(options: argparse.Namespace, way: str) -> float:
+    """GB of a process that takes one step of one way, with what both hold all the time."""
+    ways = prepare_ways(options)
+    ways.plain_step() if way == "plain" else ways.our_step()
+    return peak()
+
+
+def table_rows(ways: Ways, rounds: int, flops_peak: float) -> Iterator[str]:
     """The table, row by row.
 
     Args:
         ways: what to time.
         rounds: turns that count.
-        peak: FLOP/s of the device; 0 leaves the utilisation out.
+        flops_peak: FLOP/s of the device; 0 leaves the utilisation out.
     """
     steps = {"plain": ways.plain_step, "ours": ways.our_step}
     seconds = medians(steps, rounds, ways.device.type)
@@ -98,8 +106,8 @@ def table_rows(ways: Ways, rounds: int, peak: float) -> Iterator[str]:
     yield from _phase_rows(measure_phases(ways, min(PHASE_TURNS, rounds)))
     flops = ways.graph_flops()
     yield _row("GFLOP, forward and backward", {way: value / 1e9 for way, value in flops.items()}, "{:,.0f}")
-    if peak:
-        shares = {way: 100 * flops[way] / seconds[way] / peak for way in steps}
+    if flops_peak:
+        shares = {way: 100 * flops[way] / seconds[way] / flops_peak for way in steps}
         yield _row("model-FLOPs utilisation, of the own graph, %", shares, "{:.1f}", times=False)
     if ways.device.type == "cuda":
         yield _row("peak device memory, GB", peak_memory(steps), "{:.1f}")
@@ -113,6 +121,16 @@ def _phase_rows(phases: dict[str, dict[str, float]]) -> Iterator[str]:
 def _row(name: str, values: dict[str, float], form: str, *, times: bool = True) -> str:
     ratio = f"{values['plain'] / values['ours']:.2f}" if times and values["ours"] else ""
     return f"| {name} | {form.format(values['plain'])} | {form.format(values['ours'])} | {ratio} |"
+
+
+def prepare_ways(options: argparse.Namespace) -> Ways:
+    return build_ways(
+        make_config(options),
+        choose_device(options.device),
+        num_identities=options.identities,
+        num_cameras=options.cameras,
+        compile_plain=options.compile_plain,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -138,11 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
     if device.type == "cpu" and options.dtype == "bfloat16":
         parser.error("--dtype bfloat16 needs CUDA: the trainer computes in float32 on a CPU")
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    peak = next((peak for name, peak in PEAKS.items() if name in where and options.dtype == "bfloat16"), 0.0)
-    peak = 1e12 * options.peak_tflops if options.peak_tflops else peak
-    config = make_config(options)
-    sizes = {"num_identities": options.identities, "num_cameras": options.cameras}
-    ways = build_ways(config, device, **sizes, compile_plain=options.compile_plain)
+    stated = next((flops for name, flops in PEAKS.items() if name in where and options.dtype == "bfloat16"), 0.0)
+    flops_peak = 1e12 * options.peak_tflops if options.peak_tflops else stated
+    ways = prepare_ways(options)
     compiled = [way for way, asked in (("ours", options.compile), ("plain", options.compile_plain)) if asked]
     print(
         f"{where}; {platform.machine()}, torch {torch.__version__}; {options.dtype}"
@@ -151,8 +167,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     difference = ways.check()
     print("| | plain | ours | times |\n| --- | --- | --- | --- |", flush=True)
-    for row in table_rows(ways, options.rounds, peak):
+    for row in table_rows(ways, options.rounds, flops_peak):
         print(row, flush=True)
+    if device.type == "cpu":
+        del ways
+        peaks = {way: run_alone(host_peak, options, way, threads=torch.get_num_threads()) for way in ("plain", "ours")}
+        print(_row("peak memory of a process of its own, GB", peaks, "{:.1f}"))
     print(f"\nLoss terms and norm of the gradient differ by {difference:.0e} at most.")
     print(
         f"MARS: {MARS_TRACKLETS:,} training tracklets, {MARS_TRACKLETS // options.clips} batches an epoch; a few fewer "

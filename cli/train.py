@@ -82,6 +82,12 @@ PRESETS = preset_summaries()
     show_default=True,
     help="Read the heatmaps, or draw them on the device from the keypoints in the shards.",
 )
+@click.option(
+    "--checksums/--no-checksums",
+    default=DataSettings.checksums,
+    show_default=True,
+    help="Read the shards once before training, and refuse those that were changed since they were built.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything random; short for --set training.seed=N.")
 @click.option(
     "--validate-on",
@@ -119,6 +125,7 @@ def main(
     cache: str,
     cache_gigabytes: float,
     heatmaps: str,
+    checksums: bool,
     seed: int | None,
     validate_on: str | None,
     identity_split: int,
@@ -173,7 +180,9 @@ def main(
 
     prepared = _required(context, "prepared", prepared)
     chosen = choose_device(device)
-    data = DataSettings(decode=decode, cache=cache, cache_gigabytes=cache_gigabytes, heatmaps=heatmaps)
+    data = DataSettings(
+        decode=decode, cache=cache, cache_gigabytes=cache_gigabytes, heatmaps=heatmaps, checksums=checksums
+    )
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
     if dry_run or profile:

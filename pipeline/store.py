@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,11 +45,11 @@ class TrackletStore:
                 "all of them",
                 "run keyreid-prep extract-keypoints and keyreid-prep build-shards; they go on where they stopped",
             )
-        whole = [receipt for receipt in receipts if receipt is not None]
-        self._readers = [ShardReader(self.path / receipt.file) for receipt in whole]
+        self._receipts = [receipt for receipt in receipts if receipt is not None]
+        self._readers = [ShardReader(self.path / receipt.file) for receipt in self._receipts]
         self._used: dict[int, None] = {}  # shards that may be open, the last used last
         self._places: dict[int, tuple[int, int, int]] = {}  # tracklet_id -> shard, position, readable frames
-        for shard, (reader, receipt) in enumerate(zip(self._readers, whole, strict=True)):
+        for shard, (reader, receipt) in enumerate(zip(self._readers, self._receipts, strict=True)):
             _check(self.path, reader, receipt)
             for position, tracklet_id in enumerate(reader.tracklet_ids):
                 self._places[int(tracklet_id)] = (shard, position, reader.num_frames(position))
@@ -63,6 +63,11 @@ class TrackletStore:
     def num_frames(self, tracklet_id: int) -> int:
         """Readable frames of a tracklet."""
         return self._places.get(tracklet_id, (0, 0, 0))[2]
+
+    def receipts(self, tracklets: Iterable[Tracklet]) -> list[ShardReceipt]:
+        """Those of the shards that hold some tracklets, in order."""
+        shards = {self._places[tracklet.tracklet_id][0] for tracklet in tracklets}
+        return [self._receipts[shard] for shard in sorted(shards)]
 
     def images(self, tracklet_id: int, frames: Sequence[int]) -> list[bytes]:
         """Encoded images of some readable frames of a tracklet; see ShardReader.images."""

@@ -14,6 +14,7 @@ from prepared_dataset import make_prepared
 from training_fixtures import CPU, TINY, records, tensors
 
 from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.settings import DataSettings
 from keyreid.model.training import loop
 from keyreid.model.training.checkpoint import Progress, save_checkpoint
 from keyreid.model.training.inputs import open_inputs
@@ -21,7 +22,10 @@ from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
+from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.shards import shard_path
+
+UNCHECKED = DataSettings(checksums=False)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +165,41 @@ def test_a_damaged_shard(prepared, tmp_path, dataset, workers):
     damage(shard_path(copy, 0), dataset)
     message = r"tracklet \d+ in .*shards/00000.h5 cannot be read: .*; run keyreid-prep verify .*prepared"
     with pytest.raises(FormatError, match=message) as caught:
-        train(copy, tmp_path / "run", config(), device=CPU, num_workers=workers)
+        train(copy, tmp_path / "run", config(), device=CPU, num_workers=workers, data=UNCHECKED)
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_changed_byte_that_still_decodes_is_found_before_training(tmp_path):
+    """Only in shards that are read: of training, and of what is measured on the way."""
+    prepared = make_prepared(tmp_path / "prepared", splits=("train", "query", "gallery"))
+    shards = [shard for shard, shown in enumerate(split_of_shards(prepared)) if shown != {"train"}]
+    for shard in shards:
+        flip_keypoint(shard_path(prepared, shard))
+    settings = config("training.epochs=1")
+    train(prepared, tmp_path / "untouched", settings, device=CPU)
+    measured = config("training.epochs=1", "training.validate_on=test", "model.camera_scale=0")
+    message = rf"shards/{shards[0]:05d}.h5 has SHA-256 \w+\.\.\.; expected .* its receipt; run keyreid-prep verify .*"
+    with pytest.raises(FormatError, match=message):
+        train(prepared, tmp_path / "run", measured, device=CPU)
+    assert not (tmp_path / "run").exists()
+    train(prepared, tmp_path / "run", measured, device=CPU, data=UNCHECKED)
+
+
+def split_of_shards(prepared):
+    """The splits in each shard."""
+    manifest = read_manifest(prepared)
+    return [{tracklet.split for tracklet in manifest.shard(shard)} for shard in range(manifest.num_shards)]
+
+
+def flip_keypoint(path):
+    """Change one bit of what no image decoder sees."""
+    with h5py.File(path) as file:
+        offset = file["frames/keypoints"].id.get_offset()
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
 
 
 def test_identities_that_teach_little_are_counted(tmp_path, caplog):

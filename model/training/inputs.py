@@ -12,6 +12,7 @@ from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
 from keyreid.model.data.settings import DataSettings
 from keyreid.model.distributed import Ranks
+from keyreid.pipeline.checksums import compare_checksums
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
@@ -79,6 +80,17 @@ def open_inputs(
         data=data,
     )
     return TrainingInputs(store, tracklets, labels, loader, validation)
+
+
+def compare_shards(inputs: TrainingInputs, ranks: Ranks = ALONE) -> None:
+    """This rank's share of the shards that training and validation read, against the hashes in their receipts.
+
+    Raises:
+        FormatError: one is missing or was changed.
+    """
+    measured = inputs.validation.selection.tracklets if inputs.validation else ()
+    receipts = inputs.store.receipts((*inputs.tracklets, *measured))
+    compare_checksums(inputs.store.path, receipts[ranks.rank :: ranks.size], hidden=not ranks.is_first)
 
 
 def remarks(inputs: TrainingInputs) -> list[str]:

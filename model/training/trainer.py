@@ -16,7 +16,7 @@ from keyreid.model.distributed import Ranks, joined
 from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
 from .failures import explained
-from .inputs import PLAIN, TrainingInputs, open_inputs, remarks
+from .inputs import PLAIN, TrainingInputs, compare_shards, open_inputs, remarks
 from .loop import TrainingLoop
 from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
@@ -90,6 +90,8 @@ def train(
         if ranks.is_first:
             for remark in remarks(inputs):
                 logger.warning(remark)
+        if data.checksums:
+            ranks.together(lambda: compare_shards(inputs, ranks))
         state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks)
         progress = Progress()
         if folder.checkpoint.exists():

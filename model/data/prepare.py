@@ -9,16 +9,18 @@ from torch.nn.functional import adaptive_avg_pool2d
 FRAME_MEAN = FRAME_STD = 0.5
 
 
-def normalise_frames(frames: Tensor) -> Tensor:
+def normalise_frames(frames: Tensor, out: Tensor | None = None) -> Tensor:
     """Normalise with mean 0.5 and standard deviation 0.5 (method, section 1).
 
     Args:
         frames: uint8 (..., 3, H, W).
+        out: where to write it; None: into new memory.
 
     Returns:
         float32 of the same shape, in [-1, 1].
     """
-    return frames.float().div_(255 * FRAME_STD).sub_(FRAME_MEAN / FRAME_STD)
+    values = frames.float() if out is None else out.copy_(frames)
+    return values.div_(255 * FRAME_STD).sub_(FRAME_MEAN / FRAME_STD)
 
 
 def part_weights_from_heatmaps(heatmaps: Tensor, patch_grid: tuple[int, int], variant: str) -> Tensor:

@@ -42,17 +42,20 @@ def transform_frames(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
 
 def _transform_one_by_one(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
     height, width = frames.shape[2:]
-    moved = torch.zeros(frames.shape, dtype=torch.uint8)
-    shifts = zip(draw.flipped.tolist(), draw.down.tolist(), draw.right.tolist(), strict=True)
-    for target, frame, (flipped, down, right) in zip(moved, frames, shifts, strict=True):
+    # Channels last in memory, as decoders leave them: reordering is the larger part of the work. Always so, since a
+    # convolution may round differently with another order.
+    values = torch.empty((len(frames), height, width, 3)).permute(0, 3, 1, 2)
+    filled = torch.empty_like(values[0]).copy_(fill[:, None, None])
+    fates = zip(*(tensor.tolist() for tensor in draw), strict=True)
+    for target, frame, (flipped, down, right, (top, bottom, left, right_end)) in zip(values, frames, fates, strict=True):
         shown = frame[:, max(0, down) : height + min(0, down)]
         shown = shown.flip(2) if flipped else shown
-        target[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)] = shown[
+        moved = torch.zeros_like(target, dtype=torch.uint8)
+        moved[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)] = shown[
             :, :, max(0, right) : width + min(0, right)
         ]
-    values = normalise_frames(moved)
-    for frame, (top, bottom, left, right) in zip(values, draw.boxes.tolist(), strict=True):
-        frame[:, top:bottom, left:right] = fill[:, None, None]
+        normalise_frames(moved, out=target)  # frame by frame: all of it stays in a core's cache
+        target[:, top:bottom, left:right_end] = filled[:, top:bottom, left:right_end]
     return values
 
 

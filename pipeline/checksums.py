@@ -24,6 +24,8 @@ def compare_checksums(prepared: Path, receipts: Sequence[ShardReceipt], *, hidde
     Raises:
         FormatError: a file is missing or was changed; the first of them in the order given.
     """
+    if not receipts:
+        return
     remedy = f"run keyreid-prep verify {prepared}, which names all that is damaged; build-shards makes it again"
     with (
         ThreadPoolExecutor(THREADS) as pool,

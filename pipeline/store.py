@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checksums import compare_checksums
 from .commit import has_its_size, read_receipt
 from .errors import FormatError
 from .manifest import Manifest, read_manifest
@@ -47,6 +48,7 @@ class TrackletStore:
             )
         self._receipts = [receipt for receipt in receipts if receipt is not None]
         self._readers = [ShardReader(self.path / receipt.file) for receipt in self._receipts]
+        self._compared: set[int] = set()  # shards that were found to be whole
         self._used: dict[int, None] = {}  # shards that may be open, the last used last
         self._places: dict[int, tuple[int, int, int]] = {}  # tracklet_id -> shard, position, readable frames
         for shard, (reader, receipt) in enumerate(zip(self._readers, self._receipts, strict=True)):
@@ -64,10 +66,19 @@ class TrackletStore:
         """Readable frames of a tracklet."""
         return self._places.get(tracklet_id, (0, 0, 0))[2]
 
-    def receipts(self, tracklets: Iterable[Tracklet]) -> list[ShardReceipt]:
-        """Those of the shards that hold some tracklets, in order."""
-        shards = {self._places[tracklet.tracklet_id][0] for tracklet in tracklets}
-        return [self._receipts[shard] for shard in sorted(shards)]
+    def shards_of(self, tracklets: Iterable[Tracklet]) -> list[int]:
+        """Numbers of the shards that hold some tracklets, in order."""
+        return sorted({self._places[tracklet.tracklet_id][0] for tracklet in tracklets})
+
+    def require_whole(self, shards: Iterable[int], *, hidden: bool = False) -> None:
+        """Read shards and compare them with the hashes in their receipts, each once in the life of this store.
+
+        Raises:
+            FormatError: one is missing or was changed since it was built.
+        """
+        new = [shard for shard in shards if shard not in self._compared]
+        compare_checksums(self.path, [self._receipts[shard] for shard in new], hidden=hidden)
+        self._compared.update(new)
 
     def images(self, tracklet_id: int, frames: Sequence[int]) -> list[bytes]:
         """Encoded images of some readable frames of a tracklet; see ShardReader.images."""

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
-from prepared_dataset import make_prepared
+from prepared_dataset import change_a_bit, make_prepared
 
 from keyreid.pipeline import store as store_module
+from keyreid.pipeline.errors import FormatError
+from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.store import TrackletStore
 
 
@@ -23,3 +25,19 @@ def test_few_shards_stay_open_however_many_there_are(prepared, monkeypatch):
         assert one.images(tracklet.tracklet_id, frames) == images
         np.testing.assert_array_equal(one.heatmaps(tracklet.tracklet_id, frames), heatmaps)
         monkeypatch.setattr(store_module, "MAX_OPEN_SHARDS", 1)
+
+
+def test_a_shard_that_was_changed_is_refused_and_the_others_are_not(tmp_path):
+    prepared = make_prepared(tmp_path)
+    store = TrackletStore(prepared)
+    everything = store.shards_of(store.tracklets("train"))
+    assert everything == list(range(store.manifest.num_shards)) and len(everything) > 1
+    assert store.shards_of(store.tracklets("train")[:1]) == [0]
+    change_a_bit(shard_path(prepared, 1))
+    store.require_whole([0])
+    with pytest.raises(FormatError, match=rf"shards/00001.h5 has SHA-256 .*run keyreid-prep verify {prepared}"):
+        store.require_whole(everything)
+    change_a_bit(shard_path(prepared, 1))
+    store.require_whole(everything)
+    change_a_bit(shard_path(prepared, 0))
+    store.require_whole(everything)  # was compared: hours of describing do not read it again and again

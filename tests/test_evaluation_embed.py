@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
+from prepared_dataset import change_a_bit
 
 from keyreid.cli.keyreid import main
 from keyreid.model.distributed import Ranks
@@ -26,6 +27,7 @@ from keyreid.model.evaluation.descriptor_file import load_descriptors
 from keyreid.model.evaluation.descriptors import describe_tracklets
 from keyreid.model.evaluation.embed import embed
 from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
+from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.store import TrackletStore
 
 SPLITS = ("train", "query", "gallery")
@@ -232,6 +234,22 @@ def test_cameras_of_another_dataset(tmp_path, run_folder, caplog):
     caplog.clear()
     result = call(run_folder, foreign, "--out", tmp_path / "d.h5", "--cameras", "mean")
     assert result.exit_code == 0 and "camera" not in caplog.text
+
+
+def test_a_shard_that_was_changed_is_described_by_nobody(run_folder, tmp_path):
+    from keyreid.cli.evaluate import main as evaluate
+
+    prepared = make_prepared(tmp_path / "prepared")
+    store = TrackletStore(prepared)
+    shard = store.shards_of(store.tracklets("gallery"))[-1]
+    change_a_bit(shard_path(prepared, shard))
+    message = f"Error: {shard_path(prepared, shard)} has SHA-256 "
+    embedded = call(run_folder, prepared, "--out", tmp_path / "d.h5")
+    measured = CliRunner().invoke(evaluate, [str(run_folder), str(prepared), "--device", "cpu"])
+    for result in (embedded, measured):
+        assert result.exit_code == 1 and message in result.stderr and "keyreid-prep verify" in result.stderr
+    assert not (tmp_path / "d.h5").exists()
+    assert call(run_folder, prepared, "--out", tmp_path / "train.h5", "--split", "train").exit_code == 0
 
 
 def test_evaluation_takes_the_file(prepared, run_folder, tmp_path):

@@ -10,9 +10,10 @@ import h5py
 import psutil
 import pytest
 import torch
-from prepared_dataset import make_prepared
+from prepared_dataset import change_a_bit, make_prepared
 from training_fixtures import CPU, TINY, records, tensors
 
+from keyreid.model.data import workers
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.settings import DataSettings
 from keyreid.model.training import loop
@@ -136,12 +137,27 @@ def test_another_error_is_not_taken_for_one_of_memory(prepared, tmp_path, monkey
 def test_a_worker_that_is_killed(prepared, tmp_path, monkeypatch):
     def kill_workers(state):
         for child in psutil.Process().children():
-            if child.name().startswith(("python", "pt_data")):
+            if child.name().startswith("pt_data"):
                 child.send_signal(signal.SIGKILL)
 
     in_epoch(monkeypatch, 1, kill_workers)
     with pytest.raises(KeyReIDError, match=r"a process that reads frames died .*fewer --workers"):
         train(prepared, tmp_path / "run", config("training.epochs=9"), device=CPU, num_workers=1)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_a_batch_over(monkeypatch, error):
+    """The connection breaks first; what died is known when its signal comes."""
+    monkeypatch.setattr(workers, "SIGNAL_SECONDS", 0)
+    broken = workers.worker_death(error)
+    assert f"frames died ({str(error) or 'EOFError'}); it may have run" in str(broken)
+
+    def signalled(seconds):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(workers.time, "sleep", signalled)
+    assert "frames died (DataLoader worker (pid 7) is killed" in str(workers.worker_death(error))
+    assert workers.worker_death(RuntimeError("something else")) is None
 
 
 def damage(path, dataset):
@@ -159,13 +175,13 @@ def damage(path, dataset):
 
 
 @pytest.mark.parametrize("dataset", ["frames/blob", "frames/heatmaps"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_shard(prepared, tmp_path, dataset, workers):
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_damaged_shard(prepared, tmp_path, dataset, processes):
     copy = shutil.copytree(prepared, tmp_path / "prepared")
     damage(shard_path(copy, 0), dataset)
     message = r"tracklet \d+ in .*shards/00000.h5 cannot be read: .*; run keyreid-prep verify .*prepared"
     with pytest.raises(FormatError, match=message) as caught:
-        train(copy, tmp_path / "run", config(), device=CPU, num_workers=workers, data=UNCHECKED)
+        train(copy, tmp_path / "run", config(), device=CPU, num_workers=processes, data=UNCHECKED)
     assert "Traceback" not in str(caught.value)
 
 
@@ -174,7 +190,7 @@ def test_a_changed_byte_that_still_decodes_is_found_before_training(tmp_path):
     prepared = make_prepared(tmp_path / "prepared", splits=("train", "query", "gallery"))
     shards = [shard for shard, shown in enumerate(split_of_shards(prepared)) if shown != {"train"}]
     for shard in shards:
-        flip_keypoint(shard_path(prepared, shard))
+        change_a_bit(shard_path(prepared, shard))
     settings = config("training.epochs=1")
     train(prepared, tmp_path / "untouched", settings, device=CPU)
     measured = config("training.epochs=1", "training.validate_on=test", "model.camera_scale=0")
@@ -189,17 +205,6 @@ def split_of_shards(prepared):
     """The splits in each shard."""
     manifest = read_manifest(prepared)
     return [{tracklet.split for tracklet in manifest.shard(shard)} for shard in range(manifest.num_shards)]
-
-
-def flip_keypoint(path):
-    """Change one bit of what no image decoder sees."""
-    with h5py.File(path) as file:
-        offset = file["frames/keypoints"].id.get_offset()
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
 
 
 def test_identities_that_teach_little_are_counted(tmp_path, caplog):

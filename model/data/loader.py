@@ -21,7 +21,7 @@ from .plan import EpochPlans
 from .reading import BatchReader
 from .sampler import IdentitySampler, check_shares
 from .settings import DataSettings
-from .workers import ignore_stop_signals, worker_death
+from .workers import DEATHS, ignore_stop_signals, worker_death
 
 CPU = torch.device("cpu")
 NO_EXTRAS = DataSettings()
@@ -164,7 +164,7 @@ def _next(batches: Iterator[HostBatch | KeyReIDError]) -> HostBatch | None:
     """The next batch; None after the last one."""
     try:
         given = next(batches, None)
-    except RuntimeError as error:
+    except DEATHS as error:
         death = worker_death(error)
         if death is None:
             raise

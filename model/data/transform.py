@@ -47,7 +47,8 @@ def _transform_one_by_one(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
     values = torch.empty((len(frames), height, width, 3)).permute(0, 3, 1, 2)
     filled = torch.empty_like(values[0]).copy_(fill[:, None, None])
     fates = zip(*(tensor.tolist() for tensor in draw), strict=True)
-    for target, frame, (flipped, down, right, (top, bottom, left, right_end)) in zip(values, frames, fates, strict=True):
+    for target, frame, fate in zip(values, frames, fates, strict=True):
+        flipped, down, right, (top, bottom, start, end) = fate
         shown = frame[:, max(0, down) : height + min(0, down)]
         shown = shown.flip(2) if flipped else shown
         moved = torch.zeros_like(target, dtype=torch.uint8)
@@ -55,7 +56,7 @@ def _transform_one_by_one(frames: Tensor, draw: Draw, fill: Tensor) -> Tensor:
             :, :, max(0, right) : width + min(0, right)
         ]
         normalise_frames(moved, out=target)  # frame by frame: all of it stays in a core's cache
-        target[:, top:bottom, left:right_end] = filled[:, top:bottom, left:right_end]
+        target[:, top:bottom, start:end] = filled[:, top:bottom, start:end]
     return values
 
 

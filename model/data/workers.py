@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import torch
 
 from keyreid.pipeline.errors import KeyReIDError
 
+DEATHS = (RuntimeError, ConnectionError, EOFError)  # what waiting for a batch raises where a worker died
+SIGNAL_SECONDS = 2.0  # the signal of a death is later than the broken connection by far less
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -24,12 +27,27 @@ def ignore_stop_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def worker_death(error: RuntimeError) -> KeyReIDError | None:
-    """What DataLoader says of a worker process that died, in one line; None for any other error."""
-    if "DataLoader worker" not in str(error):
+def worker_death(error: Exception) -> KeyReIDError | None:
+    """A worker process that died, in one line; None for any other error.
+
+    Args:
+        error: one of DEATHS, raised while waiting for a batch.
+    """
+    if isinstance(error, (ConnectionError, EOFError)):  # it died while it handed a batch over
+        error = _signalled() or error
+    elif "DataLoader worker" not in str(error):
         return None
     return KeyReIDError(
-        f"a process that reads frames died ({str(error).splitlines()[0]})",
+        f"a process that reads frames died ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
         "",
         "it may have run out of memory: use fewer --workers, or more shared memory (/dev/shm)",
     )
+
+
+def _signalled() -> RuntimeError | None:
+    """What DataLoader's handler of SIGCHLD raises, wherever this process is when the signal comes; so it comes here."""
+    try:
+        time.sleep(SIGNAL_SECONDS)
+    except RuntimeError as error:
+        return error
+    return None

@@ -19,7 +19,7 @@ from keyreid.pipeline.store import TrackletStore
 
 from ..data.clips import Clip, evaluation_clips
 from ..data.decode import decode_clip
-from ..data.workers import ignore_stop_signals, worker_death
+from ..data.workers import DEATHS, ignore_stop_signals, worker_death
 from ..network.config import ModelConfig
 from .description import DescriptionSettings
 
@@ -108,7 +108,7 @@ def clip_batches(
             if isinstance(batch, KeyReIDError):
                 raise batch
             yield batch
-    except RuntimeError as error:
+    except DEATHS as error:
         death = worker_death(error)
         if death is None:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def embed(
         SourceError: no tracklets.
         SettingsError: another file, or parts of another making, are there and may not be thrown away, another run is
             at work on them, or a setting is refused (see describe_parts).
+        FormatError: a shard was changed since it was built, or a frame cannot be read.
         KeyReIDError: descriptors that are NaN or infinite, or too large for float16.
     """
     if dtype not in DTYPES:
@@ -104,6 +106,8 @@ def embed(
         pending = [part for part in ours if not parts.path(part).exists()]
         total = sum(len(parts.tracklets[part]) for part in ours)
         waiting = [parts.tracklets[part] for part in pending]
+        shards = store.shards_of(chain.from_iterable(waiting))
+        ranks.together(lambda: store.require_whole(shards, hidden=not ranks.is_first))
         label = "describe" if ranks.size == 1 else f"describe (rank {ranks.rank} of {ranks.size})"
         with progress_bar(total, label, "tracklets", done=total - sum(map(len, waiting))) as bar:
             described = describe_parts(model, store, waiting, settings, compute, making["fingerprint"], bar.update)

@@ -101,12 +101,14 @@ class Evaluator:
 
         Raises:
             SettingsError: the distance needs visibilities and the network gives none, or `cache` is of another making.
+            FormatError: a shard was changed since it was built.
         """
         if self.comparison.distance == "visible-parts" and model.config.variant == "reference":
             raise no_visibilities("the network, of variant 'reference', says")  # before hours of describing
         compute = Compute(self.batch_size, self.num_workers)
         made_by = fingerprint_of(origin_of(model, self.store, self.description, compute))
         if cache is None:
+            self.store.require_whole(self.store.shards_of(self.tracklets))
             descriptors = describe_tracklets(
                 model,
                 self.store,

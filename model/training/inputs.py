@@ -12,7 +12,6 @@ from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader, training_loader
 from keyreid.model.data.settings import DataSettings
 from keyreid.model.distributed import Ranks
-from keyreid.pipeline.checksums import compare_checksums
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
@@ -89,8 +88,8 @@ def compare_shards(inputs: TrainingInputs, ranks: Ranks = ALONE) -> None:
         FormatError: one is missing or was changed.
     """
     measured = inputs.validation.selection.tracklets if inputs.validation else ()
-    receipts = inputs.store.receipts((*inputs.tracklets, *measured))
-    compare_checksums(inputs.store.path, receipts[ranks.rank :: ranks.size], hidden=not ranks.is_first)
+    shards = inputs.store.shards_of((*inputs.tracklets, *measured))
+    inputs.store.require_whole(shards[ranks.rank :: ranks.size], hidden=not ranks.is_first)
 
 
 def remarks(inputs: TrainingInputs) -> list[str]:

@@ -35,13 +35,16 @@ def make_prepared(
     name: str = "striped",
     identity_splits: tuple[IdentitySplit, ...] = (),
     shards: bool = True,
+    frames_per_shard: int = 6,
 ) -> Path:
     """Write manifest, shards and receipts for `rows`; six frames a shard, so that there are several."""
     sources = [
         SourceTracklet(split, identity, camera, tuple(f"{row}/{frame}.png" for frame in range(count)))
         for row, (split, identity, camera, count) in enumerate(rows)
     ]
-    manifest = build_manifest(name, prepared, sources, identity_splits=identity_splits, frames_per_shard=6)
+    manifest = build_manifest(
+        name, prepared, sources, identity_splits=identity_splits, frames_per_shard=frames_per_shard
+    )
     fingerprint = write_manifest(prepared, manifest)
     for shard in range(manifest.num_shards if shards else 0):
         tracklets = [_frames(t.tracklet_id, t.identity, t.camera, t.num_frames) for t in manifest.shard(shard)]

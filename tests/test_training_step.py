@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import CPU, TINY
 
 from keyreid.model.precision import compute_dtype
+from keyreid.model.training import schedule
+from keyreid.model.training import state as training_state
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.learner import Learner
 from keyreid.model.training.settings import resolve_config
@@ -99,6 +101,20 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(prepared):
     train_step(state, batches[0], config, 0)
     after = torch.cat([p.detach().flatten() for p in state.model.parameters()])
     assert torch.equal(before, after) and state.scaler.get_scale() == 2.0**126
+
+
+@pytest.mark.parametrize("options", [(), ("model.part_pooling=average",), ("model.variant=reference",),
+                                     ("training.accumulate=2",), ("training.clip_gradient=1.0",)])  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_a_device_does_in_half_precision(prepared, monkeypatch, dtype, options):
+    """On a CPU, which has the same autocast, fused optimisers and scaler: the losses stay those of float32."""
+    exact = steps(*begin(prepared, *STEADY, *options))
+    monkeypatch.setattr(training_state, "compute_dtype", lambda device, mixed: dtype)
+    monkeypatch.setattr(schedule, "_at_once", lambda device: {"fused": True})
+    config, state, batches = begin(prepared, *STEADY, *options)
+    rough = steps(config, with_scaler(state, 1024.0) if dtype == torch.float16 else state, batches)
+    torch.testing.assert_close(rough[0], exact[0], rtol=0.02, atol=0.02)
+    assert not torch.equal(rough[1], exact[1]) and rough[1].dtype == torch.float32
 
 
 class NoWaiting(TorchDispatchMode):

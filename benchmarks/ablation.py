@@ -68,7 +68,7 @@ def tables(done: Sequence[Job], balance: float) -> str:
     ]
     for keypoints in KEYPOINTS:
         for network in NETWORKS:
-            shown = {"global": "global"} if network.startswith("global alone") else ways
+            shown = {"global": "global"} if network == "global alone" else ways
             if network.startswith("reference"):
                 shown = {**ways, "both": "as it is"}
             cells = [cell(done, network, keypoints, shown[name]) if name in shown else "" for name in ways]
@@ -84,7 +84,7 @@ def tables(done: Sequence[Job], balance: float) -> str:
         ]
         for network in NETWORKS:
             cells = [cell(done, network, "pifpaf", f"{distance} {weight}") for weight in GLOBAL_WEIGHTS]
-            if any(cells) and not network.startswith("global alone"):
+            if any(cells) and network != "global alone":
                 lines.append(f"| {network} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

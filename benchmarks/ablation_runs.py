@@ -29,7 +29,6 @@ DISTANCES = {"plain": "euclidean", "visible-parts": "visible-parts"}  # name in 
 # Name -> what differs from the preset. `global_share` is what the global branch has of the loss, in the paper 0.75.
 HALF = ("training.global_share=0.5",)
 BLOCK = ("model.part_pooling=attention", *HALF)
-SHARES = ("training.attention_of=shares",)  # what the attention loss lowers
 AVERAGE = ("model.part_pooling=average",)
 NETWORKS: dict[str, tuple[str, ...]] = {
     "global alone": ("model.part_pooling=attention", "training.global_share=1.0"),
@@ -42,8 +41,6 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "average": (*AVERAGE, *HALF),
     "average, loss 0.75": (*AVERAGE, "training.global_share=0.75"),
     "average, loss 0.25": (*AVERAGE, "training.global_share=0.25"),
-    "global alone, shares": ("model.part_pooling=attention", "training.global_share=1.0", *SHARES),
-    "average, loss 0.25, shares": (*AVERAGE, "training.global_share=0.25", *SHARES),
     "average, loss 0.1": (*AVERAGE, "training.global_share=0.1"),
 }
 WITH_TRUTH = ("reference", "multiplied", "aligned", "average")  # trained with the true keypoints as well

@@ -87,8 +87,7 @@ class PlainTraining:
         triplet = self._balanced([batch_hard(each, identities) for each in features])
         pairs = zip(features, self._centers, strict=True)
         center = self._balanced([center_distance(each, centers, identities) for each, centers in pairs])
-        shares = output.frame_scores.softmax(1) if self.config.attention_of == "shares" else output.frame_scores
-        attention = (shares * clips.erased).sum(1).mean()
+        attention = (output.frame_scores * clips.erased).sum(1).mean()
         total = identity + triplet + self.config.center_weight * center + self.config.attention_weight * attention
         return {"total": total, "identity": identity, "triplet": triplet, "center": center, "attention": attention}
 

@@ -95,21 +95,10 @@ def test_terms_agree_with_plain_loops(draws, weights):
     assert center_loss(features, centers, IDENTITIES, weights).item() == pytest.approx(expected)
 
 
-def test_attention_term_is_the_score_or_the_share_of_erased_frames():
+def test_attention_term_is_the_score_of_erased_frames():
     scores = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
     erased = torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]])
-    assert attention_loss(scores, erased, "scores") == ((2 + 4) + 5) / 2
-    parts = [[math.exp(score) for score in clip] for clip in scores.tolist()]
-    expected = ((parts[0][1] + parts[0][3]) / sum(parts[0]) + parts[1][0] / sum(parts[1])) / 2
-    assert attention_loss(scores, erased, "shares").item() == pytest.approx(expected)
-
-
-def test_scores_alone_are_only_ever_pushed_down_and_shares_are_not():
-    erased = torch.tensor([[0.0, 1, 0, 1]])
-    for of, pushed_up in (("scores", False), ("shares", True)):
-        scores = torch.tensor([[1.0, 2, 3, 4]], requires_grad=True)
-        attention_loss(scores, erased, of).backward()
-        assert (scores.grad[erased > 0] > 0).all() and bool((scores.grad[erased == 0] < 0).all()) == pushed_up
+    assert attention_loss(scores, erased) == ((2 + 4) + 5) / 2
 
 
 def output(draws, visibility: Tensor) -> TrainingOutput:
@@ -145,7 +134,7 @@ def test_total_is_the_papers_sum(draws):
         / Q,
     ]
     identity, triplet, center = (0.75 * g + 0.25 * p for g, p in zip(global_terms, part_terms, strict=True))
-    expected = identity + triplet + 0.0005 * center + attention_loss(single[4], erased, "scores")
+    expected = identity + triplet + 0.0005 * center + attention_loss(single[4], erased)
     torch.testing.assert_close(terms.total, expected, check_dtype=False)
     global_alone = make_loss(global_share=1.0)(result, IDENTITIES, erased)
     torch.testing.assert_close(global_alone.identity, global_terms[0], check_dtype=False)

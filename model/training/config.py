@@ -11,7 +11,6 @@ from keyreid.model.network.config import ModelConfig
 from keyreid.pipeline.errors import SettingsError
 
 OPTIMIZERS = ("sgd", "adamw")
-ATTENTIONS = ("scores", "shares")
 VALIDATIONS = ("none", "holdout", "test")
 
 
@@ -33,7 +32,6 @@ class TrainingConfig:
             the preset `authors` keeps; 0.25 was best for the aligned variant (docs/ablation.md).
         center_weight, center_rate: factor of the centre loss, and the learning rate of the centres themselves.
         attention_weight: factor of the attention loss.
-        attention_of: what it lowers for erased frames: their "scores" (the paper's) or their "shares" of the feature.
         ema_decay: of the moving average of the weights that is evaluated and exported; 0 exports the weights as they
             are.
         clip_gradient: largest norm of the gradient; 0 leaves it as it is.
@@ -70,7 +68,6 @@ class TrainingConfig:
     center_weight: float = 0.0005
     center_rate: float = 0.5
     attention_weight: float = 1.0
-    attention_of: str = "scores"
     ema_decay: float = 0.995
     clip_gradient: float = 0.0
     mixed_precision: bool = True
@@ -90,8 +87,6 @@ class TrainingConfig:
             raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
         if self.validate_on not in VALIDATIONS:
             raise SettingsError(f"training.validate_on is {self.validate_on!r}", " or ".join(VALIDATIONS))
-        if self.attention_of not in ATTENTIONS:
-            raise SettingsError(f"training.attention_of is {self.attention_of!r}", " or ".join(ATTENTIONS))
         for name in ("epochs", "accumulate", "evaluate_every", "log_every", "checkpoint_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("label_smoothing", "global_share", "ema_decay", "momentum", "holdout_share"):

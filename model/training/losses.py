@@ -73,7 +73,7 @@ class KeyReIDLoss(nn.Module):
         identity = balanced(*(identity_loss(x, identities, w, config.label_smoothing) for x, _, _, w in branches))
         triplet = balanced(*(triplet_loss(x, identities, w) for _, x, _, w in branches))
         center = balanced(*(center_loss(x, c, identities, w) for _, x, c, w in branches))
-        attention = attention_loss(output.frame_scores, erased, config.attention_of)
+        attention = attention_loss(output.frame_scores, erased)
         total = identity + triplet + config.center_weight * center + config.attention_weight * attention
         return LossTerms(total, identity, triplet, center, attention)
 
@@ -115,14 +115,9 @@ def center_loss(features: Tensor, centers: Tensor, identities: Tensor, weights: 
     return _mean((features - centers[identities]).square().sum(2), weights)
 
 
-def attention_loss(frame_scores: Tensor, erased: Tensor, of: str) -> Tensor:
-    """Erased frames shall count little: mean over clips of sum_t s_t * e_t; both (B, T).
-
-    `of` "scores" takes the scores themselves, as the authors do: it only ever pushes them down, until all are 0. "shares"
-    takes their softmax, the frames' shares of the clip's feature: what an erased frame loses the others gain.
-    """
-    given = frame_scores.softmax(dim=1) if of == "shares" else frame_scores
-    return (given * erased).sum(1).mean()
+def attention_loss(frame_scores: Tensor, erased: Tensor) -> Tensor:
+    """Mean over clips of sum_t s_t * e_t: erased frames shall score low; both (B, T)."""
+    return (frame_scores * erased).sum(1).mean()
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
 from keyreid.model.evaluation.comparison import Comparison
-from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.network.weights import load_model

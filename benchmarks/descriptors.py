@@ -31,9 +31,9 @@ from tqdm import tqdm
 from keyreid.model import KeyReID, ModelConfig, build_model
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
-from keyreid.model.evaluation.clip_batches import clips_of
-from keyreid.model.evaluation.description import PLAIN
-from keyreid.model.evaluation.descriptors import describe_tracklets
+from keyreid.model.descriptors.clip_batches import clips_of
+from keyreid.model.descriptors.describe import describe_tracklets
+from keyreid.model.descriptors.settings import PLAIN
 from keyreid.model.network.descriptor import concatenate, pool_clips
 from keyreid.model.precision import autocast, compute_dtype
 from keyreid.model.presets import preset_summaries, read_preset

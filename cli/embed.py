@@ -74,12 +74,12 @@ def embed(
       torchrun --nproc-per-node 8 -m keyreid.cli.embed runs/mars prepared/ --out mars.h5
     """
     from keyreid.model.data.workers import default_workers
+    from keyreid.model.descriptors.clip_network import Compute
+    from keyreid.model.descriptors.embed import embed as describe
+    from keyreid.model.descriptors.settings import DescriptionSettings
     from keyreid.model.device import choose_device
     from keyreid.model.distributed import joined
     from keyreid.model.evaluation.checkpoint import choose_identity_split, load_network, warn_of_foreign_cameras
-    from keyreid.model.evaluation.clip_network import Compute
-    from keyreid.model.evaluation.description import DescriptionSettings
-    from keyreid.model.evaluation.embed import embed as describe
     from keyreid.pipeline.manifest import read_manifest
     from keyreid.pipeline.store import TrackletStore
 

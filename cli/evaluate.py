@@ -105,8 +105,8 @@ def main(
       keyreid-eval runs/ilids-* prepared/ --protocol ilids-vid
       keyreid-eval runs/seed-0 runs/seed-1 runs/seed-2 prepared/
     """
+    from keyreid.model.descriptors.settings import DescriptionSettings
     from keyreid.model.evaluation.comparison import Comparison
-    from keyreid.model.evaluation.description import DescriptionSettings
     from keyreid.model.evaluation.query_expansion import QueryExpansion
     from keyreid.model.evaluation.reranking import KReciprocal
     from keyreid.model.evaluation.runs import EvaluationSettings, evaluate_runs

@@ -22,11 +22,11 @@ from keyreid.cli.evaluate import main as evaluate
 from keyreid.cli.train import main as train_command
 from keyreid.model.data.augment import AugmentSettings, augment_batch
 from keyreid.model.data.settings import DataSettings
-from keyreid.model.evaluation.clip_network import Compute
-from keyreid.model.evaluation.description import DescriptionSettings
-from keyreid.model.evaluation.descriptor_file import load_descriptors
+from keyreid.model.descriptors.clip_network import Compute
+from keyreid.model.descriptors.embed import embed
+from keyreid.model.descriptors.file import load_descriptors
+from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.evaluation.distances import cosine_distances, squared_distances
-from keyreid.model.evaluation.embed import embed
 from keyreid.model.training import state as training_state
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.settings import resolve_config

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from evaluation_dataset import make_prepared, tiny_model
 
+from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
 from keyreid.model.evaluation.comparison import DISTANCES, Comparison, distances_between
 from keyreid.model.evaluation.contributions import FEATURES, contributions
-from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
 from keyreid.pipeline.store import TrackletStore
 
 NETWORKS = [{}, {"part_pooling": "average"}, {"variant": "reference"}]

@@ -11,9 +11,9 @@ import pytest
 from evaluation_dataset import make_prepared, tiny_model
 from PIL import Image
 
+from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.evaluation.contributions import FEATURES, Contributions
-from keyreid.model.evaluation.description import DescriptionSettings
 from keyreid.model.evaluation.evaluate import Evaluator
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.report import plots

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from oracle_reranking import dense_reranking
 
+from keyreid.model.descriptors.describe import TrackletDescriptors
 from keyreid.model.evaluation import reranking
 from keyreid.model.evaluation.comparison import Comparison, distances_between
-from keyreid.model.evaluation.descriptors import TrackletDescriptors
 from keyreid.model.evaluation.distances import cosine_distances, squared_distances
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.neighbours import nearest

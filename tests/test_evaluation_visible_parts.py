@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from evaluation_dataset import make_prepared, save_tiny_model, tiny_model
 
 from keyreid.cli.evaluate import main
+from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
+from keyreid.model.descriptors.file import load_descriptors
 from keyreid.model.evaluation import visible_parts
 from keyreid.model.evaluation.comparison import DISTANCES, PLAIN, Comparison, distances_between
-from keyreid.model.evaluation.descriptor_file import load_descriptors
-from keyreid.model.evaluation.descriptors import TrackletDescriptors, describe_tracklets
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.store import TrackletStore
 

@@ -16,10 +16,10 @@ from keyreid.model.data.assemble import BatchAssembler
 from keyreid.model.data.augment import augment_batch
 from keyreid.model.data.cache import FrameCache
 from keyreid.model.data.settings import DataSettings
-from keyreid.model.evaluation import clip_network
-from keyreid.model.evaluation.clip_batches import clip_batches
-from keyreid.model.evaluation.description import DescriptionSettings
-from keyreid.model.evaluation.descriptors import camera_rows
+from keyreid.model.descriptors import clip_network
+from keyreid.model.descriptors.clip_batches import clip_batches
+from keyreid.model.descriptors.describe import camera_rows
+from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.network.attention_maps import attention_maps
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.learner import Clips, Learner

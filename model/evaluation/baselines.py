@@ -13,10 +13,10 @@ from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_clip
+from ..descriptors.describe import TrackletDescriptors
 from ..network.build import build_model
 from ..network.config import ModelConfig
 from ..network.keyreid import KeyReID
-from .descriptors import TrackletDescriptors
 
 # Six stripes are about head, chest, hip, thigh, calf and foot. Hue and saturation are binned together, because hue
 # means nothing where saturation is low; brightness on its own, as cameras disagree most about it.

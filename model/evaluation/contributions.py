@@ -9,7 +9,7 @@ import numpy as np
 
 from keyreid.pipeline.skeleton import PARTS
 
-from .descriptors import TrackletDescriptors
+from ..descriptors.describe import TrackletDescriptors
 
 FEATURES = ("whole body", *(name.replace("_", " ") for name in PARTS))
 

@@ -13,15 +13,15 @@ from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
+from ..descriptors.clip_network import Compute
+from ..descriptors.describe import TrackletDescriptors, describe_tracklets
+from ..descriptors.embed import embed, fingerprint_of, origin_of
+from ..descriptors.file import data_fingerprint, load_descriptors, model_fingerprint
+from ..descriptors.settings import PLAIN as AS_PUBLISHED
+from ..descriptors.settings import DescriptionSettings
 from ..network.keyreid import KeyReID
 from .baselines import describe_colours, untrained_twin
-from .clip_network import Compute
 from .comparison import PLAIN, Comparison
-from .description import PLAIN as AS_PUBLISHED
-from .description import DescriptionSettings
-from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint
-from .descriptors import TrackletDescriptors, describe_tracklets
-from .embed import embed, fingerprint_of, origin_of
 from .measure import Measurement, measure, measure_distances
 from .protocols import Protocol, Selection
 from .report import Evaluation

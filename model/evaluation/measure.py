@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..descriptors.describe import TrackletDescriptors
 from .comparison import PLAIN, Comparison, distances_between
-from .descriptors import TrackletDescriptors
 from .metrics import RankMetrics, measure_ranking
 from .open_set import OpenSet, identify
 from .pairs import Ranking

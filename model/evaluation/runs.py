@@ -12,11 +12,11 @@ from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
 
 from ..data.workers import default_workers
+from ..descriptors.clip_network import device_of
+from ..descriptors.settings import PLAIN as AS_PUBLISHED
+from ..descriptors.settings import DescriptionSettings
 from .checkpoint import choose_identity_split, load_network
-from .clip_network import device_of
 from .comparison import PLAIN, Comparison
-from .description import PLAIN as AS_PUBLISHED
-from .description import DescriptionSettings
 from .evaluate import Evaluator, evaluate
 from .per_query import PER_QUERY_FILE, per_query_table, write_per_query
 from .protocols import find_protocols

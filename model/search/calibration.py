@@ -10,8 +10,8 @@ import torch
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.progress import progress_bar
 
+from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison
-from ..evaluation.descriptors import TrackletDescriptors
 from ..evaluation.verification import check_rates, thresholds_at
 from .pairs import PairCounts, Pairs, find_pairs
 from .thresholds import Calibration, Threshold

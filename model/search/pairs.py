@@ -14,8 +14,8 @@ import torch
 from keyreid.pipeline.errors import KeyReIDError
 from keyreid.pipeline.progress import progress_bar
 
+from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between
-from ..evaluation.descriptors import TrackletDescriptors
 
 ROWS_AT_ONCE = 512
 DISTRACTOR = 0  # MARS's identity for many people: two of its tracklets may be of one person or not

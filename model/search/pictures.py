@@ -14,8 +14,8 @@ from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_frame
-from ..evaluation.descriptor_file import data_fingerprint
-from ..evaluation.descriptors import Origin
+from ..descriptors.describe import Origin
+from ..descriptors.file import data_fingerprint
 
 THUMBNAIL = (160, 80)  # height and width of a frame
 BORDER, GAP, CAPTION = 5, 8, 44  # pixels

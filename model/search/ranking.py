@@ -14,8 +14,8 @@ from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.progress import progress_bar
 
+from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between
-from ..evaluation.descriptors import TrackletDescriptors
 from ..evaluation.neighbours import nearest
 
 QUERIES_AT_ONCE = 256

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.seeds import numpy_generator
-from keyreid.model.evaluation.descriptors import describe_tracklets
+from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
 from keyreid.model.network.keyreid import KeyReID

@@ -14,10 +14,10 @@ from keyreid.pipeline.store import TrackletStore
 from ...data.clips import Clip, evaluation_clips
 from ...data.decode import decode_clip
 from ...data.prepare import normalise_frames, part_weights_from_heatmaps
+from ...descriptors.clip_network import device_of
+from ...descriptors.settings import camera_rows, mean_camera
 from ...network.attention_maps import AttentionMaps, attention_maps
 from ...network.keyreid import KeyReID
-from ..clip_network import device_of
-from ..description import camera_rows, mean_camera
 from .thumbnails import laid_over, side_by_side, small_frame
 
 LEAST_PEAK = 4

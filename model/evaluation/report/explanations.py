@@ -11,10 +11,10 @@ from keyreid.pipeline.progress import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
+from ...descriptors.describe import TrackletDescriptors, describe_tracklets
+from ...descriptors.settings import PLAIN, DescriptionSettings
 from ...network.keyreid import KeyReID
 from ..contributions import FEATURES, Contributions, contributions
-from ..description import PLAIN, DescriptionSettings
-from ..descriptors import TrackletDescriptors, describe_tracklets
 from ..measure import Measurement
 from ..metrics import kept_ranking
 from ..protocols import Selection

@@ -10,9 +10,9 @@ import numpy as np
 from keyreid.pipeline.commit import commit_file, write_json
 from keyreid.pipeline.store import TrackletStore
 
+from ...descriptors.settings import PLAIN, DescriptionSettings
 from ...network.keyreid import KeyReID
 from ..camera_pairs import camera_pairs, distance_histogram
-from ..description import PLAIN, DescriptionSettings
 from ..figures import choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
 from ..pairs import Ranking
 from ..protocols import Selection

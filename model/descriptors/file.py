@@ -21,8 +21,8 @@ from keyreid.pipeline.manifest import manifest_fingerprint
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
-from . import descriptor_table
-from .descriptors import Origin, TrackletDescriptors
+from . import table
+from .describe import Origin, TrackletDescriptors
 
 FORMAT_VERSION = 3
 ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
@@ -45,7 +45,7 @@ def save_pieces(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescrip
 
     def write(partial: Path) -> None:
         if path.suffix == ".parquet":
-            descriptor_table.write_pieces(partial, FORMAT_VERSION, pieces)
+            table.write_pieces(partial, FORMAT_VERSION, pieces)
         else:
             _write_hdf5(partial, num_tracklets, pieces)
 
@@ -62,7 +62,7 @@ def load_descriptors(path: Path) -> TrackletDescriptors:
         raise FormatError(f"there is no file {path}", "descriptors as keyreid embed writes them")
     try:
         if path.suffix == ".parquet":
-            version, fields = descriptor_table.read(path)
+            version, fields = table.read(path)
         else:
             version, fields = _read_hdf5(path)
         if version == FORMAT_VERSION:

@@ -20,9 +20,9 @@ from keyreid.pipeline.store import TrackletStore
 
 from ..network.config import ModelConfig
 from .clip_batches import clips_of
-from .description import DescriptionSettings
-from .descriptor_file import load_descriptors, save_descriptors, save_pieces
-from .descriptors import TrackletDescriptors
+from .describe import TrackletDescriptors
+from .file import load_descriptors, save_descriptors, save_pieces
+from .settings import DescriptionSettings
 
 CLIPS_OF_A_PART = 1024  # a second of a fast GPU, minutes of a CPU: what a killed run loses at most
 

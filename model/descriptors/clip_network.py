@@ -21,7 +21,7 @@ from ..network.keyreid import KeyReID
 from ..precision import autocast, compute_dtype
 from .clip_batches import BatchPlan, HostClips
 from .clip_pool import each_tensor
-from .description import DescriptionSettings, mean_camera
+from .settings import DescriptionSettings, mean_camera
 
 
 @dataclass(frozen=True)

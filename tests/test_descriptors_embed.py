@@ -19,13 +19,13 @@ from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
 from prepared_dataset import change_a_bit
 
 from keyreid.cli.keyreid import main
+from keyreid.model.descriptors import parts
+from keyreid.model.descriptors.clip_network import Compute
+from keyreid.model.descriptors.describe import describe_tracklets
+from keyreid.model.descriptors.embed import embed
+from keyreid.model.descriptors.file import load_descriptors
+from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.distributed import Ranks
-from keyreid.model.evaluation import descriptor_parts
-from keyreid.model.evaluation.clip_network import Compute
-from keyreid.model.evaluation.description import DescriptionSettings
-from keyreid.model.evaluation.descriptor_file import load_descriptors
-from keyreid.model.evaluation.descriptors import describe_tracklets
-from keyreid.model.evaluation.embed import embed
 from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.store import TrackletStore
@@ -45,7 +45,7 @@ def run_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(descriptor_parts, "CLIPS_OF_A_PART", 4)
+    monkeypatch.setattr(parts, "CLIPS_OF_A_PART", 4)
 
 
 class Stopped(Exception):
@@ -145,17 +145,17 @@ def test_parts_of_another_making_are_refused_or_thrown_away(prepared, small_part
 def test_ranks_make_different_parts(prepared, small_parts, tmp_path, monkeypatch):
     """Each rank alone, one after the other, without waiting: all parts exist, and none was made twice."""
     monkeypatch.setattr(Ranks, "collect", lambda self, value: [value])
-    monkeypatch.setattr(descriptor_parts.Parts, "join", lambda self, fingerprint: None)
+    monkeypatch.setattr(parts.Parts, "join", lambda self, fingerprint: None)
     store = TrackletStore(prepared)
     made = [
         embed(tiny_model(), store, store.tracklets(*SPLITS), tmp_path / "d.h5", ranks=Ranks(rank, 3))
         for rank in range(3)
     ]
-    parts = descriptor_parts.Parts.of(
+    planned = parts.Parts.of(
         tmp_path / "d.h5", store, store.tracklets(*SPLITS), tiny_model().config, DescriptionSettings()
     )
-    count = len(parts.tracklets)
-    assert count > 3 and all(parts.path(part).exists() for part in range(count))
+    count = len(planned.tracklets)
+    assert count > 3 and all(planned.path(part).exists() for part in range(count))
     assert [one.num_made for one in made] == [len(range(rank, count, 3)) for rank in range(3)]
     assert sum(one.num_kept for one in made) == 0
 
@@ -190,8 +190,8 @@ def test_two_processes_write_the_file_that_one_writes(prepared, run_folder, smal
         port = free.getsockname()[1]
     code = """
 import sys
-from keyreid.model.evaluation import descriptor_parts
-descriptor_parts.CLIPS_OF_A_PART = 4
+from keyreid.model.descriptors import parts
+parts.CLIPS_OF_A_PART = 4
 from keyreid.cli.embed import embed
 embed(sys.argv[1:])
 """

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .descriptors import TrackletDescriptors
+from .describe import TrackletDescriptors
 
 KEY = b"keyreid"
 NUMBERS = {"tracklet_id": "tracklet_ids", "identity": "identities", "camera": "cameras"}

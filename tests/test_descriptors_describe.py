@@ -16,10 +16,10 @@ from prepared_dataset import encode
 from keyreid.model.data.clips import evaluation_clips
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
-from keyreid.model.evaluation.clip_pool import ClipPool
-from keyreid.model.evaluation.description import DescriptionSettings
-from keyreid.model.evaluation.descriptor_file import data_fingerprint, model_fingerprint
-from keyreid.model.evaluation.descriptors import describe_tracklets
+from keyreid.model.descriptors.clip_pool import ClipPool
+from keyreid.model.descriptors.describe import describe_tracklets
+from keyreid.model.descriptors.file import data_fingerprint, model_fingerprint
+from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.network.descriptor import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from keyreid.model.evaluation.descriptor_file import load_descriptors, save_descriptors, save_pieces
-from keyreid.model.evaluation.descriptors import Origin, TrackletDescriptors
+from keyreid.model.descriptors.describe import Origin, TrackletDescriptors
+from keyreid.model.descriptors.file import load_descriptors, save_descriptors, save_pieces
 from keyreid.pipeline.errors import FormatError, KeyReIDError
 
 ORIGIN = Origin("model", "data", "mars", {"flip": True, "max_clips": None}, "bfloat16")

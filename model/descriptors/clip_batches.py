@@ -21,7 +21,7 @@ from ..data.clips import Clip, evaluation_clips
 from ..data.decode import decode_clip
 from ..data.workers import DEATHS, ignore_stop_signals, worker_death
 from ..network.config import ModelConfig
-from .description import DescriptionSettings
+from .settings import DescriptionSettings
 
 
 @dataclass(frozen=True)

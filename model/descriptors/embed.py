@@ -20,10 +20,10 @@ from keyreid.pipeline.store import TrackletStore
 from ..distributed import Ranks
 from ..network.keyreid import KeyReID
 from .clip_network import Compute
-from .description import PLAIN, DescriptionSettings, camera_rows
-from .descriptor_file import data_fingerprint, load_descriptors, model_fingerprint
-from .descriptor_parts import Parts
-from .descriptors import Origin, TrackletDescriptors, describe_parts
+from .describe import Origin, TrackletDescriptors, describe_parts
+from .file import data_fingerprint, load_descriptors, model_fingerprint
+from .parts import Parts
+from .settings import PLAIN, DescriptionSettings, camera_rows
 
 DTYPES = ("float32", "float16")
 ALONE = Ranks()

@@ -21,7 +21,7 @@ from ..network.keyreid import KeyReID
 from .clip_batches import clip_batches
 from .clip_network import Compute, device_of, through_network
 from .clip_pool import ClipPool
-from .description import PLAIN, DescriptionSettings, camera_rows
+from .settings import PLAIN, DescriptionSettings, camera_rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from source_listings import reverse_listings
 
 from keyreid.cli.prep import main as prep
-from keyreid.model.evaluation.protocols import find_protocols
+from keyreid.model.evaluation.protocols import find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
 from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.sources import read_source
@@ -150,6 +150,18 @@ def test_protocol_prid2011_asks_camera_a_and_answers_from_camera_b(tmp_path: Pat
         assert chosen.query_cameras == (1, 1, 1) and chosen.gallery_cameras == (2, 2, 2)
         assert {t.identity for t in manifest.split("train")} == set(split.train)
         assert {t.camera for t in manifest.split("train")} == {1, 2}
+
+
+def test_figures_of_own_splits_say_so(tmp_path: Path) -> None:
+    published, own = make_prid(tmp_path / "published", SPLITS), make_prid(tmp_path / "own")
+    for root, word in ((published, ""), (own, "own ")):
+        manifest = read_source("prid2011", root, allow_incomplete=True)
+        protocols = [p.on(manifest) for p in (find_protocol("prid2011"), find_protocol("standard"))]
+        assert [p.label([3]) for p in protocols] == [f"prid2011 ({word}split 3 alone)", "standard"]
+        assert protocols[0].label(range(10)) == f"prid2011 (mean of 10 {word}splits)"
+        assert protocols[0].label([1, 2]) == f"prid2011 (2 of 10 {word}splits)"
+    (found,) = find_protocols("prid2011", manifest)
+    assert found.own_splits and [p.name for p in find_protocols("all", manifest) if p.own_splits] == ["prid2011"]
 
 
 def test_synthetic_tree_is_indexed_by_the_commands(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class Protocol:
         gallery_splits: the manifest's splits that make the gallery.
         misaligned_cameras: filter with the camera of another tracklet, as `authors_cameras` says.
         num_splits: divisions of the identities whose mean is the result; 0 where any single one is.
+        own_splits: these divisions are not those of published results.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Protocol:
     gallery_splits: tuple[str, ...] = ("gallery",)
     misaligned_cameras: bool = False
     num_splits: int = 0
+    own_splits: bool = False
 
     @property
     def comparable(self) -> bool:
@@ -75,12 +77,16 @@ class Protocol:
             return f"{self.name} ({NOT_COMPARABLE})"
         if not self.num_splits:
             return self.name
-        found = sorted(set(splits))
+        found, own = sorted(set(splits)), "own " * self.own_splits
         if len(found) == self.num_splits:
-            return f"{self.name} (mean of {self.num_splits} splits)"
+            return f"{self.name} (mean of {self.num_splits} {own}splits)"
         if len(found) == 1:
-            return f"{self.name} (split {found[0]} alone)"
-        return f"{self.name} ({len(found)} of {self.num_splits} splits)"
+            return f"{self.name} ({own}split {found[0]} alone)"
+        return f"{self.name} ({len(found)} of {self.num_splits} {own}splits)"
+
+    def on(self, manifest: Manifest) -> Protocol:
+        """The same, knowing whether the dataset's divisions are its own."""
+        return replace(self, own_splits=bool(self.num_splits and manifest.notes.get("own_splits")))
 
     def require(self, manifest: Manifest) -> None:
         """Whether it may be used on a dataset.
@@ -191,7 +197,7 @@ def find_protocols(name: str, manifest: Manifest) -> tuple[Protocol, ...]:
         SettingsError: there is none of that name, or not for this dataset.
     """
     if name == ALL:
-        return tuple(p for p in PROTOCOLS.values() if not p.num_splits or p.name == manifest.name)
+        return tuple(p.on(manifest) for p in PROTOCOLS.values() if not p.num_splits or p.name == manifest.name)
     protocol = find_protocol(name)
     protocol.require(manifest)
-    return (protocol,)
+    return (protocol.on(manifest),)

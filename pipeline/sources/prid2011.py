@@ -57,7 +57,7 @@ def read(root: Path) -> Reading:
     else:
         halves = own_halves(long_enough)
         source = f"own splits of seed {OWN_SPLITS_SEED}, not those of published results"
-    notes: dict[str, Any] = {"splits_from": source}
+    notes: dict[str, Any] = {"splits_from": source, "own_splits": not path.is_file()}
     if len(long_enough) < len(persons):
         notes["persons_left_out"] = len(persons) - len(long_enough)
     numbers = {person: _identity(person) for person in long_enough}

@@ -7,7 +7,7 @@ from loader_fixtures import load, make_loader, make_mixed, plain_batches
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.reading import BatchReader
 from keyreid.model.data.settings import DataSettings
-from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.errors import FormatError, SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,21 @@ def test_files_that_the_device_decodes_come_out_the_same(store):
     read = [reader[plan] for plan in loader._plans]
     assert any(host.jpegs is not None and host.groups for host in read), "both kinds in one batch"
     check([loader._assembler(host) for host in read], store, 0)
+
+
+def test_a_file_that_the_device_cannot_decode_is_named(store):
+    tracklets = store.tracklets("train")
+    loader = make_loader(store)
+    reader = BatchReader(store, tracklets, LabelTables.of(tracklets), decode_on_device=True, render=False)
+    host = next(host for host in map(reader.__getitem__, loader._plans) if host.jpegs is not None)
+    end = sum(host.jpegs.lengths)
+    host.jpegs.blob[end - host.jpegs.lengths[-1] : end] = 7
+    clip = host.plan.missing[host.jpegs.places[-1]] // 4
+    message = (
+        rf"tracklet {host.plan.tracklet_ids[clip]} in .*h5 cannot be read: a frame of \d+ bytes .*keyreid-prep verify"
+    )
+    with pytest.raises(FormatError, match=message):
+        loader._assembler(host)
 
 
 def test_decoding_on_a_device_wants_one(store):

@@ -97,7 +97,7 @@ def test_assembling_and_caching(prepared, mode, heatmaps, kept):
     hosts = list(inputs.loader._loader)
     with mode:
         cache = FrameCache(200, (32, 16), 10**7 if kept else 0, kept or CPU)
-        assembler = BatchAssembler((32, 16), CUDA, cache)
+        assembler = BatchAssembler((32, 16), CUDA, cache, inputs.store.reading)
         for host in hosts:
             cache.drop_claims()
             batch = assembler(host)

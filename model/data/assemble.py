@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from keyreid.pipeline.errors import FormatError
 from keyreid.pipeline.heatmaps import quantised_heatmaps
 
 from .batch import ClipBatch, FrameGroup, HostBatch, JpegGroup
 from .cache import FrameCache
 from .decode import decode_jpegs, resize_frames
+from .plan import BatchPlan
 
 
 class BatchAssembler:
@@ -20,10 +25,17 @@ class BatchAssembler:
         frame_size: H, W.
         device: where the batches are used.
         cache: of frames of this size.
+        reading: gives an error within it the name of a tracklet and its shard, see TrackletStore.reading.
     """
 
-    def __init__(self, frame_size: tuple[int, int], device: torch.device, cache: FrameCache) -> None:
-        self._frame_size, self._device, self._cache = frame_size, device, cache
+    def __init__(
+        self,
+        frame_size: tuple[int, int],
+        device: torch.device,
+        cache: FrameCache,
+        reading: Callable[[int], AbstractContextManager[None]],
+    ) -> None:
+        self._frame_size, self._device, self._cache, self._reading = frame_size, device, cache, reading
 
     def __call__(self, host: HostBatch) -> ClipBatch:
         plan = host.plan
@@ -48,7 +60,7 @@ class BatchAssembler:
         """uint8 (m, 3, H, W): what was read, in the order of the plan's missing rows."""
         groups = [FrameGroup(group.places, self._here(group.frames)) for group in host.groups]
         if host.jpegs is not None:
-            groups += self._decode(host.jpegs)
+            groups += self._decode(host.jpegs, host.plan)
         if len(groups) == 1:  # one size and one decoder: the order is the plan's already
             return resize_frames(groups[0].frames, self._frame_size)
         frames = torch.empty((len(host.plan.missing), 3, *self._frame_size), dtype=torch.uint8, device=self._device)
@@ -57,9 +69,16 @@ class BatchAssembler:
             frames.index_copy_(0, places, resize_frames(group.frames, self._frame_size))
         return frames
 
-    def _decode(self, jpegs: JpegGroup) -> list[FrameGroup]:
+    def _decode(self, jpegs: JpegGroup, plan: BatchPlan) -> list[FrameGroup]:
         by_size: dict[torch.Size, tuple[list[int], list[Tensor]]] = {}
-        decoded = decode_jpegs(list(jpegs.blob.split(jpegs.lengths)), self._device)
+        images = list(jpegs.blob.split(jpegs.lengths))
+        try:
+            decoded = decode_jpegs(images, self._device)
+        except FormatError:
+            for place, image in zip(jpegs.places, images, strict=True):
+                with self._reading(plan.tracklet_ids[plan.missing[place] // plan.frames.shape[1]]):
+                    decode_jpegs([image], self._device)
+            raise
         for place, frame in zip(jpegs.places, decoded, strict=True):
             places, frames = by_size.setdefault(frame.shape, ([], []))
             places.append(place)

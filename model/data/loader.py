@@ -147,7 +147,7 @@ def training_loader(
         sampler,
         EpochPlans(sampler, num_frames, clip_length, seed, cache, rank, world_size),
         cache,
-        BatchAssembler(frame_size, device, cache),
+        BatchAssembler(frame_size, device, cache, store.reading),
         num_workers=num_workers,
         start_method=start_method,
         pin_memory=device.type == "cuda",

@@ -56,7 +56,7 @@ class Tally:
         amid: of them, those that found some shards of the stage whole and others not.
         bad: what is wrong with files that count as whole; must stay empty.
         checked: files compared with the undisturbed run's.
-        complete: times that a dataset was completed in spite of all.
+        begun, complete: times that a dataset was begun, and completed in spite of all.
         gave_up: what commands said that ended with an error of their own, since something they needed was killed.
     """
 
@@ -64,6 +64,7 @@ class Tally:
     amid: int = 0
     bad: list[str] = field(default_factory=list)
     checked: int = 0
+    begun: int = 0
     complete: int = 0
     gave_up: Counter[str] = field(default_factory=Counter)
 
@@ -80,6 +81,7 @@ def soak(indexed: Path, reference: dict[str, str], kills: int, seed: int) -> Tal
     generator, tally = random.Random(seed), Tally()
     with tqdm(total=kills, unit=" kills", dynamic_ncols=True) as bar:
         while tally.kills.total() < kills:
+            tally.begun += 1
             for stage in STAGES:
                 while not _attempt(indexed, stage, reference, generator, tally, kills):
                     bar.update(min(kills, tally.kills.total()) - bar.n)
@@ -190,6 +192,7 @@ def main() -> None:
         "files_in_the_dataset": len(reference),
         "files_checked": tally.checked,
         "bad_reads": tally.bad,
+        "datasets_begun": tally.begun,
         "datasets_completed": tally.complete,
         "commands_that_gave_up_with_an_error": dict(tally.gave_up),
         "minutes": round((time.perf_counter() - start) / 60, 1),

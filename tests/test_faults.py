@@ -215,7 +215,8 @@ def test_a_short_soak(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["bad_reads"] == [] and result["datasets_completed"] == 1
+    # A quick machine may complete a dataset between two kills; every one that was begun must end complete.
+    assert result["bad_reads"] == [] and 1 <= result["datasets_completed"] == result["datasets_begun"]
     assert sum(result["kills"].values()) >= 3 and result["files_checked"] >= result["files_in_the_dataset"]
 
 

@@ -120,6 +120,11 @@ def run_stage(
     for tracklet in manifest.tracklets:
         frames[tracklet.shard] += tracklet.num_frames
     pending = [shard for shard in shards if not is_done(prepared, stage, shard, settings, inputs(shard))]
+    for leftover in [
+        *(prepared / stage).glob(".*.partial"),
+        *receipt_path(prepared, stage, 0).parent.glob(".*.partial"),
+    ]:
+        leftover.unlink(missing_ok=True)  # of a run that was killed: the lock says that no other one is at work
     for shard in pending:
         receipt_path(prepared, stage, shard).unlink(missing_ok=True)  # from here on the old shard is not whole
     total = sum(frames)

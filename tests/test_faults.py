@@ -220,6 +220,16 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert sum(result["kills"].values()) >= 3 and result["files_checked"] >= result["files_in_the_dataset"]
 
 
+def test_what_a_killed_run_left_half_written_is_cleared_away(tiny_dataset: Any, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
+    leftovers = [copy / "shards/.00001.h5.x1.partial", copy / "receipts/shards/.00001.json.x2.partial"]
+    others = [copy / "keypoints/.00000.parquet.x3.partial"]  # of another stage, which clears its own
+    for path in (*leftovers, *others):
+        path.write_bytes(b"half")
+    assert build_shards(copy, SerialExecutor()).num_made == 0
+    assert not any(path.exists() for path in leftovers) and all(path.exists() for path in others)
+
+
 def test_a_file_changed_after_its_receipt(tiny_dataset: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
     flip_a_byte(keypoints_path(copy, 1))

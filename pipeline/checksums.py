@@ -26,7 +26,7 @@ def compare_checksums(prepared: Path, receipts: Sequence[ShardReceipt], *, hidde
     """
     if not receipts:
         return
-    remedy = f"run keyreid-prep verify {prepared}, which names all that is damaged; build-shards makes it again"
+    remedy = mend(prepared)
     with (
         ThreadPoolExecutor(THREADS) as pool,
         progress_bar(len(receipts), "compare checksums", "shards", hidden=hidden) as bar,
@@ -37,3 +37,8 @@ def compare_checksums(prepared: Path, receipts: Sequence[ShardReceipt], *, hidde
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def mend(prepared: Path) -> str:
+    """What an error about a damaged shard says to do."""
+    return f"run keyreid-prep verify {prepared}, which names all that is damaged; build-shards makes it again"

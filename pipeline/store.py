@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checksums import compare_checksums
+from .checksums import compare_checksums, mend
 from .commit import has_its_size, read_receipt
 from .errors import FormatError
 from .manifest import Manifest, read_manifest
@@ -118,7 +118,7 @@ class TrackletStore:
             raise FormatError(
                 f"tracklet {tracklet_id} in {shard} cannot be read: {found}",
                 "",
-                f"run keyreid-prep verify {self.path}, which names all that is damaged; build-shards makes it again",
+                mend(self.path),
             ) from error
 
     def _place(self, tracklet_id: int) -> tuple[ShardReader, int]:

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; skipped without one, and in need of neither Dask nor openpifpaf but for one test.
+"""What only a CUDA device can show; skipped without one, and in need of neither Dask nor openpifpaf.
 
 Where the package is not installed: mkdir -p /tmp/site/keyreid && ln -s $PWD/{pipeline,model,cli} /tmp/site/keyreid/ &&
 PYTHONPATH=/tmp/site python -m pytest tests/test_cuda.py

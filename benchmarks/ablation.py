@@ -20,7 +20,7 @@ from ablation_data import KEYPOINTS, prepare
 from ablation_runs import DISTANCES, GLOBAL_WEIGHTS, NETWORKS, PROTOCOL, WITH_TRUTH, Job, read_result, run_job
 
 from keyreid.model.network.config import ModelConfig
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
 Column = tuple[str, str]  # a network and how it is measured

@@ -25,7 +25,7 @@ from keyreid.pipeline.pose.gaps import GapSettings, fill_gaps
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.pose.selection import best_scores, select_people
 from keyreid.pipeline.pose.settings import PoseSettings
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 
 People = list[list[PersonLike]]
 NO_GAPS = GapSettings(max_distance=1)

@@ -1,75 +1,123 @@
-"""Files that are whole or absent: write to a temporary name, fsync, hash, rename, then the receipt."""
+"""Files that are complete or absent: write to a temporary name, fsync, hash, rename, then the receipt. One run at a
+time in a folder."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, KeyReIDError
+from .environment import progress_bar
+from .errors import FormatError, KeyReIDError, SettingsError
 from .records import ShardReceipt
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SEAL = "content_sha256"  # key of a JSON file's hash of everything else in it
+HASH_THREADS = 8  # hashing leaves the interpreter lock alone; more would only wait for the disk
+MAX_JSON_BYTES = 64 << 20  # of a file of this project's own
 
 
-def commit_file(path: Path, write: Callable[[Path], None]) -> str:
-    """Let `write` fill a temporary file beside `path`, then move it into place.
-
-    Returns:
-        The SHA-256 of the file's bytes, in hex.
-
-    Raises:
-        KeyReIDError: the disk is full or the folder cannot be written; nothing is left at `path`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    partial = Path(name)
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Within, an error of a full disk becomes a KeyReIDError that names `path`."""
     try:
-        write(partial)
-        with open(partial, "rb+") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes files private; data is meant to be shared
-        os.replace(partial, path)
-        _sync_folder(path.parent)
+        yield
     except Exception as error:  # h5py says it in words, safetensors in words of an error of its own
         if getattr(error, "errno", None) in FULL or any(os.strerror(code) in str(error) for code in FULL):
             raise KeyReIDError(
                 f"there is no room to write {path} ({getattr(error, 'strerror', None) or error})",
                 "",
-                "free some space or raise the quota, and run the command again: it goes on",
+                "free some space or raise the quota, and run the command again: it resumes",
             ) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def commit_file(path: Path, write: Callable[[Path], None], before_rename: Callable[[], object] | None = None) -> str:
+    """Let `write` fill a temporary file beside `path`, then move it into place.
+
+    Args:
+        path: the file.
+        write: fills the file whose path it is given.
+        before_rename: called when the new content is safely on disk, before the old one goes.
+
+    Returns:
+        The SHA-256 of the file's bytes, in hex.
+
+    Raises:
+        KeyReIDError: the disk is full; what was at `path` is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            write(partial)
+            with open(partial, "rb+") as file:
+                digest = _hash(file)
+                os.fsync(file.fileno())
+            partial.chmod(0o666 & ~_umask())  # mkstemp makes files private; data is meant to be shared
+            if before_rename is not None:
+                before_rename()
+            os.replace(partial, path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
     return digest
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Commit `value` as indented JSON with sorted keys."""
-    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Commit `value` as indented JSON with sorted keys, and a hash of itself that read_json compares."""
+    sealed = json.loads(json.dumps({key: one for key, one in value.items() if key != SEAL}))  # keys become texts
+    text = json.dumps(sealed | {SEAL: _seal(sealed)}, indent=2, sort_keys=True) + "\n"
     commit_file(path, lambda partial: _write_text(partial, text))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the prepared dataset.
+def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
+    """Read what write_json wrote.
+
+    Args:
+        path: the file.
+        sealed: whether it must carry its own hash; where it has one, that is compared in any case.
 
     Raises:
-        FormatError: the file is not JSON.
+        FormatError: the file is not JSON, or was changed.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} at its top")
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{path} is not readable as JSON ({error})", "", "delete it and run the stage again"
         ) from error
+    digest = value.pop(SEAL, None)
+    if digest is not None and digest != _seal(value):
+        raise FormatError(
+            f"{path} was changed after it was written",
+            f"a content with the hash {str(digest)[:16]}",
+            "restore it from a copy, or delete it and run the command again that made it",
+        )
+    if digest is None and sealed:
+        raise FormatError(f"{path} lacks its own hash", f"a key {SEAL}", "delete it and run the stage again")
+    return value
+
+
+def _seal(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fingerprint(value: Any) -> str:
@@ -81,7 +129,37 @@ def fingerprint(value: Any) -> str:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+        return _hash(file)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system gives it back when the process ends, however it ends.
+
+    Raises:
+        SettingsError: another process holds it, or the lock is a link or no file.
+    """
+    path = folder / ".lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise SettingsError(f"{path} is no lock file ({error.strerror})", "an ordinary file", "delete it") from None
+        raise
+    with open(handle, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another run ({file.read(200).strip()}) is at work on {folder}",
+                "one at a time",
+                "wait until it ends, or stop it: a later run resumes where it was",
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
 
 
 def receipt_path(prepared: Path, stage: str, shard: int) -> Path:
@@ -91,13 +169,16 @@ def receipt_path(prepared: Path, stage: str, shard: int) -> Path:
 def commit_shard(
     prepared: Path, stage: str, shard: int, path: Path, write: Callable[[Path], None], **facts: Any
 ) -> ShardReceipt:
-    """Commit a shard's artefact at `path`, then its receipt; from then on it counts as whole.
+    """Commit a shard's artefact at `path`, then its receipt; from then on it counts as complete.
+
+    An earlier receipt goes when the new artefact is safely on disk: it never vouches for other bytes.
 
     Args:
         write: fills the file whose path it is given.
-        facts: the receipt's rows, settings, inputs, notes and made_with.
+        facts: the receipt's generation, rows, settings, inputs, notes and made_with.
     """
-    digest = commit_file(path, write)
+    outdated = receipt_path(prepared, stage, shard)
+    digest = commit_file(path, write, lambda: outdated.unlink(missing_ok=True))
     receipt = ShardReceipt(
         stage=stage,
         shard=shard,
@@ -106,35 +187,23 @@ def commit_shard(
         num_bytes=path.stat().st_size,
         **facts,
     )
-    write_receipt(prepared, receipt)
+    write_json(outdated, asdict(receipt))
     return receipt
 
 
-def write_receipt(prepared: Path, receipt: ShardReceipt) -> None:
-    """The last step of a unit of work: from here on the shard counts as whole."""
-    write_json(receipt_path(prepared, receipt.stage, receipt.shard), asdict(receipt))
-
-
 def read_receipt(prepared: Path, stage: str, shard: int) -> ShardReceipt | None:
-    """The receipt of a shard, or None where the shard is not done."""
+    """The receipt of a shard, or None where the shard is not done.
+
+    Raises:
+        FormatError: it is damaged.
+    """
     path = receipt_path(prepared, stage, shard)
-    if not path.exists():
-        return None
     try:
         return ShardReceipt(**read_json(path))
+    except FileNotFoundError:
+        return None
     except TypeError as error:
         raise FormatError(f"{path} is not a receipt ({error})", "", "delete it and run the stage again") from error
-
-
-def is_done(prepared: Path, stage: str, shard: int, settings: str, inputs: str) -> bool:
-    """Whether the shard is whole and was made with these settings from these inputs."""
-    receipt = read_receipt(prepared, stage, shard)
-    return (
-        receipt is not None
-        and receipt.settings == settings
-        and receipt.inputs == inputs
-        and has_its_size(prepared, receipt)
-    )
 
 
 def has_its_size(prepared: Path, receipt: ShardReceipt) -> bool:
@@ -143,7 +212,7 @@ def has_its_size(prepared: Path, receipt: ShardReceipt) -> bool:
     return path.is_file() and path.stat().st_size == receipt.num_bytes
 
 
-def require_whole(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
+def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
     """The artefact of a receipt, read once and compared with the receipt's hash.
 
     Raises:
@@ -158,12 +227,52 @@ def require_whole(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
     return path
 
 
+def require_all_intact(prepared: Path, receipts: Sequence[ShardReceipt], *, hidden: bool = False) -> None:
+    """Read files in full and compare them with their receipts, before hours are spent on what is in them.
+
+    Args:
+        prepared: the prepared dataset.
+        receipts: of the files.
+        hidden: shows no progress bar.
+
+    Raises:
+        FormatError: a file is missing or was changed; the first of them in the order given.
+    """
+    if not receipts:
+        return
+    remedy = repair_hint(prepared)
+    with (
+        ThreadPoolExecutor(HASH_THREADS) as pool,
+        progress_bar(len(receipts), "compare checksums", "shards", hidden=hidden) as bar,
+    ):
+        try:
+            for _ in pool.map(lambda receipt: require_intact(prepared, receipt, remedy), receipts):
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def repair_hint(prepared: Path) -> str:
+    """What an error about a damaged shard says to do."""
+    return f"run keyreid-prep verify {prepared}, which names all that is damaged; build-shards rebuilds it"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
 def _hash(file: Any) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
@@ -173,11 +282,3 @@ def _umask() -> int:
     value = os.umask(0)
     os.umask(value)
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

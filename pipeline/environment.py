@@ -1,12 +1,15 @@
-"""What bytes depend on besides frames and settings: for receipts."""
+"""What bytes depend on besides frames and settings, for receipts; and progress bars."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+
+from tqdm import tqdm
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -44,3 +47,27 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def progress_bar(total: int | None, label: str, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
+    """A bar on standard error that redraws often on a terminal and every ten seconds in a log; `hidden` shows nothing."""
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=label,
+        unit=f" {unit}",
+        file=sys.stderr,
+        mininterval=0.2 if on_terminal else 10,
+        dynamic_ncols=on_terminal,
+        smoothing=0.1,
+        disable=hidden,
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it, such as "1.5 hours"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,23 +1,31 @@
-"""The table of tracklets that every stage works from: manifest.parquet and dataset.json."""
+"""The tables that every stage works from: tracklets, shards, and the frames of each shard. docs/data-format.md."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .commit import commit_file, fingerprint, read_json, write_json
+from .commit import exclusive, explain_full_disk, fingerprint, read_json, sync_folder, write_json
 from .errors import FormatError, SettingsError, SourceError
-from .records import SPLITS, Tracklet
+from .records import SPLITS, SourceFrames, Tracklet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+INTEGER = re.compile(r"-?\d{1,9}")  # longer ones, such as ticket numbers, are names: cameras are int32
+FRAMES_PER_SHARD = 4096
+BYTES_PER_SHARD = 256 << 20  # of encoded images, which the build of a shard holds in memory once
 
-SCHEMA = pa.schema(
+TRACKLETS = pa.schema(
     [
         ("tracklet_id", pa.int64()),
         ("split", pa.string()),
@@ -25,9 +33,51 @@ SCHEMA = pa.schema(
         ("camera", pa.int32()),
         ("shard", pa.int32()),
         ("num_frames", pa.int32()),
-        ("frame_paths", pa.list_(pa.string())),
+        ("name", pa.string()),
+        ("identity_name", pa.string()),
+        ("camera_name", pa.string()),
+        ("frames_hash", pa.string()),  # of paths and numbers: tells an append what is there already
     ]
 )
+SHARDS = pa.schema(
+    [("shard", pa.int32()), ("num_tracklets", pa.int32()), ("num_frames", pa.int64()), ("sha256", pa.string())]
+)
+FRAMES = pa.schema(
+    [
+        ("tracklet_id", pa.int64()),
+        ("frame_index", pa.int32()),
+        ("frame_number", pa.int64()),
+        ("time", pa.float64()),
+        ("path", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SourceTracklet:
+    """What a dataset reader finds, before numbers and shards are given; F frames.
+
+    Attributes:
+        split: "train", "query" or "gallery".
+        identity: number of the person, or a name to be numbered (see number_names). Negative means junk, which is
+            left out and counted; 0 means a distractor.
+        camera: likewise.
+        frame_paths: (F,) image files relative to the root, in time order, "/" between folders.
+        frame_numbers: (F,) rising frame numbers of the recording; None: unknown.
+        times: (F,) seconds; None: unknown.
+        name: of the tracklet in the source.
+        identity_name, camera_name: where identity and camera are numbers: how the source writes them.
+    """
+
+    split: str
+    identity: int | str
+    camera: int | str
+    frame_paths: Sequence[str]
+    frame_numbers: Sequence[int] | None = None
+    times: Sequence[float] | None = None
+    name: str = ""
+    identity_name: str = ""
+    camera_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,23 +94,78 @@ class IdentitySplit:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """Tracklets of one dataset, in order of tracklet_id.
+class Reading:
+    """The tracklets of a dataset on disk, and what its own tables promise but the disk lacks.
 
     Attributes:
         name: name of the dataset, such as "mars".
-        root: absolute folder that frame paths are relative to.
-        tracklets: all of them; tracklets[i].tracklet_id == i.
-        identity_splits: further divisions of the identities; empty where the dataset has one fixed split. The
-            `split` of the tracklets is that of identity_splits[0] where there are any.
-        notes: counts worth keeping, such as left-out junk tracklets.
+        root: folder that frame paths are relative to.
+        tracklets: in the order of the manifest, junk included; read once.
+        missing: files and folders that should exist, relative to root; folders end with "/".
+        identity_splits: see Manifest.
+        notes: counts worth keeping.
     """
 
     name: str
-    root: str
-    tracklets: tuple[Tracklet, ...]
+    root: Path
+    tracklets: Iterable[SourceTracklet]
+    missing: tuple[str, ...] = ()
     identity_splits: tuple[IdentitySplit, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one run of `index` added.
+
+    Attributes:
+        number: from 0.
+        root: absolute folder that its frame paths are relative to.
+        first_shard, num_shards: its shards.
+        num_tracklets, num_frames: how many it added.
+        tracklets_sha256, shards_sha256: hashes of its tables.
+        notes: counts worth keeping, such as left-out junk.
+    """
+
+    number: int
+    root: str
+    first_shard: int
+    num_shards: int
+    num_tracklets: int
+    num_frames: int
+    tracklets_sha256: str
+    shards_sha256: str
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Tracklets of one dataset, in order of tracklet_id; paths of frames stay on disk (read_frames).
+
+    Attributes:
+        name: name of the dataset, such as "mars".
+        tracklets: all of them; tracklets[i].tracklet_id == i.
+        generations: in order; each has its own root and shards.
+        identity_splits: further divisions of the identities; empty where the dataset has one fixed split. The
+            `split` of the tracklets is that of identity_splits[0] where there are any.
+        fingerprint: hash of everything in it but the roots, which may move; read_manifest has compared it.
+    """
+
+    name: str
+    tracklets: tuple[Tracklet, ...]
+    generations: tuple[Generation, ...] = ()
+    identity_splits: tuple[IdentitySplit, ...] = ()
+    fingerprint: str = ""
+
+    @property
+    def root(self) -> str:
+        """The folder of the first generation's frames."""
+        return self.generations[0].root if self.generations else ""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Of all generations; where several have a note of one name, the last one's."""
+        return {key: value for generation in self.generations for key, value in generation.notes.items()}
 
     @property
     def num_frames(self) -> int:
@@ -95,17 +200,8 @@ class Manifest:
                 "" if count else "leave --identity-split out",
             )
         chosen = self.identity_splits[index]
-        train, test = set(chosen.train), set(chosen.test)
-        tracklets = []
-        for tracklet in self.tracklets:
-            if tracklet.identity in train:
-                split = "train"
-            elif tracklet.identity in test:
-                split = "query" if tracklet.camera == chosen.query_camera else "gallery"
-            else:
-                raise FormatError(f"identity {tracklet.identity} of {self.name} is in neither half of split {index}")
-            tracklets.append(replace(tracklet, split=split))
-        return replace(self, tracklets=tuple(tracklets))
+        tracklets = tuple(replace(t, split=_split_of(chosen, t.identity, t.camera, index)) for t in self.tracklets)
+        return replace(self, tracklets=tracklets)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each split: tracklets, frames, identities and cameras."""
@@ -121,146 +217,517 @@ class Manifest:
         return result
 
 
-@dataclass(frozen=True)
-class SourceTracklet:
-    """What a dataset reader finds, before numbers and shards are given."""
-
-    split: str
-    identity: int
-    camera: int
-    frame_paths: tuple[str, ...]
+def _split_of(split: IdentitySplit, identity: int, camera: int, index: int) -> str:
+    if identity in split.train:
+        return "train"
+    if identity in split.test:
+        return "query" if camera == split.query_camera else "gallery"
+    raise FormatError(f"identity {identity} is in neither half of identity split {index}")
 
 
-def build_manifest(
-    name: str,
-    root: Path,
-    tracklets: Iterable[SourceTracklet],
-    *,
-    identity_splits: Sequence[IdentitySplit] = (),
-    notes: dict[str, Any] | None = None,
-    frames_per_shard: int = 4096,
-) -> Manifest:
-    """Number the tracklets in the order given and fill shards with whole tracklets.
+def number_names(names: Iterable[str], noun: str, known: dict[str, int] | None = None) -> dict[str, int]:
+    """A number for each name: a whole number keeps its value, so that -1 and 0 stay junk and distractors; other text
+    gets the next free numbers in sorted order. Known names keep their numbers.
 
-    A shard is closed when the next tracklet would bring it over `frames_per_shard`; a longer tracklet has a shard of
-    its own.
+    Args:
+        names: as written, repeats allowed.
+        noun: "identity" or "camera", for the message.
+        known: names that have numbers already.
 
     Raises:
-        SourceError: no tracklet, a tracklet without frames, or an unknown split.
+        SourceError: two names are the same number, such as 1 and 01.
     """
-    if frames_per_shard < 1:
-        raise SettingsError(f"{frames_per_shard} frames per shard", "at least 1")
-    numbered: list[Tracklet] = []
-    shard, filled = 0, 0
-    for source in tracklets:
-        if not source.frame_paths:
-            raise SourceError(f"a tracklet of identity {source.identity}, camera {source.camera} has no frames")
-        if source.split not in SPLITS:
-            raise SourceError(f"split {source.split!r}", "one of " + ", ".join(SPLITS))
-        if filled and filled + len(source.frame_paths) > frames_per_shard:
-            shard, filled = shard + 1, 0
-        filled += len(source.frame_paths)
-        numbered.append(
-            Tracklet(len(numbered), source.split, source.identity, source.camera, shard, tuple(source.frame_paths))
-        )
-    if not numbered:
-        raise SourceError(f"no tracklets in {root}", f"the layout of {name}", "see data_manifests/ for the layout")
-    manifest = Manifest(name, str(root.resolve()), tuple(numbered), tuple(identity_splits), notes or {})
-    return manifest.with_identity_split(0) if identity_splits else manifest
-
-
-def manifest_path(prepared: Path) -> Path:
-    return prepared / "manifest.parquet"
+    numbers = dict(known or {})
+    name_of = {number: name for name, number in numbers.items()}
+    text = []
+    for name in sorted(set(names) - set(numbers)):
+        if not INTEGER.fullmatch(name):
+            text.append(name)
+            continue
+        other = name_of.get(int(name))
+        if other is None:
+            numbers[name] = int(name)
+            name_of[int(name)] = name
+        elif INTEGER.fullmatch(other) and int(other) == int(name):
+            raise SourceError(
+                f"{noun} {other!r} and {noun} {name!r} are the same number", "one way of writing it", "rename one"
+            )
+        else:
+            text.append(name)  # an earlier generation gave that number to a text
+    following = max([0, *name_of]) + 1
+    return numbers | {name: following + place for place, name in enumerate(text)}
 
 
 def dataset_path(prepared: Path) -> Path:
     return prepared / "dataset.json"
 
 
-def write_manifest(prepared: Path, manifest: Manifest) -> str:
-    """Write manifest.parquet and dataset.json; returns the manifest's fingerprint.
+def _generation_folder(prepared: Path, number: int) -> Path:
+    return prepared / "manifest" / f"{number:05d}"
+
+
+def write_manifest(
+    prepared: Path,
+    reading: Reading,
+    *,
+    frames_per_shard: int = FRAMES_PER_SHARD,
+    bytes_per_shard: int = BYTES_PER_SHARD,
+    append: bool = False,
+) -> Manifest:
+    """Number the tracklets in the order given, fill shards with whole tracklets, and write the tables.
+
+    A shard is closed when the next tracklet would bring it over `frames_per_shard` or `bytes_per_shard`; a longer
+    tracklet has a shard of its own. The tables appear in one step: a run that is killed leaves what was there before.
+    Writing the same index again changes nothing but the root.
+
+    Args:
+        prepared: the folder.
+        reading: what was found; memory holds one shard's paths and one row per tracklet.
+        frames_per_shard, bytes_per_shard: limits; bytes are estimated from three frames of each tracklet.
+        append: add a generation: tracklets that are there already are passed over, known names keep their numbers.
+
+    Returns:
+        The whole dataset's manifest.
 
     Raises:
-        FormatError: the folder already holds another manifest, whose keypoints and shards would become wrong.
+        SourceError: no tracklet, a tracklet without frames, an unknown split, a path that leaves the root, or a
+            tracklet that changed since it was indexed.
+        FormatError: the folder already holds another index, whose keypoints and shards would become wrong.
+        SettingsError: another run is at work on `prepared`.
     """
-    identity = manifest_fingerprint(manifest)
-    if dataset_path(prepared).exists():
-        found = read_json(dataset_path(prepared)).get("manifest_fingerprint")
-        if found == identity:
-            return identity
-        raise FormatError(
-            f"{prepared} already holds another index (fingerprint {found})",
-            f"fingerprint {identity} or an empty folder",
-            "choose another folder, or delete this one if nobody needs it",
+    if frames_per_shard < 1 or bytes_per_shard < 1:
+        raise SettingsError(f"{frames_per_shard} frames and {bytes_per_shard} bytes per shard", "at least 1")
+    prepared.mkdir(parents=True, exist_ok=True)
+    with exclusive(prepared):
+        there = dataset_path(prepared).exists()
+        if append and not there:
+            raise FormatError(f"{prepared} holds no index to append to", "", "leave --append out the first time")
+        before = read_manifest(prepared) if there else None
+        if append and before is not None and (before.identity_splits or reading.identity_splits):
+            raise SettingsError(f"--append with {before.name}, whose identity splits are fixed", "a dataset without")
+        info = read_json(dataset_path(prepared)) if there else {}
+        known = {path.name for path in (prepared / "manifest").glob("*")} if (prepared / "manifest").is_dir() else set()
+        for leftover in known - {f"{one['number']:05d}" for one in info.get("generations", [])}:
+            shutil.rmtree(prepared / "manifest" / leftover)  # of a run that was killed: the lock says it is over
+        writer = _Writer(prepared, reading, before if append else None, frames_per_shard, bytes_per_shard)
+        try:
+            with explain_full_disk(writer.partial):
+                generation = writer.write()
+            return _commit_generation(prepared, reading, before, info, writer, generation, append=append)
+        finally:
+            shutil.rmtree(writer.partial, ignore_errors=True)
+
+
+def _commit_generation(
+    prepared: Path,
+    reading: Reading,
+    before: Manifest | None,
+    info: dict[str, Any],
+    writer: _Writer,
+    generation: Generation | None,
+    *,
+    append: bool,
+) -> Manifest:
+    """Move the tables into place, then write dataset.json: from then on they count."""
+    if before is not None and not append:
+        if generation is None or not _same_tables(prepared, writer.partial):
+            raise FormatError(
+                f"{prepared} already holds another index ({before.name}, {before.num_frames:,} frames, fingerprint "
+                f"{before.fingerprint})",
+                "the same dataset with the same options, or an empty folder",
+                "choose another folder; or add --append if these are further tracklets",
+            )
+        if before.root != str(reading.root.absolute()):
+            info["generations"][0]["root"] = str(reading.root.absolute())
+            write_json(dataset_path(prepared), info)
+        return read_manifest(prepared)
+    if generation is None:  # nothing new to append
+        assert before is not None
+        return before
+    os.rename(writer.partial, _generation_folder(prepared, generation.number))
+    sync_folder(prepared / "manifest")
+    info = info or {
+        "format_version": FORMAT_VERSION,
+        "name": reading.name,
+        "identity_splits": [split.__dict__ for split in reading.identity_splits],
+        "generations": [],
+    }
+    info["generations"].append(generation.__dict__)
+    write_json(dataset_path(prepared), info)
+    return read_manifest(prepared)
+
+
+def _same_tables(prepared: Path, partial: Path) -> bool:
+    """Whether the dataset is this one generation; values count, not the bytes that a version of Parquet makes."""
+    info = read_json(dataset_path(prepared))
+    if len(info["generations"]) > 1:
+        return False
+    old, new = (pq.read_table(folder / "tracklets.parquet") for folder in (_generation_folder(prepared, 0), partial))
+    return old.equals(new)  # their frames_hash columns speak for the frames
+
+
+class _Writer:
+    """Streams tracklets into the tables of one generation, in a folder that is not yet part of the dataset."""
+
+    def __init__(
+        self, prepared: Path, reading: Reading, before: Manifest | None, frames_per_shard: int, bytes_per_shard: int
+    ) -> None:
+        self._reading, self._before = reading, before
+        self._limits = frames_per_shard, bytes_per_shard
+        self._root = reading.root.absolute()
+        self.number = len(before.generations) if before else 0
+        self._first_shard = before.num_shards if before else 0
+        self._next_id = self._first_id = len(before.tracklets) if before else 0
+        self.partial = prepared / "manifest" / f".{self.number:05d}.partial"
+        self._there = _known_tracklets(prepared, before) if before else {}
+        self._columns: dict[str, list[Any]] = {name: [] for name in TRACKLETS.names}
+        self._shards: list[tuple[int, int, str]] = []  # tracklets, frames, hash
+        self._filling: list[tuple[int, SourceTracklet]] = []
+        self._filled = (0, 0)  # frames and bytes
+        self._left_out = {"junk": [0, 0], "already_indexed": [0, 0]}  # tracklets and frames
+
+    def write(self) -> Generation | None:
+        """Write the tables; None where all tracklets are there already."""
+        (self.partial / "frames").mkdir(parents=True)
+        for tracklet in self._reading.tracklets:
+            self._add(tracklet)
+        if self._next_id == self._first_id:
+            if self._left_out["already_indexed"][0]:
+                return None
+            raise SourceError(
+                f"no tracklets in {self._root}", f"the layout of {self._reading.name}", "docs/datasets.md shows it"
+            )
+        self._close_shard()
+        self._number()
+        tracklets = _write_table(self.partial / "tracklets.parquet", pa.table(self._columns, schema=TRACKLETS))
+        counts = list(zip(*self._shards, strict=True))
+        numbers = range(self._first_shard, self._first_shard + len(self._shards))
+        shards = _write_table(
+            self.partial / "shards.parquet",
+            pa.table(dict(zip(SHARDS.names, [list(numbers), *counts], strict=True)), schema=SHARDS),
         )
-    rows = [
-        {**tracklet.__dict__, "num_frames": tracklet.num_frames, "frame_paths": list(tracklet.frame_paths)}
-        for tracklet in manifest.tracklets
-    ]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    commit_file(manifest_path(prepared), lambda partial: pq.write_table(table, partial, compression="zstd"))
-    write_json(
-        dataset_path(prepared),
-        {
-            "format_version": FORMAT_VERSION,
-            "name": manifest.name,
-            "root": manifest.root,
-            "counts": manifest.counts(),
-            "notes": manifest.notes,
-            "num_shards": manifest.num_shards,
-            "identity_splits": [split.__dict__ for split in manifest.identity_splits],
-            "manifest_fingerprint": identity,
-        },
-    )
-    return identity
+        sync_folder(self.partial)
+        return Generation(
+            number=self.number,
+            root=str(self._root),
+            first_shard=self._first_shard,
+            num_shards=len(self._shards),
+            num_tracklets=self._next_id - self._first_id,
+            num_frames=sum(count for _, count, _ in self._shards),
+            tracklets_sha256=tracklets,
+            shards_sha256=shards,
+            notes=self._notes(),
+        )
+
+    def _add(self, tracklet: SourceTracklet) -> None:
+        if _is_junk(tracklet.identity):
+            self._leave_out("junk", tracklet)
+            return
+        self._check(tracklet)
+        digest = _frames_hash(tracklet)
+        key = (str(self._root), tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name)
+        if key in self._there:
+            if digest not in self._there[key]:
+                raise SourceError(
+                    f"tracklet {tracklet.name or tracklet.frame_paths[0]} has other frames than when it was indexed",
+                    "tracklets that stay as they are, and new ones beside them",
+                    "give the new frames a tracklet of their own, or index everything into a new folder",
+                )
+            self._leave_out("already_indexed", tracklet)
+            return
+        size = _estimate_bytes(self._root, tracklet.frame_paths)
+        frames, filled = self._filled[0] + len(tracklet.frame_paths), self._filled[1] + size
+        if self._filling and (frames > self._limits[0] or filled > self._limits[1]):
+            self._close_shard()
+            frames, filled = len(tracklet.frame_paths), size
+        self._filled = frames, filled
+        row = {
+            "tracklet_id": self._next_id,
+            "split": tracklet.split,
+            "identity": tracklet.identity,
+            "camera": tracklet.camera,
+            "shard": self._first_shard + len(self._shards),
+            "num_frames": len(tracklet.frame_paths),
+            "name": tracklet.name,
+            "identity_name": _name(tracklet, "identity"),
+            "camera_name": _name(tracklet, "camera"),
+            "frames_hash": digest,
+        }
+        for name, value in row.items():
+            self._columns[name].append(value)
+        self._filling.append((self._next_id, tracklet))
+        self._next_id += 1
+
+    def _check(self, tracklet: SourceTracklet) -> None:
+        what = f"a tracklet of identity {tracklet.identity}, camera {tracklet.camera}"
+        if not tracklet.frame_paths:
+            raise SourceError(f"{what} has no frames")
+        if tracklet.split not in SPLITS:
+            raise SourceError(f"{what} has split {tracklet.split!r}", "one of " + ", ".join(SPLITS))
+        for path in tracklet.frame_paths:
+            parts = PurePosixPath(path).parts
+            if path.startswith("/") or ".." in parts or "\0" in path or not parts:
+                raise SourceError(f"{what} has a frame {path!r}, which leaves {self._root}", "a path below the root")
+            if not path.isascii() and path.encode(errors="replace").decode() != path:
+                raise SourceError(f"{what} has a frame {path!r}, whose name is not UTF-8", "UTF-8", "rename the file")
+        for values in (tracklet.frame_numbers, tracklet.times):
+            if values is not None and len(values) != len(tracklet.frame_paths):
+                raise SourceError(f"{what} has {len(values)} numbers or times for {len(tracklet.frame_paths)} frames")
+
+    def _leave_out(self, why: str, tracklet: SourceTracklet) -> None:
+        self._left_out[why][0] += 1
+        self._left_out[why][1] += len(tracklet.frame_paths)
+
+    def _close_shard(self) -> None:
+        tracklets = [tracklet for _, tracklet in self._filling]
+        lengths = [len(tracklet.frame_paths) for tracklet in tracklets]
+        numbers = [t.frame_numbers if t.frame_numbers is not None else range(len(t.frame_paths)) for t in tracklets]
+        times = [t.times if t.times is not None else np.full(len(t.frame_paths), np.nan) for t in tracklets]
+        columns = {
+            "tracklet_id": np.repeat([tracklet_id for tracklet_id, _ in self._filling], lengths),
+            "frame_index": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+            "frame_number": np.concatenate([np.asarray(values, np.int64) for values in numbers]),
+            "time": np.concatenate([np.asarray(values, np.float64) for values in times]),
+            "path": [path for tracklet in tracklets for path in tracklet.frame_paths],
+        }
+        shard = self._first_shard + len(self._shards)
+        digest = _write_table(_frames_path(self.partial, shard), pa.table(columns, schema=FRAMES))
+        self._shards.append((len(tracklets), sum(lengths), digest))
+        self._filling, self._filled = [], (0, 0)
+
+    def _number(self) -> None:
+        """Replace identities and cameras that are names by numbers, and set the first identity split."""
+        for noun in ("identity", "camera"):
+            values, names = self._columns[noun], self._columns[f"{noun}_name"]
+            known = {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
+            texts = [name for value, name in zip(values, names, strict=True) if isinstance(value, str)]
+            numbers = number_names(texts, noun, known)
+            self._columns[noun] = [
+                numbers[name] if isinstance(value, str) else value for value, name in zip(values, names, strict=True)
+            ]
+        if self._reading.identity_splits:
+            first = self._reading.identity_splits[0]
+            pairs = zip(self._columns["identity"], self._columns["camera"], strict=True)
+            self._columns["split"] = [_split_of(first, identity, camera, 0) for identity, camera in pairs]
+
+    def _notes(self) -> dict[str, Any]:
+        notes = dict(self._reading.notes)
+        distractors = [
+            frames
+            for identity, frames in zip(self._columns["identity"], self._columns["num_frames"], strict=True)
+            if identity == 0
+        ]
+        if distractors:
+            notes["distractors"] = {"tracklets": len(distractors), "frames": sum(distractors)}
+        for why, (tracklets, frames) in self._left_out.items():
+            if tracklets:
+                notes[why] = {"tracklets": tracklets, "frames": frames}
+        return notes
 
 
-def read_manifest(prepared: Path) -> Manifest:
-    """Read what write_manifest wrote.
+def _is_junk(identity: int | str) -> bool:
+    return int(identity) < 0 if isinstance(identity, int) or INTEGER.fullmatch(identity) else False
+
+
+def _name(tracklet: SourceTracklet, noun: str) -> str:
+    return getattr(tracklet, f"{noun}_name") or str(getattr(tracklet, noun))
+
+
+def _frames_hash(tracklet: SourceTracklet) -> str:
+    digest = hashlib.sha256("\n".join(tracklet.frame_paths).encode(errors="surrogateescape"))
+    if tracklet.frame_numbers is not None:
+        digest.update(np.asarray(tracklet.frame_numbers, np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _estimate_bytes(root: Path, paths: Sequence[str]) -> int:
+    """Frames times the largest of three of them."""
+    sizes = []
+    for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
+        try:
+            sizes.append(os.stat(root / path).st_size)
+        except OSError:  # whoever reads the frame says so
+            sizes.append(0)
+    return max(sizes) * len(paths)
+
+
+def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], set[str]]:
+    """Root, split, identity, camera and name of each tracklet that is there -> hashes of frames."""
+    there: dict[tuple[str, ...], set[str]] = {}
+    for generation in before.generations:
+        for row in _read_generation(prepared, generation).to_pylist():
+            key = (generation.root, row["split"], row["identity_name"], row["camera_name"], row["name"])
+            there.setdefault(key, set()).add(row["frames_hash"])
+    return there
+
+
+def _write_table(path: Path, table: pa.Table) -> str:
+    """Write and sync; returns the SHA-256 of the bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content = sink.getvalue()
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_table(path: Path, schema: pa.Schema, sha256: str) -> pa.Table:
+    """A table whose bytes have the hash that dataset.json or the shards table states."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise FormatError(
+            f"{path} is {'not what was written' if content else 'missing'}",
+            f"SHA-256 {sha256[:16]}...",
+            "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
+        )
+    return pq.read_table(pa.BufferReader(content), schema=schema)
+
+
+def _frames_path(folder: Path, shard: int) -> Path:
+    return folder / "frames" / f"{shard:05d}.parquet"
+
+
+def _read_generation(prepared: Path, generation: Generation) -> pa.Table:
+    path = _generation_folder(prepared, generation.number) / "tracklets.parquet"
+    return _read_table(path, TRACKLETS, generation.tracklets_sha256)
+
+
+def read_dataset(prepared: Path) -> dict[str, Any]:
+    """The content of dataset.json.
 
     Raises:
         FormatError: not a prepared dataset, or of another format version.
     """
-    if not dataset_path(prepared).is_file() or not manifest_path(prepared).is_file():
+    if not dataset_path(prepared).is_file():
+        raise FormatError(f"{prepared} is not a prepared dataset (no dataset.json)", "", "run keyreid-prep index first")
+    info = read_json(dataset_path(prepared), sealed=False)  # format version 1 had no seal
+    version = info.get("format_version")
+    if version != FORMAT_VERSION:
+        root, name = info.get("root", "ROOT"), str(info.get("name", "")).removeprefix("synthetic-")
+        source = name if name in ("mars", "ilids-vid", "prid2011") else "SOURCE"
         raise FormatError(
-            f"{prepared} is not a prepared dataset (no dataset.json and manifest.parquet)",
-            "",
-            "run keyreid-prep index first",
-        )
-    info = read_json(dataset_path(prepared))
-    if info.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"{prepared} has format version {info.get('format_version')}",
+            f"{prepared} has format version {version}",
             f"version {FORMAT_VERSION}",
-            "prepare it again with this version of keyreid-prep",
+            f"prepare it again into a new folder: keyreid-prep index {source} {root} NEW_FOLDER, then "
+            "extract-keypoints and build-shards",
         )
-    rows = pq.read_table(manifest_path(prepared), schema=SCHEMA).to_pylist()
-    for row in rows:
-        row.pop("num_frames")
-        row["frame_paths"] = tuple(row["frame_paths"])
-    splits = [
+    return read_json(dataset_path(prepared))
+
+
+def _generations(info: dict[str, Any]) -> tuple[Generation, ...]:
+    return tuple(Generation(**one) for one in info["generations"])
+
+
+def read_manifest(prepared: Path) -> Manifest:
+    """Read the tracklets of all generations; never the frames' paths.
+
+    Raises:
+        FormatError: not a prepared dataset, of another format version, or damaged.
+    """
+    info = read_dataset(prepared)
+    generations = _generations(info)
+    tracklets: list[Tracklet] = []
+    for generation in generations:
+        table = _read_generation(prepared, generation)
+        columns = [_values(table[name]) for name in TRACKLETS.names if name != "frames_hash"]
+        tracklets.extend(map(Tracklet, *columns))
+    splits = tuple(
         IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
         for split in info["identity_splits"]
-    ]
-    return Manifest(info["name"], info["root"], tuple(Tracklet(**row) for row in rows), tuple(splits), info["notes"])
-
-
-def cached_manifest(prepared: Path) -> Manifest:
-    """read_manifest, once a process while the file does not change: for workers, which make many shards."""
-    return _cached_manifest(prepared, manifest_path(prepared).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _cached_manifest(prepared: Path, changed: int) -> Manifest:
-    return read_manifest(prepared)
-
-
-def manifest_fingerprint(manifest: Manifest) -> str:
-    """A hash of everything in the manifest but the root folder, which may move."""
-    return fingerprint(
-        [
-            manifest.name,
-            [[t.split, t.identity, t.camera, t.shard, t.frame_paths] for t in manifest.tracklets],
-            [split.__dict__ for split in manifest.identity_splits],
-        ]
     )
+    tables = [[one.tracklets_sha256, one.shards_sha256] for one in generations]
+    return Manifest(
+        name=info["name"],
+        tracklets=tuple(tracklets),
+        generations=generations,
+        identity_splits=splits,
+        fingerprint=fingerprint([info["name"], tables, info["identity_splits"]]),
+    )
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Python values; equal texts are one object."""
+    if pa.types.is_string(column.type):
+        encoded = column.combine_chunks().dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        return [texts[index] for index in encoded.indices.to_numpy().tolist()]
+    return column.to_numpy().tolist()
+
+
+@dataclass(frozen=True)
+class ShardFrames:
+    """The frames of one shard, as its stages read them.
+
+    Attributes:
+        shard, generation: numbers.
+        root: folder that its paths are relative to.
+        sha256: hash of the table of its frames: what keypoints are made from.
+        tracklets: in manifest order.
+    """
+
+    shard: int
+    generation: int
+    root: Path
+    sha256: str
+    tracklets: tuple[SourceFrames, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return sum(len(tracklet.paths) for tracklet in self.tracklets)
+
+
+def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
+    """The frames of one shard, without reading any other's.
+
+    Raises:
+        FormatError: not a prepared dataset, no such shard, or damaged.
+    """
+    generation, hashes = _shard_hashes(prepared, dataset_path(prepared).stat().st_mtime_ns).get(shard, (None, ""))
+    if generation is None:
+        raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
+    table = _read_table(
+        _frames_path(_generation_folder(prepared, generation.number), shard), FRAMES, hashes
+    ).combine_chunks()
+    ids = table["tracklet_id"].to_numpy()
+    numbers, times, paths = table["frame_number"].to_numpy(), table["time"].to_numpy(), table["path"].to_pylist()
+    bounds = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
+    tracklets = tuple(
+        SourceFrames(int(ids[start]), tuple(paths[start:end]), numbers[start:end], times[start:end])
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+    )
+    return ShardFrames(shard, generation.number, Path(generation.root), hashes, tracklets)
+
+
+def shard_inputs(prepared: Path) -> dict[int, str]:
+    """Shard -> hash of the table of its frames, of all shards."""
+    hashes = _shard_hashes(prepared, dataset_path(prepared).stat().st_mtime_ns)
+    return {shard: digest for shard, (_, digest) in hashes.items()}
+
+
+def shard_sizes(prepared: Path) -> dict[int, int]:
+    """Shard -> frames, of all shards."""
+    sizes: dict[int, int] = {}
+    for generation in _generations(read_dataset(prepared)):
+        table = _read_shards(prepared, generation)
+        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
+    return sizes
+
+
+@lru_cache(maxsize=4)
+def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, str]]:
+    found: dict[int, tuple[Generation, str]] = {}
+    for generation in _generations(read_dataset(prepared)):
+        table = _read_shards(prepared, generation)
+        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+        found.update({shard: (generation, digest) for shard, digest in pairs})
+    return found
+
+
+def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
+    path = _generation_folder(prepared, generation.number) / "shards.parquet"
+    return _read_table(path, SHARDS, generation.shards_sha256)

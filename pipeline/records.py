@@ -11,23 +11,24 @@ SPLITS = ("train", "query", "gallery")
 FRAME_OK = "ok"  # read, and a person was found
 FRAME_INTERPOLATED = "interpolated"  # read, no person found, keypoints put between those of frames before and after
 FRAME_NO_POSE = "no_pose"  # read, but no person was found: keypoints are all zero
-FRAME_UNREADABLE = "unreadable"  # missing or broken image: left out of the shards
-FRAME_QUARANTINED = "quarantined"  # pose estimation died of it: left out of the shards
-FRAMES_LEFT_OUT = (FRAME_UNREADABLE, FRAME_QUARANTINED)
+FRAME_UNREADABLE = "unreadable"  # the file is there and its content is no image: left out of the shards
+FRAME_SKIPPED = "skipped"  # the user listed it in --skip-frames: left out of the shards
+FRAMES_LEFT_OUT = (FRAME_UNREADABLE, FRAME_SKIPPED)
 FRAME_STATUSES = (FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, *FRAMES_LEFT_OUT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One person seen by one camera over consecutive frames.
+    """One person seen by one camera over consecutive frames; its frames' paths are in SourceFrames.
 
     Attributes:
         tracklet_id: row in the manifest, from 0; the name of the tracklet everywhere.
         split: "train", "query" or "gallery".
-        identity: number of the person, as in the source; 0 may stand for distractors.
-        camera: number of the camera, as in the source (MARS: 1 to 6).
+        identity: number of the person; 0 stands for distractors. Junk (negative) never gets here.
+        camera: number of the camera (MARS: 1 to 6).
         shard: number of the shard that holds its keypoints and frames.
-        frame_paths: image files relative to the source's root, in time order, "/" between folders.
+        num_frames: frames in the source; those that could not be read included.
+        name, identity_name, camera_name: as in the source, such as "0001C1T0001", "0001" and "1".
     """
 
     tracklet_id: int
@@ -35,11 +36,27 @@ class Tracklet:
     identity: int
     camera: int
     shard: int
-    frame_paths: tuple[str, ...]
+    num_frames: int
+    name: str = ""
+    identity_name: str = ""
+    camera_name: str = ""
 
-    @property
-    def num_frames(self) -> int:
-        return len(self.frame_paths)
+
+@dataclass(frozen=True)
+class SourceFrames:
+    """Where the frames of one tracklet lie; F frames in time order.
+
+    Attributes:
+        tracklet_id: the tracklet.
+        paths: (F,) image files relative to the generation's root, "/" between folders.
+        numbers: int64 (F,), frame numbers of the recording, rising; 0 to F - 1 where the source has none.
+        times: float64 (F,), seconds, of the frames whose source has time stamps; NaN elsewhere.
+    """
+
+    tracklet_id: int
+    paths: tuple[str, ...]
+    numbers: np.ndarray
+    times: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class FramePose:
 
     Attributes:
         tracklet_id: the tracklet.
-        frame_index: position in Tracklet.frame_paths, from 0.
+        frame_index: position among the tracklet's frames, from 0.
         width, height: size of the frame in pixels; 0 where its status is one of FRAMES_LEFT_OUT.
         status: one of FRAME_STATUSES.
         score: score of the chosen person, 0 to 1; 0 where there is none.
@@ -67,11 +84,12 @@ class FramePose:
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """Written last: a shard with a receipt is whole.
+    """Written last: a shard with a receipt is complete.
 
     Attributes:
         stage: "keypoints" or "shards".
         shard: number of the shard.
+        generation: number of the index run that added it, from 0.
         file: path of the artefact relative to the prepared dataset.
         sha256: hash of the artefact's bytes.
         num_bytes: size of the artefact.
@@ -84,6 +102,7 @@ class ShardReceipt:
 
     stage: str
     shard: int
+    generation: int
     file: str
     sha256: str
     num_bytes: int

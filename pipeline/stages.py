@@ -13,7 +13,7 @@ from .errors import FormatError, SourceError
 from .executor import Executor, Task, nothing
 from .lock import exclusive
 from .manifest import Manifest, dataset_path
-from .progress import progress_bar
+from .environment import progress_bar
 from .records import ShardReceipt
 
 

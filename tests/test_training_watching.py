@@ -16,7 +16,7 @@ from keyreid.model.training.run_page import run_page
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.progress import duration
+from keyreid.pipeline.environment import duration
 
 CPU = torch.device("cpu")
 TINY = [

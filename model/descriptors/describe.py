@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from keyreid.pipeline.commit import fingerprint
 from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 

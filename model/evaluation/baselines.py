@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.colors import rgb_to_hsv
 
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 
 from .neighbours import nearest
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from keyreid.pipeline.errors import KeyReIDError
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 
 from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_frame

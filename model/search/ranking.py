@@ -12,7 +12,7 @@ import torch
 
 from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 
 from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from keyreid.pipeline.progress import duration
+from keyreid.pipeline.environment import duration
 
 from .config import RunConfig
 from .inputs import TrainingInputs

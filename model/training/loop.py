@@ -11,7 +11,7 @@ from tqdm import tqdm
 from keyreid.model.distributed import Ranks, StopVote
 from keyreid.model.network.model_card import write_model_card
 from keyreid.model.network.weights import save_model
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 
 from .checkpoint import Progress, save_checkpoint
 from .config import RunConfig

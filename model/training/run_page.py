@@ -8,7 +8,7 @@ from string import Template
 from typing import Any
 
 from keyreid.model.html import STYLE, picture, table
-from keyreid.pipeline.progress import duration
+from keyreid.pipeline.environment import duration
 
 from .losses import LossTerms
 from .metrics_file import Record

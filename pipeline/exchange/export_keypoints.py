@@ -15,7 +15,7 @@ from ..errors import FormatError, SettingsError
 from ..extract_keypoints import STAGE, shard_inputs
 from ..keypoints import keypoints_path, read_keypoints
 from ..manifest import Manifest, read_manifest
-from ..progress import progress_bar
+from ..environment import progress_bar
 from ..records import FRAMES_LEFT_OUT, FramePose
 from ..stages import stage_settings
 from .coco import CATEGORY, SCORES_FIELD, VISIBLE

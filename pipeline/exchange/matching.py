@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SourceError
-from ..progress import progress_bar
+from ..environment import progress_bar
 from ..skeleton import NUM_JOINTS
 from .frame_names import FrameNames
 from .people import SourceEntry

@@ -12,7 +12,7 @@ from ..commit import read_json, receipt_path
 from ..errors import KeyReIDError
 from ..keypoints import keypoints_path
 from ..manifest import Manifest, dataset_path, manifest_fingerprint, manifest_path, read_manifest
-from ..progress import progress_bar
+from ..environment import progress_bar
 from ..shards import shard_path
 from .findings import COMMANDS, Findings, Problem, StageCheck, VerifyReport
 from .keypoint_checks import check_keypoints

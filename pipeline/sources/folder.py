@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..manifest import SourceTracklet
-from ..progress import progress_bar
+from ..environment import progress_bar
 from ..records import SPLITS
 from .folders import is_image, list_folder
 from .numbering import number_names

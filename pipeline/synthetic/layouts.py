@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from scipy.io import savemat
 
 from ..errors import SettingsError
-from ..progress import progress_bar
+from ..environment import progress_bar
 from ..sources import prid2011
 from .plan import JUNK, PlannedTracklet, RenderedTracklet, SyntheticSettings, plan_tracklets, render_all
 

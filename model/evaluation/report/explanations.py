@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keyreid.pipeline.progress import progress_bar
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 

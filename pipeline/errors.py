@@ -35,3 +35,7 @@ class SettingsError(KeyReIDError):
 
 class CheckpointError(KeyReIDError):
     """Weights are missing, do not match the network, or may not be trusted."""
+
+
+class SurroundingsError(KeyReIDError):
+    """Disk, mount, device, network, memory or another process failed: nothing is known about the data."""

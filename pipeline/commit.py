@@ -10,14 +10,12 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .environment import progress_bar
 from .errors import FormatError, KeyReIDError, SettingsError
 from .records import ShardReceipt
 
@@ -225,32 +223,6 @@ def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
             f"{path} {'has ' * path.is_file()}{found}", f"{receipt.sha256[:16]}... of its receipt", remedy
         )
     return path
-
-
-def require_all_intact(prepared: Path, receipts: Sequence[ShardReceipt], *, hidden: bool = False) -> None:
-    """Read files in full and compare them with their receipts, before hours are spent on what is in them.
-
-    Args:
-        prepared: the prepared dataset.
-        receipts: of the files.
-        hidden: shows no progress bar.
-
-    Raises:
-        FormatError: a file is missing or was changed; the first of them in the order given.
-    """
-    if not receipts:
-        return
-    remedy = repair_hint(prepared)
-    with (
-        ThreadPoolExecutor(HASH_THREADS) as pool,
-        progress_bar(len(receipts), "compare checksums", "shards", hidden=hidden) as bar,
-    ):
-        try:
-            for _ in pool.map(lambda receipt: require_intact(prepared, receipt, remedy), receipts):
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def repair_hint(prepared: Path) -> str:

@@ -21,7 +21,6 @@ from .records import ShardReceipt
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SEAL = "content_sha256"  # key of a JSON file's hash of everything else in it
-HASH_THREADS = 8  # hashing leaves the interpreter lock alone; more would only wait for the disk
 MAX_JSON_BYTES = 64 << 20  # of a file of this project's own
 
 

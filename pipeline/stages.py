@@ -162,18 +162,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
-    """The settings that a stage was started with.
-
-    Raises:
-        FormatError: the stage was not started.
-    """
-    settings = read_dataset(prepared).get("stages", {}).get(stage)
-    if settings is None:
-        raise FormatError(f"{prepared} has no {stage} yet", "", "run the stages in order: keyreid-prep --help")
-    return settings
-
-
 def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> dict[int, Path]:
     """Generation -> the folder that its frame paths are relative to.
 

@@ -50,7 +50,9 @@ def test_a_second_run_does_nothing_and_dask_makes_the_same_bytes(copy: Path) -> 
 def test_shards_of_other_keypoints_are_refused_until_rebuilt(copy: Path) -> None:
     checkpoint = resolve_checkpoint("synthetic")
     extract_keypoints(copy, checkpoint, SerialExecutor(), pose=PoseSettings(96), overwrite=True)
-    with pytest.raises(FormatError, match=r"shards of .*: 00000 is made from other keypoints .*run keyreid-prep build-s"):
+    with pytest.raises(
+        FormatError, match=r"shards of .*: 00000 is made from other keypoints .*run keyreid-prep build-s"
+    ):
         TrackletStore(copy)
     assert build_shards(copy, SerialExecutor()).num_kept == 0
     TrackletStore(copy)

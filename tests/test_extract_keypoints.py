@@ -160,7 +160,9 @@ def test_an_empty_root_is_refused(indexed: Path, tmp_path: Path) -> None:
     with pytest.raises(SurroundingsError, match=r"frames' folder .*empty is empty on .*; expected the frames; mount"):
         extract(indexed, root=tmp_path / "empty")
     (tmp_path / "empty" / "other.txt").touch()
-    with pytest.raises(KeyReIDError, match=r"2 of 2 shards of keypoints failed:\n.*frame bbox_train/.* is not in .*--root"):
+    with pytest.raises(
+        KeyReIDError, match=r"2 of 2 shards of keypoints failed:\n.*frame bbox_train/.* is not in .*--root"
+    ):
         extract(indexed, root=tmp_path / "empty")
     assert extract(indexed).num_made == 2
 
@@ -171,7 +173,9 @@ def test_a_broken_device_is_no_bad_frame(indexed: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr("keyreid.pipeline.pose.forward.FastForward.__call__", fail)
-        with pytest.raises(KeyReIDError, match=r"2 of 2 shards .*RuntimeError: CUDA error(.|\n)*find-bad-frames .* --shard 0"):
+        with pytest.raises(
+            KeyReIDError, match=r"2 of 2 shards .*RuntimeError: CUDA error(.|\n)*find-bad-frames .* --shard 0"
+        ):
             extract(indexed)
     assert extract(indexed).num_made == 2 and not (all_rows(indexed).status == "unreadable").any()
 
@@ -196,9 +200,7 @@ def test_overwrite_destroys_nothing_before_it_can_work(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file() and path.name != ".lock"}
     executor = DaskExecutor(scheduler_address="tcp://127.0.0.1:9")
     with pytest.raises(SettingsError, match="no Dask scheduler answers"):
-        extract_keypoints(
-            copy, resolve_checkpoint("synthetic"), executor, pose=PoseSettings(96), overwrite=True
-        )
+        extract_keypoints(copy, resolve_checkpoint("synthetic"), executor, pose=PoseSettings(96), overwrite=True)
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -64,16 +64,18 @@ def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         if error.errno == errno.ENXIO:
             raise SourceError(f"{path} is a socket or a device", "an image file") from error
         raise
-    with open(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise SourceError(f"{path} is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}", "an image file")
         if found.st_size > max_bytes:
             raise UnreadableImage(f"{path} has {found.st_size:,} bytes", f"at most {max_bytes:,}")
-        try:
+        with open(handle, "rb", closefd=False) as file:
             data = file.read(found.st_size)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(handle)
     if len(data) < found.st_size:
         raise SurroundingsError(f"{path} became shorter while it was read", "", "run again when it is complete")
     return data

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from keyreid.pipeline.pose import pifpaf
-from keyreid.pipeline.pose.frames import PADDING_VALUE, normalise
+from keyreid.pipeline.pose.forward import PADDING_VALUE, normalise
 from keyreid.pipeline.skeleton import JOINT_FLIP
 from keyreid.pipeline.synthetic.appearance import sample_appearance
 from keyreid.pipeline.synthetic.scene import sample_camera

@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from select import select
@@ -23,76 +22,57 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .commit import read_json, write_json
 from .environment import progress_bar
 from .errors import KeyReIDError, SettingsError, SurroundingsError
-from .manifest import Reading, SourceTracklet, dataset_path, read_manifest, read_shard_frames, write_manifest
+from .manifest import read_manifest, read_shard_frames
 
-Frame = tuple[int, int]  # tracklet_id, frame_index
-Work = Callable[[Sequence[Frame]], object]
+Work = Callable[[Sequence[str]], object]
 
 TIMEOUT = 900.0  # seconds for a trial, loading of the network included
 FRAMES_PER_TRIAL = 128  # of the trials that bisection begins from
 
 
-@dataclass(frozen=True)
-class BadFrame:
-    """A frame that pose estimation fails over, twice, when it is alone.
-
-    Attributes:
-        path: as the manifest has it.
-        reason: such as "killed by SIGSEGV".
-    """
-
-    path: str
-    reason: str
-
-
 def find_bad_frames(
-    prepared: Path, shard: int, *, root: Path | None = None, device: str = "auto", timeout: float = TIMEOUT
-) -> list[BadFrame]:
-    """Do what extract-keypoints does, with the settings it was begun with, over fewer and fewer frames of a shard.
+    prepared: Path,
+    shard: int,
+    *,
+    root: Path | Mapping[str, Path] | None = None,
+    device: str = "auto",
+    timeout: float = TIMEOUT,
+) -> dict[str, str]:
+    """Do what extract-keypoints does, with the settings of its last run, over fewer and fewer frames of a shard.
 
     Args:
-        prepared: the prepared dataset; only read.
+        prepared: the prepared dataset; it is only read.
         shard: number of the shard.
-        root: folder of the frames, if it has moved since indexing.
+        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
         device: of the network: "auto", "cpu" or "cuda".
         timeout: seconds after which a trial of at most FRAMES_PER_TRIAL frames counts as failed.
 
+    Returns:
+        Path of a frame -> what happens over it, such as "killed by SIGSEGV".
+
     Raises:
         SurroundingsError: a good frame fails as well: the device, memory or the checkpoint is at fault.
-        SettingsError: no such shard.
+        SettingsError: no such shard, or keypoints were not extracted here.
     """
     num_shards = read_manifest(prepared).num_shards
     if not 0 <= shard < num_shards:
         raise SettingsError(f"shard {shard} of {prepared}", f"0 to {num_shards - 1}")
     from .extract_keypoints import task_of_stage, try_frames  # which loads torch
 
-    work = partial(try_frames, task_of_stage(prepared, root=root, device=device))
-    tracklets = read_shard_frames(prepared, shard).tracklets
-    paths = {(tracklet.tracklet_id, index): path for tracklet in tracklets for index, path in enumerate(tracklet.paths)}
+    task, frames = task_of_stage(prepared, root, device), read_shard_frames(prepared, shard)
+    paths = list(dict.fromkeys(path for tracklet in frames.tracklets for path in tracklet.paths))
     with tempfile.TemporaryDirectory() as folder:
-        good = make_good_dataset(Path(folder), prepared)
-        good_work = partial(try_frames, task_of_stage(good, root=None, device=device), [(0, 0)])
-        found = search(work, good_work, list(paths), timeout)
-    return [BadFrame(paths[frame], reason) for frame, reason in found.items()]
-
-
-def make_good_dataset(folder: Path, prepared: Path) -> Path:
-    """A prepared dataset of one frame that is known to be good (noise), begun with the settings of `prepared`."""
-    noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
-    Image.fromarray(noise).save(folder / "noise.jpg")
-    good = folder / "prepared"
-    write_manifest(good, Reading("noise", folder, [SourceTracklet("train", 1, 1, ["noise.jpg"])]))
-    stages = read_json(dataset_path(prepared)).get("stages", {})
-    write_json(dataset_path(good), read_json(dataset_path(good)) | {"stages": stages})
-    return good
+        noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+        Image.fromarray(noise).save(Path(folder) / "noise.jpg")
+        good_work = partial(try_frames, task, Path(folder), ["noise.jpg"])
+        return search(partial(try_frames, task, task.roots[frames.generation]), good_work, paths, timeout)
 
 
 def search(
-    work: Work, good_work: Callable[[], object], frames: Sequence[Frame], timeout: float = TIMEOUT
-) -> dict[Frame, str]:
+    work: Work, good_work: Callable[[], object], frames: Sequence[str], timeout: float = TIMEOUT
+) -> dict[str, str]:
     """The frames over which a child process dies, fails or hangs when it does `work` with them alone.
 
     Args:
@@ -107,7 +87,7 @@ def search(
     Raises:
         SurroundingsError: the good frame fails.
     """
-    found: dict[Frame, str] = {}
+    found: dict[str, str] = {}
     with Trial(timeout) as trial, progress_bar(len(frames), "find bad frames", "frames") as bar:
         _require_good(trial, good_work)
         for start in range(0, len(frames), FRAMES_PER_TRIAL):
@@ -117,7 +97,7 @@ def search(
     return found
 
 
-def _bisect(trial: Trial, work: Work, good_work: Callable[[], object], frames: Sequence[Frame]) -> dict[Frame, str]:
+def _bisect(trial: Trial, work: Work, good_work: Callable[[], object], frames: Sequence[str]) -> dict[str, str]:
     if trial(partial(work, frames)) is None:
         return {}
     if len(frames) > 1:

@@ -13,23 +13,22 @@ from click.testing import CliRunner
 
 from keyreid.cli.prep import main as prep
 from keyreid.pipeline import find_bad_frames as module
-from keyreid.pipeline.commit import read_json, write_json
 from keyreid.pipeline.errors import CheckpointError, SettingsError, SurroundingsError
-from keyreid.pipeline.find_bad_frames import Frame, Trial, find_bad_frames, make_good_dataset, search
-from keyreid.pipeline.manifest import Reading, SourceTracklet, dataset_path, read_shard_frames, write_manifest
+from keyreid.pipeline.find_bad_frames import Trial, find_bad_frames, search
+from keyreid.pipeline.manifest import Reading, SourceTracklet, write_manifest
 
-FRAMES = [(3, index) for index in range(6)]
+FRAMES = ["0.jpg", "1.jpg", "dies", "raises", "4.jpg", "5.jpg"]
 
 
-def handle(frames: Sequence[Frame]) -> None:
+def handle(frames: Sequence[str]) -> None:
     """Dies, stumbles or hangs over some frames."""
-    for _, index in frames:
+    for frame in frames:
         os.write(1, b"chatter on standard output must not disturb the answers")
-        if index == 2:
+        if frame == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        if index == 3:
+        if frame == "raises":
             raise RuntimeError("cannot decode")
-        if index == 99:
+        if frame == "hangs":
             time.sleep(600)
 
 
@@ -37,36 +36,36 @@ def good() -> None:
     """A good frame."""
 
 
-def raise_always(frames: Sequence[Frame] = ()) -> None:
+def raise_always(frames: Sequence[str] = ()) -> None:
     raise RuntimeError("no kernel image is available")
 
 
-def refuse(frames: Sequence[Frame] = ()) -> None:
+def refuse(frames: Sequence[str] = ()) -> None:
     raise CheckpointError("weights are gone")
 
 
-def break_down(folder: Path, frames: Sequence[Frame] = ()) -> None:
+def break_down(folder: Path, frames: Sequence[str] = ()) -> None:
     """A device that breaks the second time that it is used."""
     if (folder / "used").exists():
         raise_always()
     (folder / "used").touch()
 
 
-def stumble_once(folder: Path, frames: Sequence[Frame]) -> None:
+def stumble_once(folder: Path, frames: Sequence[str]) -> None:
     """Killed the first time that it sees one frame alone, as by chance; fails over more than two."""
     if len(frames) > 2:
         raise MemoryError("too much")
-    if frames == [(3, 2)] and not (folder / "seen").exists():
+    if frames == ["dies"] and not (folder / "seen").exists():
         (folder / "seen").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_each_bad_frame_is_found_among_many() -> None:
-    assert search(handle, good, FRAMES) == {(3, 2): "killed by SIGSEGV", (3, 3): "RuntimeError: cannot decode"}
+    assert search(handle, good, FRAMES) == {"dies": "killed by SIGSEGV", "raises": "RuntimeError: cannot decode"}
 
 
 def test_a_frame_that_hangs() -> None:
-    assert search(handle, good, [(3, 99)], timeout=5) == {(3, 99): "not done after 5 seconds"}
+    assert search(handle, good, ["hangs"], timeout=5) == {"hangs": "not done after 5 seconds"}
 
 
 def test_a_broken_device_names_no_frame(tmp_path: Path) -> None:
@@ -105,17 +104,7 @@ def prepared(tmp_path: Path) -> Path:
     """An index of five frames, which need not be there."""
     tracklets = [SourceTracklet("train", 1, 1, [f"{number}.jpg" for number in range(5)])]
     write_manifest(tmp_path / "prepared", Reading("made", tmp_path, tracklets))
-    info = read_json(dataset_path(tmp_path / "prepared"))
-    write_json(dataset_path(tmp_path / "prepared"), info | {"stages": {"keypoints": {"select": "tracklet"}}})
     return tmp_path / "prepared"
-
-
-def test_the_good_dataset_has_the_settings_of_the_other_and_an_image(prepared: Path, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    made = make_good_dataset(tmp_path / "folder", prepared)
-    assert read_json(dataset_path(made))["stages"] == {"keypoints": {"select": "tracklet"}}
-    frames = read_shard_frames(made, 0)
-    assert (frames.root / frames.tracklets[0].paths[0]).read_bytes().startswith(b"\xff\xd8")
 
 
 def test_a_shard_that_is_not_there(prepared: Path) -> None:
@@ -126,7 +115,7 @@ def test_a_shard_that_is_not_there(prepared: Path) -> None:
 def test_the_command_prints_paths_and_what_to_do_next(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: [module.BadFrame("2.jpg", "killed by SIGSEGV")])
+    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: {"2.jpg": "killed by SIGSEGV"})
     arguments = ["find-bad-frames", str(prepared), "--shard", "0"]
     result = CliRunner().invoke(prep, arguments)
     assert result.exit_code == 0 and result.stdout == "2.jpg\n"
@@ -134,6 +123,6 @@ def test_the_command_prints_paths_and_what_to_do_next(
     result = CliRunner().invoke(prep, [*arguments, "--out", str(tmp_path / "bad.txt")])
     assert (tmp_path / "bad.txt").read_text() == "2.jpg\n" and result.stdout == ""
     assert f"extract-keypoints {prepared} --skip-frames {tmp_path / 'bad.txt'}" in result.stderr
-    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: [])
+    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: {})
     result = CliRunner().invoke(prep, arguments)
     assert result.exit_code == 0 and result.stdout == "" and "no frame of shard 00000 fails alone" in result.stderr

@@ -56,9 +56,6 @@ def find_bad_frames(
         SurroundingsError: a good frame fails as well: the device, memory or the checkpoint is at fault.
         SettingsError: no such shard, or keypoints were not extracted here.
     """
-    num_shards = read_manifest(prepared).num_shards
-    if not 0 <= shard < num_shards:
-        raise SettingsError(f"shard {shard} of {prepared}", f"0 to {num_shards - 1}")
     from .extract_keypoints import task_of_stage, try_frames  # which loads torch
 
     task, frames = task_of_stage(prepared, root, device), read_shard_frames(prepared, shard)

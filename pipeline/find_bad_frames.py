@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from .environment import progress_bar
-from .errors import KeyReIDError, SettingsError, SurroundingsError
-from .manifest import read_manifest, read_shard_frames
+from .errors import KeyReIDError, SurroundingsError
+from .manifest import read_shard_frames
 
 Work = Callable[[Sequence[str]], object]
 
@@ -54,11 +54,12 @@ def find_bad_frames(
 
     Raises:
         SurroundingsError: a good frame fails as well: the device, memory or the checkpoint is at fault.
-        SettingsError: no such shard, or keypoints were not extracted here.
+        FormatError: no such shard.
+        SettingsError: keypoints were not extracted here.
     """
     from .extract_keypoints import task_of_stage, try_frames  # which loads torch
 
-    task, frames = task_of_stage(prepared, root, device), read_shard_frames(prepared, shard)
+    frames, task = read_shard_frames(prepared, shard), task_of_stage(prepared, root, device)
     paths = list(dict.fromkeys(path for tracklet in frames.tracklets for path in tracklet.paths))
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)

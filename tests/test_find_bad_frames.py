@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from keyreid.cli.prep import main as prep
 from keyreid.pipeline import find_bad_frames as module
-from keyreid.pipeline.errors import CheckpointError, SettingsError, SurroundingsError
+from keyreid.pipeline.errors import CheckpointError, FormatError, SurroundingsError
 from keyreid.pipeline.find_bad_frames import Trial, find_bad_frames, search
 from keyreid.pipeline.manifest import Reading, SourceTracklet, write_manifest
 
@@ -108,7 +108,7 @@ def prepared(tmp_path: Path) -> Path:
 
 
 def test_a_shard_that_is_not_there(prepared: Path) -> None:
-    with pytest.raises(SettingsError, match=r"shard 1 of .*expected 0 to 0"):
+    with pytest.raises(FormatError, match="has no shard 00001"):
         find_bad_frames(prepared, 1)
 
 

@@ -593,7 +593,7 @@ def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
             f"SHA-256 {sha256[:16]}...",
             "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
         )
-    # pq.read_table, to_numpy and to_pylist of numbers would import pandas, which takes longer than all the rest
+    # pq.read_table imports pyarrow.dataset, and to_numpy imports pandas: slower and larger than MARS's own table
     return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
 
@@ -725,7 +725,7 @@ def shard_sizes(prepared: Path) -> dict[int, int]:
     sizes: dict[int, int] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        sizes.update(zip(_values(table["shard"]), _values(table["num_frames"]), strict=True))
+        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
     return sizes
 
 
@@ -734,7 +734,7 @@ def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, s
     found: dict[int, tuple[Generation, str]] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        pairs = zip(_values(table["shard"]), _values(table["sha256"]), strict=True)
+        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
         found.update({shard: (generation, digest) for shard, digest in pairs})
     return found
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from .records import SPLITS, SourceFrames, Tracklet
 
 FORMAT_VERSION = 2
 INTEGER = re.compile(r"-?\d{1,9}")  # longer ones, such as ticket numbers, are names: cameras are int32
-UNUSUAL = ("\n/", "\n.", "\n\n", "..", "\0")  # of paths between newlines: these are looked at one by one
 FRAMES_PER_SHARD = 4096
 BYTES_PER_SHARD = 256 << 20  # of encoded images, which the build of a shard holds in memory once
 
@@ -375,7 +374,7 @@ class _Writer:
     ) -> None:
         self._reading, self._before = reading, before
         self._limits = frames_per_shard, bytes_per_shard
-        self._root = str(reading.root.absolute())
+        self._root = reading.root.absolute()
         self.number = len(before.generations) if before else 0
         self._first_shard = before.num_shards if before else 0
         self._next_id = self._first_id = len(before.tracklets) if before else 0
@@ -410,7 +409,7 @@ class _Writer:
         sync_folder(self.partial)
         return Generation(
             number=self.number,
-            root=self._root,
+            root=str(self._root),
             first_shard=self._first_shard,
             num_shards=len(self._shards),
             num_tracklets=self._next_id - self._first_id,
@@ -426,7 +425,7 @@ class _Writer:
             return
         self._check(tracklet)
         digest = _frames_hash(tracklet)
-        key = (self._root, tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name)
+        key = (str(self._root), tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name)
         if key in self._there:
             if digest not in self._there[key]:
                 raise SourceError(
@@ -465,19 +464,15 @@ class _Writer:
             raise SourceError(f"{what} has no frames")
         if tracklet.split not in SPLITS:
             raise SourceError(f"{what} has split {tracklet.split!r}", "one of " + ", ".join(SPLITS))
-        joined = "\n" + "\n".join(tracklet.frame_paths) + "\n"
-        if not joined.isascii() or any(text in joined for text in UNUSUAL):
-            self._check_paths(what, tracklet.frame_paths)
-        for values in (tracklet.frame_numbers, tracklet.times):
-            if values is not None and len(values) != len(tracklet.frame_paths):
-                raise SourceError(f"{what} has {len(values)} numbers or times for {len(tracklet.frame_paths)} frames")
-
-    def _check_paths(self, what: str, paths: Sequence[str]) -> None:
-        for path in paths:
-            if path.startswith("/") or "\0" in path or not path.strip("./") or ".." in path.split("/"):
+        for path in tracklet.frame_paths:
+            parts = PurePosixPath(path).parts
+            if path.startswith("/") or ".." in parts or "\0" in path or not parts:
                 raise SourceError(f"{what} has a frame {path!r}, which leaves {self._root}", "a path below the root")
             if not path.isascii() and path.encode(errors="replace").decode() != path:
                 raise SourceError(f"{what} has a frame {path!r}, whose name is not UTF-8", "UTF-8", "rename the file")
+        for values in (tracklet.frame_numbers, tracklet.times):
+            if values is not None and len(values) != len(tracklet.frame_paths):
+                raise SourceError(f"{what} has {len(values)} numbers or times for {len(tracklet.frame_paths)} frames")
 
     def _leave_out(self, why: str, tracklet: SourceTracklet) -> None:
         self._left_out[why][0] += 1
@@ -504,9 +499,7 @@ class _Writer:
         """Replace identities and cameras that are names by numbers, and set the first identity split."""
         for noun in ("identity", "camera"):
             values, names = self._columns[noun], self._columns[f"{noun}_name"]
-            known = (
-                {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
-            )
+            known = {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
             texts = [name for value, name in zip(values, names, strict=True) if isinstance(value, str)]
             numbers = number_names(texts, noun, known)
             self._columns[noun] = [
@@ -547,12 +540,12 @@ def _frames_hash(tracklet: SourceTracklet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _estimate_bytes(root: str, paths: Sequence[str]) -> int:
+def _estimate_bytes(root: Path, paths: Sequence[str]) -> int:
     """Frames times the largest of three of them."""
     sizes = []
     for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
         try:
-            sizes.append(os.stat(f"{root}/{path}").st_size)
+            sizes.append(os.stat(root / path).st_size)
         except OSError:  # whoever reads the frame says so
             sizes.append(0)
     return max(sizes) * len(paths)
@@ -562,10 +555,9 @@ def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], 
     """Root, split, identity, camera and name of each tracklet that is there -> hashes of frames."""
     there: dict[tuple[str, ...], set[str]] = {}
     for generation in before.generations:
-        names = ("split", "identity_name", "camera_name", "name", "frames_hash")
-        table = _read_generation(prepared, generation, names)
-        for *key, digest in zip(*(_values(table[name]) for name in names), strict=True):
-            there.setdefault((generation.root, *key), set()).add(digest)
+        for row in _read_generation(prepared, generation).to_pylist():
+            key = (generation.root, row["split"], row["identity_name"], row["camera_name"], row["name"])
+            there.setdefault(key, set()).add(row["frames_hash"])
     return there
 
 
@@ -581,8 +573,8 @@ def _write_table(path: Path, table: pa.Table) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
-    """Columns of a table whose bytes have the hash that dataset.json or the shards table states."""
+def _read_table(path: Path, schema: pa.Schema, sha256: str) -> pa.Table:
+    """A table whose bytes have the hash that dataset.json or the shards table states."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -593,17 +585,16 @@ def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
             f"SHA-256 {sha256[:16]}...",
             "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
         )
-    # pq.read_table imports pyarrow.dataset, and to_numpy imports pandas: slower and larger than MARS's own table
-    return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
+    return pq.read_table(pa.BufferReader(content), schema=schema)
 
 
 def _frames_path(folder: Path, shard: int) -> Path:
     return folder / "frames" / f"{shard:05d}.parquet"
 
 
-def _read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> pa.Table:
+def _read_generation(prepared: Path, generation: Generation) -> pa.Table:
     path = _generation_folder(prepared, generation.number) / "tracklets.parquet"
-    return _read_table(path, columns, generation.tracklets_sha256)
+    return _read_table(path, TRACKLETS, generation.tracklets_sha256)
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
@@ -642,9 +633,9 @@ def read_manifest(prepared: Path) -> Manifest:
     generations = _generations(info)
     tracklets: list[Tracklet] = []
     for generation in generations:
-        names = [name for name in TRACKLETS.names if name != "frames_hash"]
-        table = _read_generation(prepared, generation, names)
-        tracklets.extend(map(Tracklet, *(_values(table[name]) for name in names)))
+        table = _read_generation(prepared, generation)
+        columns = [_values(table[name]) for name in TRACKLETS.names if name != "frames_hash"]
+        tracklets.extend(map(Tracklet, *columns))
     splits = tuple(
         IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
         for split in info["identity_splits"]
@@ -664,12 +655,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type):
         encoded = column.combine_chunks().dictionary_encode()
         texts = encoded.dictionary.to_pylist()
-        return [texts[index] for index in _numbers(encoded.indices).tolist()]
-    return _numbers(column).tolist()
-
-
-def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+        return [texts[index] for index in encoded.indices.to_numpy().tolist()]
+    return column.to_numpy().tolist()
 
 
 @dataclass(frozen=True)
@@ -703,9 +690,11 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
     generation, hashes = _shard_hashes(prepared, dataset_path(prepared).stat().st_mtime_ns).get(shard, (None, ""))
     if generation is None:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
-    table = _read_table(_frames_path(_generation_folder(prepared, generation.number), shard), FRAMES.names, hashes)
-    ids, numbers, times = (_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time"))
-    paths = table["path"].to_pylist()
+    table = _read_table(
+        _frames_path(_generation_folder(prepared, generation.number), shard), FRAMES, hashes
+    ).combine_chunks()
+    ids = table["tracklet_id"].to_numpy()
+    numbers, times, paths = table["frame_number"].to_numpy(), table["time"].to_numpy(), table["path"].to_pylist()
     bounds = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
     tracklets = tuple(
         SourceFrames(int(ids[start]), tuple(paths[start:end]), numbers[start:end], times[start:end])
@@ -741,4 +730,4 @@ def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, s
 
 def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
     path = _generation_folder(prepared, generation.number) / "shards.parquet"
-    return _read_table(path, SHARDS.names, generation.shards_sha256)
+    return _read_table(path, SHARDS, generation.shards_sha256)

@@ -629,9 +629,8 @@ def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], 
     """Split, identity, camera and name -> root and hash of frames, of the tracklets that are there."""
     there: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for generation in before.generations:
-        table = _read_generation(prepared, generation)
-        columns = [table[name].to_pylist() for name in ("split", "identity_name", "camera_name", "name", "frames_hash")]
-        for *key, digest in zip(*columns, strict=True):
+        names = ("split", "identity_name", "camera_name", "name", "frames_hash")
+        for *key, digest in zip(*_read_generation(prepared, generation, names), strict=True):
             there.setdefault(tuple(key), []).append((generation.root, digest))
     return there
 
@@ -648,8 +647,8 @@ def _write_table(path: Path, table: pa.Table) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_table(path: Path, schema: pa.Schema, sha256: str) -> pa.Table:
-    """A table whose bytes have the hash that dataset.json or the shards table states."""
+def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
+    """Columns of a table whose bytes have the hash that dataset.json or the shards table states."""
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         raise FormatError(
@@ -657,16 +656,18 @@ def _read_table(path: Path, schema: pa.Schema, sha256: str) -> pa.Table:
             f"SHA-256 {sha256[:16]}...",
             "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
         )
-    return pq.read_table(pa.BufferReader(content), schema=schema)
+    # pq.read_table imports pyarrow.dataset, and to_numpy imports pandas: slower and larger than MARS's own table
+    return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
 
 def _frames_path(folder: Path, shard: int) -> Path:
     return folder / "frames" / f"{shard:05d}.parquet"
 
 
-def _read_generation(prepared: Path, generation: Generation) -> pa.Table:
+def _read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> list[list[Any]]:
     path = _generation_folder(prepared, generation.number) / "tracklets.parquet"
-    return _read_table(path, TRACKLETS, generation.tracklets_sha256)
+    table = _read_table(path, columns, generation.tracklets_sha256)
+    return [_values(table[name]) for name in columns]
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
@@ -705,9 +706,8 @@ def read_manifest(prepared: Path) -> Manifest:
     generations = _generations(info)
     tracklets: list[Tracklet] = []
     for generation in generations:
-        table = _read_generation(prepared, generation)
-        columns = [_values(table[name]) for name in TRACKLETS.names if name != "frames_hash"]
-        tracklets.extend(map(Tracklet, *columns))
+        names = [name for name in TRACKLETS.names if name != "frames_hash"]
+        tracklets.extend(map(Tracklet, *_read_generation(prepared, generation, names)))
     splits = tuple(
         IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
         for split in info["identity_splits"]
@@ -727,8 +727,12 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type):
         encoded = column.combine_chunks().dictionary_encode()
         texts = encoded.dictionary.to_pylist()
-        return [texts[index] for index in encoded.indices.to_numpy().tolist()]
-    return column.to_numpy().tolist()
+        return [texts[index] for index in _numbers(encoded.indices).tolist()]
+    return _numbers(column).tolist()
+
+
+def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
 
 
 @dataclass(frozen=True)
@@ -764,9 +768,9 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
     generation, digest = found[shard]
     path = _frames_path(_generation_folder(prepared, generation.number), shard)
-    table = _read_table(path, FRAMES, digest).combine_chunks()
-    ids = table["tracklet_id"].to_numpy()
-    numbers, times, paths = table["frame_number"].to_numpy(), table["time"].to_numpy(), table["path"].to_pylist()
+    table = _read_table(path, FRAMES.names, digest)
+    ids, numbers, times = [_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time")]
+    paths = table["path"].to_pylist()
     bounds = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
     tracklets = tuple(
         SourceFrames(int(ids[start]), tuple(paths[start:end]), numbers[start:end], times[start:end])
@@ -807,4 +811,4 @@ def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, s
 
 def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
     path = _generation_folder(prepared, generation.number) / "shards.parquet"
-    return _read_table(path, SHARDS, generation.shards_sha256)
+    return _read_table(path, SHARDS.names, generation.shards_sha256)

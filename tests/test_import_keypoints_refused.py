@@ -19,11 +19,11 @@ from foreign_keypoints import (
     person,
     result,
     stored,
+    take,
     write_json,
 )
 
 from keyreid.pipeline.errors import KeyReIDError, SourceError
-from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.skeleton import JOINTS
 
 
@@ -54,14 +54,14 @@ def test_wrong_units_are_refused_before_anything_is_written(
         keypoints[:, :2] = keypoints[:, :2] * scale + shift
     before = sorted(prepared.rglob("*")), (prepared / "dataset.json").read_bytes()
     with pytest.raises(SourceError, match=message):
-        import_keypoints(prepared, coco_results(tmp_path, poses))
+        take(prepared, coco_results(tmp_path, poses))
     assert (sorted(prepared.rglob("*")), (prepared / "dataset.json").read_bytes()) == before
 
 
 def test_joints_a_little_outside_are_no_wrong_unit(prepared: Path, tmp_path: Path) -> None:
     keypoints = person(0)
     keypoints[3, :2] = (-4, HEIGHT + 9)
-    import_keypoints(prepared, write_json(tmp_path / "results.json", [result(NAMES[0], keypoints)]))
+    take(prepared, write_json(tmp_path / "results.json", [result(NAMES[0], keypoints)]))
     np.testing.assert_array_equal(stored(prepared)[NAMES[0]].keypoints, keypoints)
 
 
@@ -69,7 +69,7 @@ def test_sizes_that_the_source_names_must_be_those_of_the_frames(prepared: Path,
     source = coco_annotations(tmp_path, poses)
     source.write_text(source.read_text().replace('"width": 64', '"width": 128'))
     with pytest.raises(SourceError, match=r"the source says that train/\S+ is 128x128; expected 64x128"):
-        import_keypoints(prepared, source)
+        take(prepared, source)
 
 
 def shortened(path: Path) -> Path:
@@ -113,7 +113,7 @@ def test_damaged_sources_are_refused_in_words(
     damage: Callable[[Path, Poses], Path], message: str, prepared: Path, poses: Poses, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyReIDError, match=message):
-        import_keypoints(prepared, damage(tmp_path, poses))
+        take(prepared, damage(tmp_path, poses))
     assert not (prepared / "receipts").exists()
 
 
@@ -122,10 +122,10 @@ def test_other_joints_of_a_category_are_refused(prepared: Path, tmp_path: Path) 
     annotations = [result("a", person(0))]
     source = write_json(tmp_path / "dogs.json", {"categories": categories, "annotations": annotations})
     with pytest.raises(SourceError, match=r"person 1 is a dog with the joints \['muzzle'"):
-        import_keypoints(prepared, source)
+        take(prepared, source)
 
 
 def test_a_table_without_joints_says_which(prepared: Path, tmp_path: Path) -> None:
     pd.DataFrame({"frame_path": [NAMES[0]], "nose_x": [1.0], "nose_y": [1.0]}).to_csv(tmp_path / "t.csv")
     with pytest.raises(SourceError, match=r"has no column nose_c, left_eye_x, left_eye_y, left_eye_c \.\.\."):
-        import_keypoints(prepared, tmp_path / "t.csv")
+        take(prepared, tmp_path / "t.csv")

@@ -229,7 +229,9 @@ def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     width, height = (int(side) if isinstance(side, int | float) and 1 <= side <= MAX_SIDE else 0 for side in sides)
     if (width, height) != sides:
         raise SourceError(
-            f"{path} has an image of width and height {reprlib.repr(sides)}", "pixels, or neither", "write the frame's size"
+            f"{path} has an image of width and height {reprlib.repr(sides)}",
+            "pixels, or neither",
+            "write the frame's size",
         )
     return width, height
 

@@ -21,6 +21,7 @@ from types import NoneType
 from typing import IO, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..commit import sha256_of
@@ -82,7 +83,9 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
             raise SourceError(f"{path} is not there", "a file", "check the path") from error
         if error.errno == errno.ENXIO:
             raise SourceError(f"{path} is a socket or a device", "a file") from error
-        raise SurroundingsError(f"{path} cannot be opened ({error.strerror})", "", "repair that, and try again") from error
+        raise SurroundingsError(
+            f"{path} cannot be opened ({error.strerror})", "", "repair that, and try again"
+        ) from error
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise SourceError(f"{path} is not a regular file", "no folder, FIFO or device", "check the path")
@@ -104,7 +107,9 @@ def explain(path: Path, kind: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # pyarrow's word for damage
             raise SourceError(f"{path} cannot be read ({_first_line(error)})", kind, "write it again") from error
-        raise SurroundingsError(f"{path} cannot be read ({error.strerror})", "", "repair that, and try again") from error
+        raise SurroundingsError(
+            f"{path} cannot be read ({error.strerror})", "", "repair that, and try again"
+        ) from error
     except (ValueError, LookupError, TypeError, RecursionError, NotImplementedError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read ({_first_line(error)})", kind, "write it again") from error
 
@@ -148,7 +153,9 @@ def source_person(
     keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
     number = keypoints[:, 2].mean() if score is None else _numbers([score], ((1,),), "a score", where)[0]
     if number < 0:
-        raise SourceError(f"{where} has score {number:g}", "0 or more", "the best score counts most: shift or scale them")
+        raise SourceError(
+            f"{where} has score {number:g}", "0 or more", "the best score counts most: shift or scale them"
+        )
     keypoints[keypoints[:, 2] == 0] = 0
     return SourcePerson(float(number), keypoints)
 
@@ -272,8 +279,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Any, Any, Any]]:
     """Path, keypoints and score of each row; what the file claims about its length is not believed."""
     with open_regular(path) as file, explain(path, "a table .parquet"):
         num_bytes = os.fstat(file.fileno()).st_size
-        table = pq.ParquetFile(file, read_dictionary=["frame_path", "keypoints"], buffer_size=1 << 20)
-        names = table.schema_arrow.names
+        schema = pq.ParquetFile(file).schema_arrow
+        texts = [one.name for one in schema if pa.types.is_string(one.type) and one.name in PERSON_COLUMNS]
+        table = pq.ParquetFile(file, read_dictionary=texts, buffer_size=1 << 20)  # a text that repeats is there once
+        names = schema.names
         _check_columns(path, names)
         if table.metadata.num_rows > max(ROWS_OF_ANY_TABLE, num_bytes):
             raise ValueError(f"{table.metadata.num_rows:,} rows in {num_bytes:,} bytes")

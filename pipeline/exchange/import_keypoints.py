@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -152,18 +153,19 @@ def import_keypoints(
         _check_origin(prepared, settings)
     check_roots(roots.values())
     task = ImportTask(prepared, roots, settings, frozenset(skip_frames))
-    matches: list[Match] = []
+    spool, matches = _spool_folder(prepared), list[Match]()
 
     def read_and_match() -> dict[int, str]:
-        """Called when the stage is locked, and before anything is written."""
-        shutil.rmtree(_spool_folder(prepared), ignore_errors=True)  # of a run that was killed
-        _spool_folder(prepared).mkdir()
+        """Called when PREPARED is locked, and before anything of the stage is touched."""
+        cleanup.callback(shutil.rmtree, spool, ignore_errors=True)
+        shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
+        spool.mkdir()
         names = FrameNames(prepared, with_suffix=name != POSE)
-        matches.append(spool_people(names, _entries(source, name, images), _spool_folder(prepared)))
+        matches.append(spool_people(names, _entries(source, name, images), spool))
         check_units(matches[0], lambda row: _sampled_size(roots, *names.frame(row)), names.path)
         return shard_inputs(prepared)
 
-    try:
+    with ExitStack() as cleanup:
         stage = run_stage(
             prepared,
             STAGE,
@@ -175,9 +177,6 @@ def import_keypoints(
             overwrite=overwrite,
             retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
         )
-    finally:
-        if matches:  # else the folder may be another run's
-            shutil.rmtree(_spool_folder(prepared), ignore_errors=True)
     limit_left_out(stage.receipts, max_left_out)
     match = matches[0]
     return ImportSummary(stage, name, match.num_without_entry, match.num_several, tuple(match.unmatched))
@@ -232,19 +231,33 @@ def _poses(
                 status = FRAME_UNREADABLE
         statuses.append(status)
         sizes.append(size)
-    people = [
-        [SourcePerson(min(person.score, 1.0), person.keypoints) for person in there] if width else None
-        for there, (width, _) in zip(found, sizes, strict=True)
-    ]
-    chosen: Sequence[SourcePerson | Filled | None]
-    if as_they_are or task.settings.selection is None:
-        ...
+    people = [there if width else None for there, (width, _) in zip(found, sizes, strict=True)]
+    chosen = _choose(people, sizes, tracklet.numbers, task.settings, as_they_are=as_they_are)
     for index, (person, status, (width, height)) in enumerate(zip(chosen, statuses, sizes, strict=True)):
         keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
         if person is not None:
             status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
             keypoints, score = person.keypoints, person.score
         yield FramePose(tracklet.tracklet_id, index, width, height, status, score, keypoints)
+
+
+def _choose(
+    people: Sequence[Sequence[SourcePerson] | None],
+    sizes: Sequence[tuple[int, int]],
+    numbers: np.ndarray,
+    settings: ImportSettings,
+    *,
+    as_they_are: bool,
+) -> Sequence[Filled | None]:
+    """The person of each frame; scores of some programs are sums, ours end at 1."""
+    if as_they_are or settings.selection is None:
+        best = best_scores(people)
+        return [None if person is None else Filled(min(person.score, 1.0), person.keypoints, False) for person in best]
+    limited = [
+        None if there is None else [SourcePerson(min(person.score, 1.0), person.keypoints) for person in there]
+        for there in people
+    ]
+    return fill_gaps(select_people(limited, sizes, settings.selection, numbers), sizes, settings.gaps, numbers)
 
 
 def _check_origin(prepared: Path, settings: ImportSettings) -> None:
@@ -295,8 +308,7 @@ def _format(source: Path, name: str, images: Path | None) -> str:
         raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
     if images is not None and (name != COCO or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
-    folders, files = name in FOLDER_SUFFIXES, name in FILE_SUFFIXES.values()
-    if source.is_dir() and not folders or not source.is_dir() and not files:
+    if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
         kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
         raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
     if source.is_dir() and next(walk(source, FOLDER_SUFFIXES[name]), None) is None:

@@ -227,7 +227,7 @@ def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     if not any(sides):
         return None
     width, height = (int(side) if isinstance(side, int | float) and 1 <= side <= MAX_SIDE else 0 for side in sides)
-    if (width, height) != sides:
+    if 0 in (width, height) or (width, height) != sides:
         raise SourceError(
             f"{path} has an image of width and height {reprlib.repr(sides)}",
             "pixels, or neither",

@@ -10,15 +10,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ..build_shards import keypoint_receipts
 from ..commit import commit_file, require_intact
 from ..environment import progress_bar
 from ..errors import SettingsError
-from ..extract_keypoints import STAGE
 from ..keypoints import keypoints_path, read_keypoints
 from ..manifest import read_manifest, read_shard_frames
+from ..receipts import KEYPOINTS, keypoint_receipts, stage_settings
 from ..records import FRAMES_LEFT_OUT, FramePose
-from ..stages import stage_settings
 from .coco import CATEGORY, SCORES_FIELD, VISIBLE
 
 
@@ -60,7 +58,7 @@ def _write(path: Path, prepared: Path, shards: Sequence[int], summary: ExportSum
         open(path, "w", encoding="utf-8") as file,
         progress_bar(2 * manifest.num_frames, "export", "rows") as bar,
     ):
-        info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, STAGE)}
+        info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, KEYPOINTS)}
         file.write(f'{{"info": {json.dumps(info)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [')
         images = (_image(number, name, pose) for number, name, pose in _rows(prepared, shards, bar))
         summary.num_images = _write_elements(file, images)

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from . import extract_keypoints, heatmaps
-from .commit import commit_shard, fingerprint, has_its_size, read_receipt, require_intact
+from .commit import commit_shard, fingerprint, read_receipt, require_intact
 from .environment import device_kind, package_versions
 from .errors import FormatError, SourceError
 from .executor import Executor, Report
 from .images import UnreadableImage, check_decoders, encoded_frame
 from .keypoints import KeypointColumns, read_keypoints
-from .manifest import read_manifest, read_shard_frames, shard_inputs
+from .manifest import read_manifest, read_shard_frames
+from .receipts import keypoint_fingerprint, keypoint_inputs, keypoint_receipts
 from .records import ShardReceipt, SourceFrames
 from .shards import FORMAT_VERSION, TrackletFrames, shard_path, write_shard
-from .stages import MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage, stage_settings
+from .stages import MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 
 STAGE = "shards"
 PACKAGES = ("torch", "pillow", "numpy", "h5py")
@@ -87,69 +88,6 @@ def shard_settings() -> dict[str, Any]:
         "heatmap_min_confidence": heatmaps.MIN_CONFIDENCE,
         "heatmap_frame_size": list(heatmaps.FRAME_SIZE),
     }
-
-
-def keypoint_receipts(prepared: Path) -> dict[int, ShardReceipt]:
-    """Shard -> receipt of its keypoints, of all shards.
-
-    Raises:
-        FormatError: some are missing, or made from other frames or with other settings than there are now.
-    """
-    settings = fingerprint(stage_settings(prepared, extract_keypoints.STAGE))
-    receipts, missing = {}, []
-    inputs = shard_inputs(prepared)
-    for shard, frames in inputs.items():
-        receipt = read_receipt(prepared, extract_keypoints.STAGE, shard)
-        if receipt is None or (receipt.settings, receipt.inputs) != (settings, frames):
-            missing.append(shard)
-        else:
-            receipts[shard] = receipt
-    if missing:
-        raise FormatError(
-            f"keypoints of {len(missing)} of {len(inputs)} shards of {prepared} are missing or outdated (first: "
-            f"{missing[0]:05d})",
-            "all of them",
-            "run keyreid-prep extract-keypoints (or import-keypoints) again: it resumes",
-        )
-    return receipts
-
-
-def keypoint_inputs(prepared: Path) -> dict[int, str]:
-    """Shard -> fingerprint of the keypoints that it is made from; see keypoint_receipts."""
-    return {shard: keypoint_fingerprint(receipt) for shard, receipt in keypoint_receipts(prepared).items()}
-
-
-def keypoint_fingerprint(receipt: ShardReceipt) -> str:
-    """What a shard's `inputs` is when it is made from these keypoints."""
-    return fingerprint([receipt.sha256, receipt.inputs])
-
-
-def shard_receipts(prepared: Path) -> list[ShardReceipt]:
-    """Receipts of all built shards, each made from the keypoints and settings that there are now.
-
-    Raises:
-        FormatError: some are missing, outdated, or of another size than their receipt says.
-    """
-    settings = fingerprint(shard_settings())
-    receipts, wrong = [], {}
-    for shard, inputs in keypoint_inputs(prepared).items():
-        receipt = read_receipt(prepared, STAGE, shard)
-        if receipt is None:
-            wrong[shard] = "not built"
-        elif (receipt.settings, receipt.inputs) != (settings, inputs):
-            wrong[shard] = "made from other keypoints or with other settings than there are now"
-        elif not has_its_size(prepared, receipt):
-            wrong[shard] = "not the file that its receipt was written for"
-        else:
-            receipts.append(receipt)
-    if wrong:
-        first, why = next(iter(wrong.items()))
-        raise FormatError(
-            f"{len(wrong)} of {len(wrong) + len(receipts)} shards of {prepared} cannot be used: shard {first:05d} is {why}",
-            "complete shards",
-            "run keyreid-prep build-shards: it builds what is missing",
-        )
-    return receipts
 
 
 def build_shard(task: BuildTask, shard: int, report: Report) -> ShardReceipt:

@@ -1,4 +1,4 @@
-"""What the stages share: settings that may not change half-way, shards that are done, progress, failures, the summary."""
+"""What the stages share: settings that may not change half-way, what is done, progress, failures, the summary."""
 
 from __future__ import annotations
 
@@ -160,18 +160,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
-    """The settings that a stage was started with.
-
-    Raises:
-        FormatError: the stage was not started.
-    """
-    settings = read_dataset(prepared).get("stages", {}).get(stage)
-    if settings is None:
-        raise FormatError(f"{prepared} has no {stage} yet", "", "run the stages in order: keyreid-prep --help")
-    return settings
 
 
 def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> dict[int, Path]:

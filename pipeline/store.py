@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .build_shards import shard_receipts
-from .commit import HASH_THREADS, repair_hint
+from .commit import repair_hint
 from .environment import progress_bar
 from .errors import FormatError
 from .manifest import Manifest, read_manifest
+from .receipts import shard_receipts
 from .records import Tracklet
 from .shards import ShardReader
 
+HASH_THREADS = 8  # hashing leaves the interpreter lock alone; more would only wait for the disk
 MAX_OPEN_SHARDS = 256  # in a process; systems allow 1,024 files or more
 
 

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from keyreid.pipeline.commit import sha256_of
-from keyreid.pipeline.errors import FormatError
+from keyreid.pipeline.errors import FormatError, SurroundingsError
+from keyreid.pipeline.records import ShardReceipt
 from keyreid.pipeline.shards import ShardReader, TrackletFrames, write_shard
 
 
@@ -26,16 +28,24 @@ def tracklet(tracklet_id: int, num_frames: int) -> TrackletFrames:
     )
 
 
+def reader_of(path: Path, **changes: Any) -> ShardReader:
+    """A reader with the receipt of the file as it is now."""
+    receipt = ShardReceipt(
+        "shards", 0, 0, f"shards/{path.name}", sha256_of(path), path.stat().st_size, 5, "x", "y", {}, {}
+    )
+    return ShardReader(path, replace(receipt, **changes))
+
+
 @pytest.fixture
 def shard(tmp_path: Path) -> tuple[Path, list[TrackletFrames]]:
     tracklets = [tracklet(7, 3), tracklet(8, 0), tracklet(9, 2)]
-    write_shard(tmp_path / "a.h5", tracklets, {"settings": "x"})
+    write_shard(tmp_path / "a.h5", tracklets, {"settings": "x", "inputs": "y"})
     return tmp_path / "a.h5", tracklets
 
 
 def test_reads_back_what_was_written(shard: tuple[Path, list[TrackletFrames]]) -> None:
     path, tracklets = shard
-    reader = ShardReader(path)
+    reader = reader_of(path)
     assert reader.tracklet_ids.tolist() == [7, 8, 9]
     assert [reader.num_frames(position) for position in range(3)] == [3, 0, 2]
     encoded, heatmaps = reader.read(0, [2, 0, 2])  # any order, repeats allowed
@@ -48,16 +58,16 @@ def test_a_frame_outside_the_tracklet_is_an_error_and_not_the_next_tracklets_fra
     shard: tuple[Path, list[TrackletFrames]],
 ) -> None:
     with pytest.raises(IndexError, match=r"frames \[3\] of a tracklet of 3 readable frames"):
-        ShardReader(shard[0]).read(0, [3])
+        reader_of(shard[0]).read(0, [3])
 
 
 def test_equal_tracklets_give_equal_bytes_at_any_time(shard: tuple[Path, list[TrackletFrames]], tmp_path: Path) -> None:
     second = int(time.time())
     while int(time.time()) == second:  # HDF5 can record the second in which an object was made
         time.sleep(0.01)
-    write_shard(tmp_path / "b.h5", shard[1], {"settings": "x"})
+    write_shard(tmp_path / "b.h5", shard[1], {"settings": "x", "inputs": "y"})
     assert sha256_of(tmp_path / "b.h5") == sha256_of(shard[0])
-    write_shard(tmp_path / "c.h5", shard[1][:2], {"settings": "x"})
+    write_shard(tmp_path / "c.h5", shard[1][:2], {"settings": "x", "inputs": "y"})
     assert sha256_of(tmp_path / "c.h5") != sha256_of(shard[0])
 
 
@@ -66,7 +76,7 @@ def _read_in_fork(reader: ShardReader, answer: Any) -> None:
 
 
 def test_an_open_reader_can_be_forked(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     first = reader.read(0, [1])[0]
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
@@ -78,7 +88,7 @@ def test_an_open_reader_can_be_forked(shard: tuple[Path, list[TrackletFrames]]) 
 
 
 def test_an_open_reader_can_be_pickled_without_its_handle(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     first = reader.read(0, [1])[0]
     copy = pickle.loads(pickle.dumps(reader))
     reader.close()
@@ -100,28 +110,28 @@ def test_another_format_version_is_refused(shard: tuple[Path, list[TrackletFrame
     with h5py.File(shard[0], "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(FormatError, match="shard format version 99; expected version 1; build the shards again"):
-        _ = ShardReader(shard[0]).tracklet_ids
+        _ = reader_of(shard[0]).tracklet_ids
 
 
 def test_a_truncated_shard_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
     shard[0].write_bytes(shard[0].read_bytes()[:200])
-    with pytest.raises(FormatError, match=r"not a readable shard .*; run keyreid-prep build-shards again"):
-        _ = ShardReader(shard[0]).tracklet_ids
+    with pytest.raises(FormatError, match=r"not a readable shard .*build-shards rebuilds it"):
+        _ = reader_of(shard[0]).tracklet_ids
 
 
 def test_an_empty_shard(tmp_path: Path) -> None:
-    write_shard(tmp_path / "empty.h5", [tracklet(0, 0)], {})
-    assert ShardReader(tmp_path / "empty.h5").num_frames(0) == 0
+    write_shard(tmp_path / "empty.h5", [tracklet(0, 0)], {"settings": "x", "inputs": "y"})
+    assert reader_of(tmp_path / "empty.h5").num_frames(0) == 0
 
 
 def test_sizes_are_read_by_frame(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    assert ShardReader(shard[0]).sizes(2, [1, 0]).tolist() == [[64, 128], [64, 128]]
+    assert reader_of(shard[0]).sizes(2, [1, 0]).tolist() == [[64, 128], [64, 128]]
 
 
 def test_a_file_that_shrank_while_open_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     reader.images(2, [1])
     with open(shard[0], "r+b") as file:
         file.truncate(shard[0].read_bytes().index(shard[1][2].encoded[1]) + 1)
-    with pytest.raises(FormatError, match=r"a\.h5 ends within a frame; expected 11 bytes; run keyreid-prep verify"):
+    with pytest.raises(FormatError, match=r"a\.h5 ends within a frame; run keyreid-prep verify"):
         reader.images(2, [1])

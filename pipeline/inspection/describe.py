@@ -9,16 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from .. import build_shards, extract_keypoints
 from ..commit import fingerprint, has_its_size, read_receipt, require_intact
 from ..heatmaps import MIN_CONFIDENCE
 from ..keypoints import read_keypoints
 from ..manifest import Generation, Manifest, read_dataset, read_manifest, shard_inputs
-from ..records import FRAME_INTERPOLATED, FRAME_OK, FRAME_STATUSES, SPLITS, ShardReceipt
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
+from ..records import FRAME_STATUSES, SPLITS, ShardReceipt
 from ..skeleton import JOINTS
 from ..stages import count_left_out
-
-POSED = [FRAME_OK, FRAME_INTERPOLATED]
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ def describe(prepared: Path) -> DatasetFacts:
     """
     manifest = read_manifest(prepared)
     kept = read_dataset(prepared).get("stages", {})
-    keypoints = _receipts(prepared, extract_keypoints.STAGE, kept, shard_inputs(prepared))
-    made_from = {receipt.shard: build_shards.keypoint_fingerprint(receipt) for receipt in keypoints}
-    shards = _receipts(prepared, build_shards.STAGE, kept, made_from)
+    keypoints = _receipts(prepared, KEYPOINTS, kept, shard_inputs(prepared))
+    made_from = {receipt.shard: keypoint_fingerprint(receipt) for receipt in keypoints}
+    shards = _receipts(prepared, SHARDS, kept, made_from)
     tracklets = pd.DataFrame({name: [getattr(t, name) for t in manifest.tracklets] for name in _COLUMNS})
     statuses, visibility = _count_poses(prepared, tracklets, keypoints)
     tracklets = tracklets.join(statuses, on="tracklet_id").fillna(dict.fromkeys(FRAME_STATUSES, 0))
@@ -96,10 +94,7 @@ def describe(prepared: Path) -> DatasetFacts:
         name=manifest.name,
         generations=manifest.generations,
         num_identity_splits=len(manifest.identity_splits),
-        stages=(
-            _stage(manifest, extract_keypoints.STAGE, keypoints),
-            _stage(manifest, build_shards.STAGE, shards),
-        ),
+        stages=(_stage(manifest, KEYPOINTS, keypoints), _stage(manifest, SHARDS, shards)),
         all=_group(tracklets.assign(all="all"), "all"),
         splits=splits,
         cameras=_group(tracklets, "camera"),
@@ -141,17 +136,14 @@ def _group(tracklets: pd.DataFrame, by: str) -> pd.DataFrame:
         frames=("num_frames", "sum"),
         **{status: (status, "sum") for status in FRAME_STATUSES},
     )
-    counts = counts.rename_axis("number" if named else "name").reset_index()
-    if named:
-        counts["name"] = counts["name"].where(counts["name"] != "", counts["number"].astype(str))
-    return counts
+    return counts.rename_axis("number" if named else "name").reset_index()
 
 
 def _count_poses(
     prepared: Path, tracklets: pd.DataFrame, receipts: Sequence[ShardReceipt]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Frames of each status by tracklet_id, and DatasetFacts.joint_visibility."""
-    names = tracklets["camera_name"].where(tracklets["camera_name"] != "", tracklets["camera"].astype(str))
+    names = tracklets["camera_name"]
     statuses = [pd.DataFrame(columns=list(FRAME_STATUSES), dtype="int64")]
     visible = pd.DataFrame(columns=["posed", *JOINTS], dtype="float64")
     for receipt in receipts:
@@ -169,4 +161,6 @@ def _count_poses(
 def _records(groups: pd.DataFrame) -> list[dict[str, Any]]:
     """One dict per row, its statuses in a dict of their own."""
     rows = groups.drop(columns=list(FRAME_STATUSES)).to_dict("records")
-    return [row | {"statuses": one} for row, one in zip(rows, groups[list(FRAME_STATUSES)].to_dict("records"), strict=True)]
+    return [
+        row | {"statuses": one} for row, one in zip(rows, groups[list(FRAME_STATUSES)].to_dict("records"), strict=True)
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import build_shards, extract_keypoints
+from ..build_shards import shard_settings
 from ..commit import fingerprint, read_receipt, sha256_of
 from ..environment import progress_bar
 from ..errors import KeyReIDError, SurroundingsError
@@ -18,11 +18,11 @@ from ..heatmaps import stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import keypoints_path, read_keypoints
 from ..manifest import Manifest, read_dataset, read_manifest, read_shard_frames, shard_inputs, shard_sizes
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import ShardReceipt
 from ..shards import ShardReader, shard_path
 from ..stages import MAX_LEFT_OUT, count_left_out
 
-KEYPOINTS, SHARDS = extract_keypoints.STAGE, build_shards.STAGE
 PATHS = {KEYPOINTS: keypoints_path, SHARDS: shard_path}
 FRAMES_AT_ONCE = 256  # images and heatmaps in memory together
 LARGEST_STEP = 1  # of 255: another processor's last bit of a Gaussian may round to the next step
@@ -179,11 +179,12 @@ class _Checks:
             KEYPOINTS: keypoint_command(self.prepared, info),
             SHARDS: f"keyreid-prep build-shards {self.prepared}",
         }
-        self.settings = {
-            KEYPOINTS: fingerprint(kept[KEYPOINTS]) if KEYPOINTS in kept else "those of dataset.json, which has none",
-            SHARDS: fingerprint(build_shards.shard_settings()),
+        none = "those of dataset.json, which has none"
+        self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
+        deep = self.report.deep and self._can_compare(kept.get(SHARDS))
+        started = {
+            stage for stage in PATHS if stage in kept or any((self.prepared / "receipts" / stage).glob("*.json"))
         }
-        started = {stage for stage in PATHS if stage in kept or any((self.prepared / "receipts" / stage).glob("*.json"))}
         stages = [stage for stage in PATHS if stage in started or SHARDS in started]
         sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
         with progress_bar(len(sizes), "verify", "shards") as bar:
@@ -193,7 +194,7 @@ class _Checks:
                         read_shard_frames(self.prepared, shard)
                     for stage in stages:
                         self._check_receipt(stage, shard, generation.number, tables[shard], sizes[shard])
-                    if self.report.deep and all(self._is_sound(stage, shard) for stage in PATHS):
+                    if deep and all(self._is_sound(stage, shard) for stage in PATHS):
                         with self.catch("frames", SHARDS, shard):
                             self._check_pictures(self.receipts[SHARDS, shard])
                     bar.update()
@@ -201,6 +202,14 @@ class _Checks:
         for stage in PATHS:
             rows = [receipt.rows for receipt in self._of(stage) if self._is_sound(stage, receipt.shard)]
             self.report.stages.append(StageCheck(stage, stage in stages, len(sizes), len(rows), sum(rows)))
+
+    def _can_compare(self, settings: dict[str, Any] | None) -> bool:
+        """Whether this version would render the heatmaps that were stored."""
+        now = shard_settings()
+        if settings is not None and settings != now:
+            remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
+            self.add("settings", SHARDS, None, f"the shards were built with {settings}", f"{now}, to compare", remedy)
+        return settings == now
 
     def _of(self, stage: str) -> list[ShardReceipt]:
         return [receipt for receipt in self.receipts.values() if receipt.stage == stage]
@@ -229,7 +238,7 @@ class _Checks:
             self.add("settings", stage, shard, f"{name} has settings {receipt.settings}", self.settings[stage])
         keypoints = self.receipts.get((KEYPOINTS, shard))
         if stage == SHARDS and keypoints is not None:
-            table = build_shards.keypoint_fingerprint(keypoints)
+            table = keypoint_fingerprint(keypoints)
             size = keypoints.rows - sum(map(len, count_left_out([keypoints]).values()))
         if stage == KEYPOINTS or keypoints is not None:
             source = "its frames in the manifest" if stage == KEYPOINTS else "its keypoints"
@@ -248,7 +257,9 @@ class _Checks:
                 self.add("unfinished", receipt.stage, receipt.shard, found)
             elif (digest := sha256_of(path)) != receipt.sha256:
                 found, expected = (f"SHA-256 {one[:16]}..." for one in (digest, receipt.sha256))
-                self.add("hash", receipt.stage, receipt.shard, f"{receipt.file} has {found}", f"{expected} of its receipt")
+                self.add(
+                    "hash", receipt.stage, receipt.shard, f"{receipt.file} has {found}", f"{expected} of its receipt"
+                )
 
     def _check_pictures(self, receipt: ShardReceipt) -> None:
         """Every image decodes to its size, and every heatmap is the one that its keypoints give."""
@@ -295,5 +306,7 @@ def _leftovers(prepared: Path, manifest: Manifest) -> list[str]:
         names = {receipt.stem for receipt in receipts}
         suffix = path_of(prepared, 0).suffix
         found |= {path for path in (prepared / stage).glob(f"*{suffix}") if path.stem not in names}
-        found |= {receipt for receipt in receipts if receipt.stem not in {f"{n:05d}" for n in range(manifest.num_shards)}}
+        found |= {
+            receipt for receipt in receipts if receipt.stem not in {f"{n:05d}" for n in range(manifest.num_shards)}
+        }
     return sorted(str(path.relative_to(prepared)) for path in found)

@@ -70,8 +70,7 @@ def _lines(report: VerifyReport) -> Iterator[str]:
 def _left_out(report: VerifyReport) -> Iterator[str]:
     for status, names in report.left_out.items():
         if names:
-            share = 100 * len(names) / report.num_frames
-            yield f"  left out: {len(names):,} frames {status} ({LEFT_OUT_WHY[status]}), {share:.2g} %"
+            yield f"  left out: {len(names):,} of {report.num_frames:,} frames {status} ({LEFT_OUT_WHY[status]})"
             yield from _some([f"    {name}" for name in names])
     if report.too_many_left_out:
         yield "  warning: that is more than the stages accept unless --max-left-out allows it"

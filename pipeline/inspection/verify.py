@@ -281,11 +281,11 @@ class _Checks:
                 different += [name for name, step in zip(names, steps, strict=True) if step > LARGEST_STEP]
         reader.close()
         for kind, what, names in (
-            ("images", "do not decode to an image of the size in their keypoints", broken),
+            ("images", "do not decode to an image of their size", broken),
             ("heatmaps", "have other heatmaps than their keypoints give", different),
         ):
             if names:
-                found = f"{receipt.file}: {len(names):,} frames (first: {names[0]}) {what}"
+                found = f"{receipt.file}: {len(names):,} of {receipt.rows:,} frames {what} (first: {names[0]})"
                 self.add(kind, receipt.stage, receipt.shard, found)
 
 

@@ -152,11 +152,13 @@ class _Checks:
         self.report, self.prepared = report, report.prepared
         self.commands: dict[str, str] = {}
         self.settings: dict[str, str] = {}
-        self.receipts: dict[tuple[str, int], ShardReceipt] = {}
+        self.receipts: dict[tuple[str, int], ShardReceipt] = {}  # stage and shard -> its own receipt
+        self.wrong: set[tuple[str, int | None]] = set()  # stages and shards that have a problem
 
     def add(self, kind: str, stage: str, shard: int | None, found: str, expected: str = "", remedy: str = "") -> None:
         remedy = remedy or REMEDIES[kind].format(command=self.commands.get(stage, ""), stage=stage)
         self.report.problems.append(Problem(kind, stage, shard, found, expected, remedy))
+        self.wrong.add((stage, shard))
 
     @contextmanager
     def catch(self, kind: str, stage: str, shard: int | None = None) -> Iterator[None]:
@@ -182,9 +184,8 @@ class _Checks:
         none = "those of dataset.json, which has none"
         self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
         deep = self.report.deep and self._can_compare(kept.get(SHARDS))
-        started = {
-            stage for stage in PATHS if stage in kept or any((self.prepared / "receipts" / stage).glob("*.json"))
-        }
+        receipts = self.prepared / "receipts"
+        started = {stage for stage in PATHS if stage in kept or any((receipts / stage).glob("*.json"))}
         stages = [stage for stage in PATHS if stage in started or SHARDS in started]
         sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
         with progress_bar(len(sizes), "verify", "shards") as bar:
@@ -194,13 +195,15 @@ class _Checks:
                         read_shard_frames(self.prepared, shard)
                     for stage in stages:
                         self._check_receipt(stage, shard, generation.number, tables[shard], sizes[shard])
-                    if deep and all(self._is_sound(stage, shard) for stage in PATHS):
+                    if deep and not self.wrong & {(KEYPOINTS, shard), (SHARDS, shard)}:
                         with self.catch("frames", SHARDS, shard):
                             self._check_pictures(self.receipts[SHARDS, shard])
                     bar.update()
-        self.report.left_out = count_left_out(self._of(KEYPOINTS))
         for stage in PATHS:
-            rows = [receipt.rows for receipt in self._of(stage) if self._is_sound(stage, receipt.shard)]
+            receipts = [receipt for (name, _), receipt in self.receipts.items() if name == stage]
+            if stage == KEYPOINTS:
+                self.report.left_out = count_left_out(receipts)
+            rows = [receipt.rows for receipt in receipts if (stage, receipt.shard) not in self.wrong]
             self.report.stages.append(StageCheck(stage, stage in stages, len(sizes), len(rows), sum(rows)))
 
     def _can_compare(self, settings: dict[str, Any] | None) -> bool:
@@ -210,13 +213,6 @@ class _Checks:
             remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
             self.add("settings", SHARDS, None, f"the shards were built with {settings}", f"{now}, to compare", remedy)
         return settings == now
-
-    def _of(self, stage: str) -> list[ShardReceipt]:
-        return [receipt for receipt in self.receipts.values() if receipt.stage == stage]
-
-    def _is_sound(self, stage: str, shard: int) -> bool:
-        wrong = any((problem.stage, problem.shard) == (stage, shard) for problem in self.report.problems)
-        return (stage, shard) in self.receipts and not wrong
 
     def _check_receipt(self, stage: str, shard: int, generation: int, table: str, size: int) -> None:
         """A receipt is its shard's own, speaks of what there is now, and its file has its hash."""
@@ -257,9 +253,8 @@ class _Checks:
                 self.add("unfinished", receipt.stage, receipt.shard, found)
             elif (digest := sha256_of(path)) != receipt.sha256:
                 found, expected = (f"SHA-256 {one[:16]}..." for one in (digest, receipt.sha256))
-                self.add(
-                    "hash", receipt.stage, receipt.shard, f"{receipt.file} has {found}", f"{expected} of its receipt"
-                )
+                found = f"{receipt.file} has {found}"
+                self.add("hash", receipt.stage, receipt.shard, found, f"{expected} of its receipt")
 
     def _check_pictures(self, receipt: ShardReceipt) -> None:
         """Every image decodes to its size, and every heatmap is the one that its keypoints give."""
@@ -270,6 +265,10 @@ class _Checks:
         different: list[str] = []
         for position, tracklet_id in enumerate(reader.tracklet_ids.tolist()):
             mine = rows[rows.tracklet_id == tracklet_id]
+            if (count := reader.num_frames(position)) != len(mine):
+                found = f"{receipt.file} has {count:,} frames of tracklet {tracklet_id}"
+                self.add("frames", SHARDS, receipt.shard, found, f"{len(mine):,}, as its keypoints")
+                continue
             for start in range(0, len(mine), FRAMES_AT_ONCE):
                 some = mine[start : start + FRAMES_AT_ONCE]
                 frames = range(start, start + len(some))
@@ -280,13 +279,11 @@ class _Checks:
                 broken += [name for name, decodes in zip(names, images, strict=True) if not decodes]
                 different += [name for name, step in zip(names, steps, strict=True) if step > LARGEST_STEP]
         reader.close()
-        for kind, what, names in (
-            ("images", "do not decode to an image of their size", broken),
-            ("heatmaps", "have other heatmaps than their keypoints give", different),
-        ):
+        what = {"images": "do not decode to an image of their size", "heatmaps": "are not what their keypoints give"}
+        for kind, names in (("images", broken), ("heatmaps", different)):
             if names:
-                found = f"{receipt.file}: {len(names):,} of {receipt.rows:,} frames {what} (first: {names[0]})"
-                self.add(kind, receipt.stage, receipt.shard, found)
+                which = f"{len(names):,} of {receipt.rows:,} frames {what[kind]} (first: {names[0]})"
+                self.add(kind, SHARDS, receipt.shard, f"{receipt.file}: {kind} of {which}")
 
 
 def _decodes(data: bytes, size: np.ndarray) -> bool:
@@ -300,13 +297,12 @@ def _leftovers(prepared: Path, manifest: Manifest) -> list[str]:
     """Files that an interrupted run left: half-written ones, and complete ones without a receipt."""
     found = set(prepared.rglob("*.partial"))
     numbers = {f"{generation.number:05d}" for generation in manifest.generations}
+    shards = {f"{shard:05d}" for shard in range(manifest.num_shards)}
     found |= {path for path in (prepared / "manifest").glob("[0-9]*") if path.name not in numbers}
     for stage, path_of in PATHS.items():
         receipts = list((prepared / "receipts" / stage).glob("*.json"))
         names = {receipt.stem for receipt in receipts}
         suffix = path_of(prepared, 0).suffix
         found |= {path for path in (prepared / stage).glob(f"*{suffix}") if path.stem not in names}
-        found |= {
-            receipt for receipt in receipts if receipt.stem not in {f"{n:05d}" for n in range(manifest.num_shards)}
-        }
+        found |= {receipt for receipt in receipts if receipt.stem not in shards}
     return sorted(str(path.relative_to(prepared)) for path in found)

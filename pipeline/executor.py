@@ -233,7 +233,7 @@ class _Run(Generic[Result]):
         self._ready: deque[Outcome[Result]] = deque()
         self._events: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
         self._workers: dict[str, _Worker] = {}
-        self._seen = False  # any worker
+        self._seen: bool | None = None  # whether any worker was there; None: nobody has looked
         self._awaited: list[tuple[str, float]] = []  # host and deadline, of workers in place of those that died
         self._deaths: Counter[str] = Counter()  # host -> workers in a row that died while they started
         self._unfit: dict[str, str] = {}  # machine -> reason
@@ -304,9 +304,9 @@ class _Run(Generic[Result]):
                 self._give_up(worker, "Dask has paused it, since its memory is full")
             elif worker.state == "preparing" and now - worker.since > PREPARE_SECONDS:
                 self._give_up(worker, f"it was not ready after {PREPARE_SECONDS:.0f} seconds")
-        if not self._seen and not info:
+        if not info and self._seen is None:
             logger.warning("the scheduler at %s has no workers yet: waiting for some", self._client.scheduler.address)
-        self._seen = True if info else self._seen
+        self._seen = bool(self._seen or info)
 
     def _join(self, worker: _Worker) -> None:
         self._workers[worker.address] = worker

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import TinyDataset
 
 from keyreid.cli.prep import main
 from keyreid.pipeline.commit import commit_shard, fingerprint, read_json, write_json
 from keyreid.pipeline.extract_keypoints import keypoint_notes
 from keyreid.pipeline.inspection.describe import describe
-from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints, write_keypoints
+from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, write_keypoints
 from keyreid.pipeline.manifest import Reading, SourceTracklet, read_shard_frames, write_manifest
 from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINT_INDEX
@@ -106,21 +105,6 @@ def test_what_is_outdated_does_not_count(indexed: Path, outdated: str) -> None:
         add_keypoints(indexed, 0, ["ok"] * 4, [1] * 4, inputs="others")
     facts = describe(indexed).to_dict()
     assert facts["stages"][0]["num_made"] == facts["all"]["statuses"]["ok"] == 0
-
-
-def test_counts_agree_with_the_files(tiny_dataset: TinyDataset) -> None:
-    facts = describe(tiny_dataset.prepared).to_dict()
-    rows = [read_keypoints(path) for path in (tiny_dataset.prepared / "keypoints").iterdir()]
-    for status, count in facts["all"]["statuses"].items():
-        assert count == sum(int((one.status == status).sum()) for one in rows)
-    assert facts["all"]["frames"] == sum(map(len, rows)) == facts["stages"][1]["frames"]
-    seen = sum(int((one.keypoints[one.with_pose, NOSE, 2] > 0.1).sum()) for one in rows)
-    posed = {one["name"]: one["statuses"]["ok"] + one["statuses"]["interpolated"] for one in facts["cameras"]}
-    assert seen == pytest.approx(
-        sum(posed[name] * joints["nose"] for name, joints in facts["joint_visibility"].items())
-    )
-    sizes = [path.stat().st_size for path in (tiny_dataset.prepared / "shards").glob("*.h5")]
-    assert facts["stages"][1]["bytes"] == sum(sizes) > 0
 
 
 def test_tables_of_the_command(indexed: Path) -> None:

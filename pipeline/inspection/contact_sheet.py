@@ -23,7 +23,7 @@ from ..heatmaps import MIN_CONFIDENCE, stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import KeypointColumns, read_keypoints
 from ..manifest import Manifest, ShardFrames, read_manifest, read_shard_frames
-from ..receipts import KEYPOINTS, SHARDS
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import Tracklet
 from ..shards import ShardReader
 from ..skeleton import BONES, PART_JOINT_INDICES, PARTS
@@ -149,18 +149,20 @@ def read_samples(
 def _read_shard(
     prepared: Path, shard: int, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
 ) -> Iterator[SampledFrame]:
-    extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
     source = read_shard_frames(prepared, shard)
-    if extracted is None:
+    extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
+    if extracted is None or extracted.inputs != source.sha256:
         for tracklet, frame in chosen:
             yield SampledFrame(tracklet, frame, image=_read_image(source, tracklet, frame, roots))
         return
     rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
-    reader = ShardReader(prepared / built.file, built) if built is not None else None
+    reader = None
+    if built is not None and built.inputs == keypoint_fingerprint(extracted):
+        reader = ShardReader(prepared / built.file, built)
     for tracklet, frame in chosen:
-        row = rows[rows.tracklet_id == tracklet.tracklet_id]
-        position = int(row.in_shards[:frame].sum())
-        yield _read_frame(tracklet, row[frame : frame + 1], position, reader, source, roots)
+        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
+        position = int(mine.in_shards[:frame].sum())
+        yield _read_frame(tracklet, mine[frame : frame + 1], position, reader, source, roots)
     if reader is not None:
         reader.close()
 

@@ -184,8 +184,8 @@ class _Checks:
         none = "those of dataset.json, which has none"
         self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
         deep = self.report.deep and self._can_compare(kept.get(SHARDS))
-        receipts = self.prepared / "receipts"
-        started = {stage for stage in PATHS if stage in kept or any((receipts / stage).glob("*.json"))}
+        folder = self.prepared / "receipts"
+        started = {stage for stage in PATHS if stage in kept or any((folder / stage).glob("*.json"))}
         stages = [stage for stage in PATHS if stage in started or SHARDS in started]
         sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
         with progress_bar(len(sizes), "verify", "shards") as bar:

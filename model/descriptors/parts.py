@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyreid.pipeline.commit import read_json, write_json
+from keyreid.pipeline.commit import exclusive, read_json, write_json
 from keyreid.pipeline.errors import FormatError, SettingsError
-from keyreid.pipeline.lock import exclusive
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,12 @@ def train(
         KeyReIDError: the loss became NaN or infinite, memory or disk ran out, or a worker process died.
     """
     began = time.monotonic()
-    with stop_signals() as stop, joined(device) as (ranks, own_device), explained(config, own_device):
+    with (
+        ExitStack() as stack,
+        stop_signals() as stop,
+        joined(device) as (ranks, own_device),
+        explained(config, own_device),
+    ):
         inputs, folder = ranks.together(
             lambda: _open(
                 prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks, data
@@ -90,8 +96,8 @@ def train(
         if ranks.is_first:
             for remark in remarks(inputs):
                 logger.warning(remark)
-        if data.checksums:
-            ranks.together(lambda: compare_shards(inputs, ranks))
+        ranks.together(lambda: compare_shards(inputs, ranks))
+        ranks.first_alone(lambda: stack.enter_context(folder.held()))
         state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks)
         progress = Progress()
         if folder.checkpoint.exists():

@@ -9,18 +9,18 @@ from typing import Any
 import click
 
 from .cluster import cluster_options, make_executor
-from .command import FriendlyCommand
+from .command import FriendlyCommand, frame_options
 
 
 @click.command("build-shards", cls=FriendlyCommand)
 @click.argument("prepared", type=click.Path(path_type=Path))
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
-@click.option("--overwrite", is_flag=True, help="Make shards of other settings anew.")
+@frame_options
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def build_shards(
     prepared: Path,
-    root: Path | None,
+    root: Any,
+    max_left_out: float,
     overwrite: bool,
     as_json: bool,
     **cluster: Any,
@@ -36,13 +36,13 @@ def build_shards(
     from keyreid.pipeline.build_shards import build_shards as build
 
     executor = make_executor(**cluster)
-    summary = build(prepared, executor, root=root, overwrite=overwrite)
+    summary = build(prepared, executor, root=root, overwrite=overwrite, max_left_out=max_left_out)
     frames = sum(receipt.rows for receipt in summary.receipts)
     size = sum((prepared / receipt.file).stat().st_size for receipt in summary.receipts)
     if as_json:
         click.echo(json.dumps({"frames": frames, "bytes": size, "shards": len(summary.receipts)}))
         return
-    made = f"{summary.num_made} shards made, {summary.num_kept} already whole"
+    made = f"{summary.num_made} shards made, {summary.num_kept} already complete"
     click.echo(
         f"{prepared}: {frames:,} frames in {size / 1e6:,.1f} MB ({size / max(frames, 1) / 1e3:.1f} kB each); {made}"
     )

@@ -1,10 +1,12 @@
-"""What every command shares: one clear line for an error, --debug for the traceback."""
+"""What every command shares: one clear line for an error, --debug for the traceback; options of several commands."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,3 +55,56 @@ class FriendlyCommand(click.Command):
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     ctx.meta["keyreid.debug"] = value
+
+
+class RootOption(click.ParamType):
+    """NEW, or OLD=NEW where generations have different roots."""
+
+    name = "[OLD=]NEW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        old, separator, new = str(value).rpartition("=")
+        return (old, Path(new)) if separator and not Path(value).exists() else ("", Path(value))
+
+
+def collect_roots(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, Path], ...]) -> Any:
+    """None, one new root, or old -> new; see stages.frame_roots."""
+    if len(values) == 1 and not values[0][0]:
+        return values[0][1]
+    if any(not old for old, _ in values):
+        raise click.BadParameter("several roots are given as OLD=NEW each")
+    return dict(values) or None
+
+
+def frame_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --root, --max-left-out and --overwrite, of the stages that read frames."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Rebuild everything, whatever is there."),
+        click.option(
+            "--max-left-out",
+            type=click.FloatRange(0, 100),
+            default=1.0,
+            show_default=True,
+            metavar="PERCENT",
+            callback=lambda ctx, param, value: value / 100,
+            help="End with an error if more of all frames are left out.",
+        ),
+        click.option(
+            "--root",
+            type=RootOption(),
+            multiple=True,
+            callback=collect_roots,
+            help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def check_prepared(prepared: Path) -> None:
+    """Refuse a folder that is not prepared before anything slow is imported."""
+    from keyreid.pipeline.manifest import read_dataset
+
+    read_dataset(prepared)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from .cluster import cluster_options, make_executor
-from .command import FriendlyCommand
-from .keypoint_summary import print_keypoints
+from .command import FriendlyCommand, frame_options
+from .keypoint_summary import print_keypoints, read_frame_list
 
 THRESHOLD = click.FloatRange(0, 1)
 
@@ -19,9 +19,11 @@ THRESHOLD = click.FloatRange(0, 1)
 @click.option(
     "--checkpoint",
     required=True,
-    help="PifPaf weights: an openpifpaf name (shufflenetv2k16), a file, or 'synthetic' for drawn people.",
+    help="PifPaf weights: an openpifpaf name (shufflenetv2k16), a file, or 'synthetic' for synthetic people.",
 )
-@click.option("--trust-checkpoint", is_flag=True, help="Load a pickle of unknown origin. It can run any code.")
+@click.option(
+    "--trust-checkpoint", is_flag=True, help="Load a pickle that holds more than a network. It can run any code."
+)
 @click.option(
     "--select",
     type=click.Choice(["tracklet", "best-score"]),
@@ -37,7 +39,7 @@ THRESHOLD = click.FloatRange(0, 1)
 )
 @click.option("--scale", type=click.FloatRange(1, 3), help="Or enlarge every frame so many times.")
 @click.option("--cif-threshold", default=0.3, show_default=True, type=THRESHOLD, help="Evidence for a joint.")
-@click.option("--seed-threshold", default=0.2, show_default=True, type=THRESHOLD, help="Joint to grow a person from.")
+@click.option("--seed-threshold", default=0.2, show_default=True, type=THRESHOLD, help="Seed joint of a person.")
 @click.option("--keypoint-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Joint that is kept.")
 @click.option("--instance-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Person that is kept.")
 @click.option("--force-complete", is_flag=True, help="Find every joint of a person, however doubtful.")
@@ -45,8 +47,13 @@ THRESHOLD = click.FloatRange(0, 1)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Frames in a forward pass.  [default: what suits the device]"
 )
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
-@click.option("--overwrite", is_flag=True, help="Make keypoints of other settings anew.")
+@click.option(
+    "--skip-frames",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with one frame path per line, as find-bad-frames writes it: these frames are left out unopened.",
+)
+@click.option("--retry-left-out", is_flag=True, help="Rebuild the shards that have frames left out.")
+@frame_options
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract_keypoints(
@@ -63,15 +70,19 @@ def extract_keypoints(
     force_complete: bool,
     device: str,
     batch_size: int | None,
-    root: Path | None,
+    skip_frames: Path | None,
+    retry_left_out: bool,
+    root: Any,
+    max_left_out: float,
     overwrite: bool,
     as_json: bool,
     **cluster: Any,
 ) -> None:
     """Find the person in every frame with PifPaf, once and in parallel.
 
-    Goes on where an earlier run stopped; a second run does nothing. Frames that cannot be read, or that pose estimation
-    dies of, are counted and named at the end, and never stop the run.
+    Resumes where an earlier run stopped; a second run does nothing. Frames whose content is no image are counted and
+    named at the end. A frame that is missing, or anything else that fails, fails its shard: the others are made, and
+    the command ends with exit code 1.
 
     \b
     Examples:
@@ -86,6 +97,7 @@ def extract_keypoints(
 
     if input_height and scale:
         raise SettingsError("--input-height and --scale were given together", "at most one of them")
+    skipped = read_frame_list(skip_frames) if skip_frames else frozenset()
     executor = make_executor(**cluster)
     resolved = resolve_checkpoint(checkpoint, trust=trust_checkpoint)
     decoder = DecoderSettings(cif_threshold, seed_threshold, keypoint_threshold, instance_threshold, force_complete)
@@ -99,5 +111,8 @@ def extract_keypoints(
         root=root,
         device=device,
         overwrite=overwrite,
+        skip_frames=skipped,
+        retry_left_out=retry_left_out,
+        max_left_out=max_left_out,
     )
-    print_keypoints(f"{prepared}: keypoints", summary, as_json)
+    print_keypoints(f"{prepared}: keypoints", summary, as_json, unmatched_skips=skipped)

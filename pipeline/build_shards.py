@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from . import extract_keypoints, heatmaps
-from .commit import commit_shard, fingerprint, read_receipt, require_whole
+from .commit import commit_shard, fingerprint, read_receipt, require_intact
 from .environment import device_kind, package_versions
 from .errors import FormatError, SourceError
 from .executor import Executor, Report
-from .images import UNREADABLE, encoded_frame
-from .keypoints import read_keypoints
-from .manifest import cached_manifest, read_manifest
-from .records import FRAMES_LEFT_OUT, FramePose, ShardReceipt, Tracklet
+from .images import UnreadableImage, check_decoders, encoded_frame
+from .keypoints import KeypointColumns, read_keypoints
+from .manifest import read_manifest, read_shard_frames
+from .receipts import keypoint_fingerprint, keypoint_inputs, keypoint_receipts
+from .records import ShardReceipt, SourceFrames
 from .shards import FORMAT_VERSION, TrackletFrames, shard_path, write_shard
-from .stages import StageSummary, begin_stage, frames_folder, run_stage, stage_settings
+from .stages import MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 
 STAGE = "shards"
 PACKAGES = ("torch", "pillow", "numpy", "h5py")
@@ -27,42 +29,56 @@ PACKAGES = ("torch", "pillow", "numpy", "h5py")
 
 @dataclass(frozen=True)
 class BuildTask:
-    """One shard's work, as it is sent to a worker."""
+    """One shard's work, as it is sent to a worker; roots: generation -> the folder of its frames."""
 
     prepared: Path
-    root: Path
+    roots: Mapping[int, Path]
     settings: str
 
 
 def build_shards(
-    prepared: Path, executor: Executor, *, root: Path | None = None, overwrite: bool = False
+    prepared: Path,
+    executor: Executor,
+    *,
+    root: Path | Mapping[str, Path] | None = None,
+    overwrite: bool = False,
+    max_left_out: float = MAX_LEFT_OUT,
 ) -> StageSummary:
-    """Build every shard that is not whole yet, or whose keypoints changed.
+    """Build every shard that is not complete yet, or whose keypoints changed.
 
     Args:
         prepared: the prepared dataset, its keypoints extracted.
         executor: serial or Dask.
-        root: the source's folder, where it has moved since it was indexed.
-        overwrite: make everything anew where the settings changed.
+        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
+        overwrite: rebuild everything.
+        max_left_out: share of all frames that may be left out, 0 to 1.
 
     Raises:
-        FormatError: keypoints are missing.
-        SourceError: the source's folder is not there, or a frame vanished since its keypoints were extracted.
+        FormatError: keypoints are missing, or not those of the index and settings that there are now.
         SettingsError: another run is at work on `prepared`.
+        SourceError: too many frames are left out.
+        KeyReIDError: shards failed, for instance since a frame is gone.
     """
-    manifest = read_manifest(prepared)
-    stage_settings(prepared, extract_keypoints.STAGE)
-    missing = [n for n in range(manifest.num_shards) if read_receipt(prepared, extract_keypoints.STAGE, n) is None]
-    if missing:
-        raise FormatError(
-            f"keypoints of {len(missing)} of {manifest.num_shards} shards are missing (first: {missing[0]:05d})",
-            "all of them",
-            "run keyreid-prep extract-keypoints again: it goes on where it stopped",
-        )
-    root = frames_folder(manifest, root)
-    with begin_stage(prepared, STAGE, shard_settings(), overwrite=overwrite) as settings:
-        task = partial(build_shard, BuildTask(prepared, root, settings))
-        return run_stage(prepared, manifest, STAGE, settings, partial(keypoint_inputs, prepared), task, executor)
+    prepared = prepared.absolute()
+    roots = frame_roots(read_manifest(prepared), root)
+    limit_left_out(list(keypoint_receipts(prepared).values()), max_left_out)
+    settings = shard_settings()
+    return run_stage(
+        prepared,
+        STAGE,
+        settings,
+        partial(keypoint_inputs, prepared),
+        partial(build_shard, BuildTask(prepared, roots, fingerprint(settings))),
+        executor,
+        prepare=partial(prepare_worker, tuple(roots.values())),
+        overwrite=overwrite,
+    )
+
+
+def prepare_worker(roots: tuple[Path, ...]) -> None:
+    """Check the folders and the image decoders; once in a worker."""
+    check_roots(roots)
+    check_decoders()
 
 
 def shard_settings() -> dict[str, Any]:
@@ -76,70 +92,66 @@ def shard_settings() -> dict[str, Any]:
 
 def build_shard(task: BuildTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard: HDF5, then its receipt."""
-    keypoints = _keypoint_receipt(task.prepared, shard)
-    inputs = keypoint_inputs(task.prepared, shard)
-    remedy = "run keyreid-prep extract-keypoints again: delete the receipt first, which makes the shard anew"
-    poses: dict[int, list[FramePose]] = {}
-    for pose in read_keypoints(require_whole(task.prepared, keypoints, remedy)):
-        poses.setdefault(pose.tracklet_id, []).append(pose)
-    tracklets = []
-    for tracklet in cached_manifest(task.prepared).shard(shard):
-        tracklets.append(_frames(task.root, tracklet, poses.get(tracklet.tracklet_id, [])))
-        report(tracklet.num_frames)
+    keypoints = read_receipt(task.prepared, extract_keypoints.STAGE, shard)
+    if keypoints is None:
+        raise FormatError(f"keypoints of shard {shard:05d} vanished", "", "run keyreid-prep extract-keypoints again")
+    remedy = "run keyreid-prep extract-keypoints (or import-keypoints) again with --overwrite"
+    rows = read_keypoints(require_intact(task.prepared, keypoints, remedy))
+    frames = read_shard_frames(task.prepared, shard)
+    tracklets, left_out, start = [], {}, 0
+    for source in frames.tracklets:
+        end = start + len(source.paths)
+        tracklet = _read_tracklet(task.roots[frames.generation], source, rows[start:end])
+        tracklets.append(tracklet)
+        if lost := len(source.paths) - tracklet.num_frames:
+            left_out[str(source.tracklet_id)] = lost
+        start = end
+        report(len(source.paths))
+    inputs = keypoint_fingerprint(keypoints)
     return commit_shard(
         task.prepared,
         STAGE,
         shard,
         shard_path(task.prepared, shard),
         lambda path: write_shard(path, tracklets, {"settings": task.settings, "inputs": inputs}),
+        generation=frames.generation,
         rows=sum(tracklet.num_frames for tracklet in tracklets),
         settings=task.settings,
         inputs=inputs,
-        notes={"empty_tracklets": [t.tracklet_id for t in tracklets if t.num_frames == 0]},
+        notes={"left_out": left_out},
         made_with=package_versions(*PACKAGES) | {"device": device_kind("cpu")},
     )
 
 
-def keypoint_inputs(prepared: Path, shard: int) -> str:
-    """Fingerprint of the keypoints that a shard is made from; raises FormatError where they are not there."""
-    receipt = _keypoint_receipt(prepared, shard)
-    return fingerprint([receipt.sha256, receipt.inputs])
-
-
-def _keypoint_receipt(prepared: Path, shard: int) -> ShardReceipt:
-    receipt = read_receipt(prepared, extract_keypoints.STAGE, shard)
-    if receipt is None:
-        raise FormatError(f"keypoints of shard {shard:05d} vanished", "", "run keyreid-prep extract-keypoints again")
-    return receipt
-
-
-def _frames(root: Path, tracklet: Tracklet, poses: list[FramePose]) -> TrackletFrames:
-    if len(poses) != tracklet.num_frames:
+def _read_tracklet(root: Path, source: SourceFrames, rows: KeypointColumns) -> TrackletFrames:
+    """Its readable frames; `rows` are those of all its frames."""
+    expected = np.arange(len(source.paths))
+    if not np.array_equal(rows.frame_index, expected) or (rows.tracklet_id != source.tracklet_id).any():
         raise FormatError(
-            f"keypoints of tracklet {tracklet.tracklet_id} have {len(poses)} rows",
-            f"{tracklet.num_frames}, one a frame",
-            "delete that shard's receipt and run keyreid-prep extract-keypoints again",
+            f"keypoints of tracklet {source.tracklet_id} are not those of its {len(source.paths)} frames",
+            "one row per frame, in order",
+            "run keyreid-prep extract-keypoints (or import-keypoints) again with --overwrite",
         )
-    readable = [pose for pose in poses if pose.status not in FRAMES_LEFT_OUT]
-    encoded = tuple(_encoded(root / tracklet.frame_paths[pose.frame_index]) for pose in readable)
-    sizes = np.array([(pose.width, pose.height) for pose in readable], np.int32).reshape(-1, 2)
-    keypoints = np.array([pose.keypoints for pose in readable], np.float32).reshape(-1, *heatmaps.KEYPOINT_SHAPE)
+    kept = np.flatnonzero(rows.in_shards)
+    rows = rows[kept]
     return TrackletFrames(
-        tracklet_id=tracklet.tracklet_id,
-        frame_index=np.array([pose.frame_index for pose in readable], np.int32),
-        encoded=encoded,
-        sizes=sizes,
-        keypoints=keypoints,
-        heatmaps=heatmaps.stored_heatmaps(keypoints, sizes),
+        tracklet_id=source.tracklet_id,
+        frame_index=rows.frame_index,
+        encoded=tuple(_encoded(root, source.paths[row]) for row in kept),
+        sizes=rows.sizes,
+        keypoints=rows.keypoints,
+        heatmaps=heatmaps.stored_heatmaps(rows.keypoints, rows.sizes),
     )
 
 
-def _encoded(path: Path) -> bytes:
+def _encoded(root: Path, name: str) -> bytes:
     try:
-        return encoded_frame(path)
-    except UNREADABLE as error:
+        return encoded_frame(root / name)
+    except FileNotFoundError as error:
+        raise extract_keypoints.missing_frame(root, name) from error
+    except UnreadableImage as error:
         raise SourceError(
-            f"{path} could be read when its keypoints were extracted and cannot be now ({error})",
+            f"{root / name} was an image when its keypoints were extracted and is none now ({error.found})",
             "",
-            "put the file back; or delete the receipts of its shard and run both stages again",
+            "put the file back; or run extract-keypoints and build-shards again with --overwrite",
         ) from error

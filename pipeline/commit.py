@@ -10,20 +10,17 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .environment import progress_bar
 from .errors import FormatError, KeyReIDError, SettingsError
 from .records import ShardReceipt
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SEAL = "content_sha256"  # key of a JSON file's hash of everything else in it
-HASH_THREADS = 8  # hashing leaves the interpreter lock alone; more would only wait for the disk
 MAX_JSON_BYTES = 64 << 20  # of a file of this project's own
 
 
@@ -225,32 +222,6 @@ def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
             f"{path} {'has ' * path.is_file()}{found}", f"{receipt.sha256[:16]}... of its receipt", remedy
         )
     return path
-
-
-def require_all_intact(prepared: Path, receipts: Sequence[ShardReceipt], *, hidden: bool = False) -> None:
-    """Read files in full and compare them with their receipts, before hours are spent on what is in them.
-
-    Args:
-        prepared: the prepared dataset.
-        receipts: of the files.
-        hidden: shows no progress bar.
-
-    Raises:
-        FormatError: a file is missing or was changed; the first of them in the order given.
-    """
-    if not receipts:
-        return
-    remedy = repair_hint(prepared)
-    with (
-        ThreadPoolExecutor(HASH_THREADS) as pool,
-        progress_bar(len(receipts), "compare checksums", "shards", hidden=hidden) as bar,
-    ):
-        try:
-            for _ in pool.map(lambda receipt: require_intact(prepared, receipt, remedy), receipts):
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def repair_hint(prepared: Path) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -13,32 +13,30 @@ import numpy as np
 
 from .commit import commit_shard, fingerprint
 from .environment import device_kind, keep_freed_memory, package_versions
-from .errors import SettingsError
+from .errors import SettingsError, SourceError
 from .executor import Executor, Report
-from .images import UNREADABLE, read_frame
-from .keypoints import keypoints_path, write_keypoints
-from .manifest import cached_manifest, read_manifest
-from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint
-from .pose.device import choose_device
-from .pose.evidence import PersonLike
-from .pose.frames import Picture, make_picture
+from .images import UnreadableImage, check_decoders, read_frame
+from .keypoints import KeypointColumns, keypoints_path, write_keypoints
+from .manifest import ShardFrames, read_dataset, read_manifest, read_shard_frames, shard_inputs
+from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
+from .pose.forward import Picture, check_device, choose_device, make_picture
 from .pose.gaps import Filled, GapSettings, fill_gaps
-from .pose.selection import SelectionSettings, best_scores, select_people
-from .pose.settings import PoseSettings
-from .quarantine import find_fatal, read_quarantine, write_quarantine
+from .pose.selection import PersonLike, SelectionSettings, best_scores, select_people
+from .pose.settings import DecoderSettings, PoseSettings
 from .records import (
     FRAME_INTERPOLATED,
     FRAME_NO_POSE,
     FRAME_OK,
-    FRAME_QUARANTINED,
+    FRAME_SKIPPED,
     FRAME_STATUSES,
     FRAME_UNREADABLE,
+    FRAMES_LEFT_OUT,
     FramePose,
     ShardReceipt,
-    Tracklet,
+    SourceFrames,
 )
 from .skeleton import NUM_JOINTS
-from .stages import StageSummary, begin_stage, frames_folder, run_stage
+from .stages import MAX_LEFT_OUT, StageSummary, check_roots, count_left_out, frame_roots, limit_left_out, run_stage
 
 STAGE = "keypoints"
 RULES = ("tracklet", "best-score")
@@ -69,13 +67,22 @@ class KeypointSettings:
 
 @dataclass(frozen=True)
 class ExtractTask:
-    """One shard's work, as it is sent to a worker; everything is picklable."""
+    """One shard's work, as it is sent to a worker; everything is picklable.
+
+    Attributes:
+        prepared: absolute path.
+        roots: generation -> the folder of its frames.
+        checkpoint, settings: see KeypointSettings.
+        device: "auto", "cpu" or "cuda".
+        skipped: paths of frames that are not opened.
+    """
 
     prepared: Path
-    root: Path
+    roots: Mapping[int, Path]
     checkpoint: ResolvedCheckpoint
     settings: KeypointSettings
     device: str
+    skipped: frozenset[str] = field(default=frozenset())
 
 
 def extract_keypoints(
@@ -85,14 +92,17 @@ def extract_keypoints(
     *,
     pose: PoseSettings | None = None,
     select: str = "tracklet",
-    root: Path | None = None,
+    root: Path | Mapping[str, Path] | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    skip_frames: Collection[str] = (),
+    retry_left_out: bool = False,
+    max_left_out: float = MAX_LEFT_OUT,
 ) -> StageSummary:
-    """Find the people in every frame; a second run does nothing, an interrupted one goes on.
+    """Find the people in every frame; a second run does nothing, an interrupted one resumes.
 
-    A frame that kills the process that works on it, or makes it fail, is found by bisection and quarantined: it is
-    named in the receipt and left out.
+    A frame whose content is no image is `unreadable`: counted, named and left out. Anything else that fails (a file
+    that is missing, a device, memory) fails its shard; the others are made, and the run ends in an error.
 
     Args:
         prepared: the prepared dataset, already indexed.
@@ -100,140 +110,184 @@ def extract_keypoints(
         executor: serial or Dask.
         pose: sizes and thresholds; None: the height that suits the checkpoint, and openpifpaf's thresholds.
         select: which person of a frame is kept, one of RULES.
-        root: the source's folder, where it has moved since it was indexed.
+        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
         device: of the network: "auto", "cpu" or "cuda".
-        overwrite: make everything anew where the settings changed.
+        overwrite: rebuild everything.
+        skip_frames: paths of frames that are left out unopened, such as find-bad-frames lists.
+        retry_left_out: rebuild the shards that have frames left out.
+        max_left_out: share of all frames that may be left out, 0 to 1.
 
     Raises:
-        SourceError: the source's folder is not there.
         FormatError: keypoints of other settings are there, and `overwrite` is not given.
         SettingsError: unknown rule, or another run is at work on `prepared`.
+        SourceError: more frames than `max_left_out` are left out; all the work is done.
+        KeyReIDError: shards failed.
     """
     if select not in RULES:
         raise SettingsError(f"selection rule {select!r}", "one of " + ", ".join(RULES))
-    whole = select == "tracklet"
-    manifest = read_manifest(prepared)
+    over_tracklet = select == "tracklet"
+    prepared = prepared.absolute()
     settings = KeypointSettings(
         checkpoint.sha256,
         pose or PoseSettings(checkpoint.input_height),
         select,
-        SelectionSettings() if whole else None,
-        GapSettings() if whole else None,
+        SelectionSettings() if over_tracklet else None,
+        GapSettings() if over_tracklet else None,
     )
-    task = ExtractTask(prepared, frames_folder(manifest, root), checkpoint, settings, device)
-    with begin_stage(prepared, STAGE, asdict(settings), overwrite=overwrite) as stage_fingerprint:
-        return run_stage(
-            prepared,
-            manifest,
-            STAGE,
-            stage_fingerprint,
-            lambda shard: shard_inputs(manifest.shard(shard)),
-            partial(extract_shard, task),
-            executor,
-            prepare=partial(prepare_worker, task),
-            rescue=partial(rescue_shard, task),
-        )
+    roots = frame_roots(read_manifest(prepared), root)
+    task = ExtractTask(prepared, roots, checkpoint, settings, device, frozenset(skip_frames))
+    summary = run_stage(
+        prepared,
+        STAGE,
+        asdict(settings),
+        partial(shard_inputs, prepared),
+        partial(extract_shard, task),
+        executor,
+        prepare=partial(prepare_worker, task),
+        overwrite=overwrite,
+        retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
+        recall={"checkpoint": checkpoint.name, "trusted": checkpoint.trusted},
+    )
+    limit_left_out(summary.receipts, max_left_out)
+    return summary
+
+
+def task_of_stage(prepared: Path, root: Path | Mapping[str, Path] | None = None, device: str = "auto") -> ExtractTask:
+    """The task of an earlier run, from what dataset.json keeps of it.
+
+    Raises:
+        SettingsError: keypoints were not extracted here.
+    """
+    prepared = prepared.absolute()
+    info = read_dataset(prepared)
+    settings, recall = (info.get(key, {}).get(STAGE, {}) for key in ("stages", "recall"))
+    if "pose" not in settings or "checkpoint" not in recall:
+        raise SettingsError(f"{prepared} has no extracted keypoints", "a run of extract-keypoints", "run it first")
+    values = settings["pose"]
+    restored = KeypointSettings(
+        settings["checkpoint_sha256"],
+        PoseSettings(**values | {"decoder": DecoderSettings(**values["decoder"])}),
+        settings["select"],
+        None if settings["selection"] is None else SelectionSettings(**settings["selection"]),
+        None if settings["gaps"] is None else GapSettings(**settings["gaps"]),
+        settings["min_confidence"],
+    )
+    checkpoint = resolve_checkpoint(recall["checkpoint"], trust=recall["trusted"])
+    return ExtractTask(prepared, frame_roots(read_manifest(prepared), root), checkpoint, restored, device)
 
 
 def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard of keypoints: Parquet, then its receipt."""
-    tracklets = cached_manifest(task.prepared).shard(shard)
-    quarantined = read_quarantine(task.prepared, shard)
-    poses = list(estimate_poses(task, tracklets, quarantined, report))
+    frames = read_shard_frames(task.prepared, shard)
+    rows = KeypointColumns.of(estimate_poses(task, frames.tracklets, task.roots[frames.generation], report))
     return commit_shard(
         task.prepared,
         STAGE,
         shard,
         keypoints_path(task.prepared, shard),
-        lambda path: write_keypoints(path, poses),
-        rows=len(poses),
+        lambda path: write_keypoints(path, rows),
+        generation=frames.generation,
+        rows=len(rows),
         settings=fingerprint(asdict(task.settings)),
-        inputs=shard_inputs(tracklets),
-        notes=keypoint_notes(tracklets, poses),
+        inputs=frames.sha256,
+        notes=keypoint_notes(frames, rows),
         made_with=package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))},
     )
 
 
 def prepare_worker(task: ExtractTask) -> None:
-    """Load the network, once in a worker."""
+    """Check the folders, the image decoders and the device, and load the network; once in a worker."""
+    check_roots(task.roots.values())
+    check_decoders()
+    check_device(choose_device(task.device))
     _estimator(task.checkpoint, task.device, task.settings.pose)
 
 
-def rescue_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:
-    """Make a shard over which workers died: find the frames that did it, put them in quarantine, and go on."""
-    names = [name for tracklet in cached_manifest(task.prepared).shard(shard) for name in tracklet.frame_paths]
-    known = read_quarantine(task.prepared, shard)
-    fatal = find_fatal(partial(try_frames, task, shard), [name for name in dict.fromkeys(names) if name not in known])
-    if fatal:
-        write_quarantine(task.prepared, shard, known | fatal)
-    return extract_shard(task, shard, report)
-
-
-def try_frames(task: ExtractTask, shard: int, names: Sequence[str]) -> None:
-    """Do what extract_shard does with some frames of a shard, and forget the result."""
-    chosen = set(names)
-    tracklets = [
-        replace(tracklet, frame_paths=tuple(name for name in tracklet.frame_paths if name in chosen))
-        for tracklet in cached_manifest(task.prepared).shard(shard)
-    ]
-    for _ in estimate_poses(task, tracklets, (), lambda frames: None):
+def try_frames(task: ExtractTask, root: Path, paths: Sequence[str]) -> None:
+    """Do what extract_shard does with some frames under a root, and forget the result."""
+    frames = SourceFrames(0, tuple(paths), np.arange(len(paths)), np.zeros(len(paths)))
+    for _ in estimate_poses(task, [frames], root, lambda count: None):
         pass
 
 
-def keypoint_notes(tracklets: Iterable[Tracklet], poses: Iterable[FramePose]) -> dict[str, object]:
+def keypoint_notes(frames: ShardFrames, rows: KeypointColumns) -> dict[str, object]:
     """How many frames have which status, and the names of those that are left out."""
-    by_id = {tracklet.tracklet_id: tracklet for tracklet in tracklets}
-    counts = dict.fromkeys(FRAME_STATUSES, 0)
-    named: dict[str, list[str]] = {FRAME_UNREADABLE: [], FRAME_QUARANTINED: []}
-    for pose in poses:
-        counts[pose.status] += 1
-        if pose.status in named:
-            named[pose.status].append(by_id[pose.tracklet_id].frame_paths[pose.frame_index])
+    paths = [path for tracklet in frames.tracklets for path in tracklet.paths]
+    counts = {status: int((rows.status == status).sum()) for status in FRAME_STATUSES}
+    named = {status: [paths[row] for row in np.flatnonzero(rows.status == status)] for status in FRAMES_LEFT_OUT}
     return {"statuses": counts, **named}
 
 
-def shard_inputs(tracklets: tuple[Tracklet, ...]) -> str:
-    """Fingerprint of the frames that a shard is made from, by name."""
-    return fingerprint([[tracklet.tracklet_id, tracklet.frame_paths] for tracklet in tracklets])
-
-
 def estimate_poses(
-    task: ExtractTask, tracklets: Sequence[Tracklet], quarantined: Container[str], report: Report
+    task: ExtractTask, tracklets: Sequence[SourceFrames], root: Path, report: Report
 ) -> Iterator[FramePose]:
-    """Yield one pose for every frame of some tracklets, in order; frames in quarantine are not opened."""
+    """Yield one pose for every frame of some tracklets, in order; skipped frames are not opened."""
+    left_out: dict[tuple[int, int], str] = {}
     sizes: dict[tuple[int, int], tuple[int, int]] = {}
 
     def pictures() -> Iterator[tuple[int, Picture | None]]:
         for tracklet in tracklets:
-            for index, name in enumerate(tracklet.frame_paths):
-                picture = None if name in quarantined else _read_picture(task.root / name, task.settings.pose)
-                sizes[tracklet.tracklet_id, index] = (0, 0) if picture is None else picture.frame_size
+            for index, name in enumerate(tracklet.paths):
+                frame = tracklet.tracklet_id, index
+                picture = None
+                if name in task.skipped:
+                    left_out[frame] = FRAME_SKIPPED
+                else:
+                    try:
+                        picture = make_picture(read_source_frame(root, name), task.settings.pose)
+                    except UnreadableImage:
+                        left_out[frame] = FRAME_UNREADABLE
+                sizes[frame] = (0, 0) if picture is None else picture.frame_size
                 yield tracklet.tracklet_id, picture
 
     found = _estimator(task.checkpoint, task.device, task.settings.pose).estimate(pictures())
     for tracklet in tracklets:
-        people = list(islice(found, tracklet.num_frames))
-        frame_sizes = [sizes.pop((tracklet.tracklet_id, index)) for index in range(tracklet.num_frames)]
-        for index, person in enumerate(_choose(people, frame_sizes, task.settings)):
-            unread = FRAME_QUARANTINED if tracklet.frame_paths[index] in quarantined else FRAME_UNREADABLE
-            status, score, keypoints = _row(person, FRAME_NO_POSE if people[index] is not None else unread)
+        count = len(tracklet.paths)
+        people = list(islice(found, count))
+        frame_sizes = [sizes.pop((tracklet.tracklet_id, index)) for index in range(count)]
+        for index, person in enumerate(_choose(people, frame_sizes, tracklet.numbers, task.settings)):
+            nobody = left_out.pop((tracklet.tracklet_id, index), FRAME_NO_POSE)
+            status, score, keypoints = _row(person, nobody)
             keypoints = np.where(keypoints[:, 2:] < task.settings.min_confidence, np.float32(0), keypoints)
             yield FramePose(tracklet.tracklet_id, index, *frame_sizes[index], status, score, keypoints)
-        report(tracklet.num_frames)
+        report(count)
 
 
-def _read_picture(path: Path, settings: PoseSettings) -> Picture | None:
+def read_source_frame(root: Path, name: str) -> np.ndarray:
+    """images.read_frame; a file that is not there says what that means.
+
+    Raises:
+        SourceError: it is missing.
+        UnreadableImage: its content is no image.
+        OSError: it cannot be read.
+    """
     try:
-        return make_picture(read_frame(path), settings)
-    except UNREADABLE:
-        return None
+        return read_frame(root / name)
+    except FileNotFoundError as error:
+        raise missing_frame(root, name) from error
+
+
+def missing_frame(root: Path, name: str) -> SourceError:
+    """The error of a frame that was there when the dataset was indexed."""
+    return SourceError(
+        f"frame {name} is not in {root}",
+        "every frame that was indexed",
+        "check that the folder is mounted, or name its new place with --root; a frame that is gone for good can be "
+        "listed in --skip-frames of extract-keypoints",
+    )
 
 
 def _choose(
-    people: Sequence[Sequence[PersonLike] | None], sizes: Sequence[tuple[int, int]], settings: KeypointSettings
+    people: Sequence[Sequence[PersonLike] | None],
+    sizes: Sequence[tuple[int, int]],
+    numbers: np.ndarray,
+    settings: KeypointSettings,
 ) -> Sequence[Filled | None]:
-    chosen = best_scores(people) if settings.selection is None else select_people(people, sizes, settings.selection)
-    return fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1))
+    if settings.selection is None:
+        chosen = best_scores(people)
+    else:
+        chosen = select_people(people, sizes, settings.selection, numbers)
+    return fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), numbers)
 
 
 def _row(person: Filled | None, status_of_nobody: str) -> tuple[str, float, np.ndarray]:

@@ -499,7 +499,9 @@ class _Writer:
         """Replace identities and cameras that are names by numbers, and set the first identity split."""
         for noun in ("identity", "camera"):
             values, names = self._columns[noun], self._columns[f"{noun}_name"]
-            known = {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
+            known = (
+                {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
+            )
             texts = [name for value, name in zip(values, names, strict=True) if isinstance(value, str)]
             numbers = number_names(texts, noun, known)
             self._columns[noun] = [

@@ -46,7 +46,9 @@ def require_sealed(path: Path, remedy: str, error: type[KeyReIDError] = FormatEr
     with open(path, "rb") as file:
         place = _place(file)
         if place is None:
-            raise error(f"{path} holds no hash of itself", "a complete file, as this version of keyreid writes it", remedy)
+            raise error(
+                f"{path} holds no hash of itself", "a complete file, as this version of keyreid writes it", remedy
+            )
         file.seek(place)
         written, found = file.read(len(ZEROS)), _hash(file, place)
     if written != found:

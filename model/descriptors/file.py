@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keyreid.pipeline.commit import commit_file, fingerprint, read_receipt
+from keyreid.pipeline.commit import commit_file, fingerprint
 from keyreid.pipeline.errors import FormatError
 from keyreid.pipeline.store import TrackletStore
 
@@ -131,6 +131,5 @@ def model_fingerprint(model: KeyReID) -> str:
 
 
 def data_fingerprint(store: TrackletStore) -> str:
-    """A hash of the manifest and of the shards that were read."""
-    receipts = (read_receipt(store.path, "shards", shard) for shard in range(store.manifest.num_shards))
-    return fingerprint([store.manifest.fingerprint, [receipt.sha256 for receipt in receipts if receipt]])
+    """A hash of the manifest and of the shards."""
+    return fingerprint([store.manifest.fingerprint, [receipt.sha256 for receipt in store.receipts]])

@@ -92,6 +92,8 @@ class Parts:
                 for path in self.folder.glob("*.h5"):
                     path.unlink()
             write_json(written, making)
+            for leftover in self.whole.parent.glob(f".{self.whole.name}.*.partial"):
+                leftover.unlink()  # of a run that was killed while it joined the parts
             yield
 
     def save(self, part: int, descriptors: TrackletDescriptors) -> None:

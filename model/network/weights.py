@@ -48,7 +48,9 @@ def load_model(path: Path | str) -> KeyReID:
     weights_path = folder / WEIGHTS_FILE
     if weights_path.is_file():  # where it is not, read_state_dict says so
         require_sealed(weights_path, "copy it again from where it was made", CheckpointError)
-    load_exactly(model, read_state_dict(weights_path), str(weights_path), f"does {CONFIG_FILE} next to it belong to it?")
+    load_exactly(
+        model, read_state_dict(weights_path), str(weights_path), f"does {CONFIG_FILE} next to it belong to it?"
+    )
     return model.eval()
 
 

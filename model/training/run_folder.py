@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keyreid.pipeline.commit import commit_file, exclusive, fingerprint, read_json, read_receipt, write_json
+from keyreid.pipeline.commit import commit_file, exclusive, fingerprint, read_json, write_json
 from keyreid.pipeline.environment import package_versions
 from keyreid.pipeline.errors import CheckpointError, SettingsError
-from keyreid.pipeline.manifest import Manifest
+from keyreid.pipeline.store import TrackletStore
 
 from .checkpoint import checkpoint_path
 from .config_file import config_text
@@ -125,14 +125,13 @@ class RunFolder:
         _commit(self.path / "training.html", page.encode())
 
 
-def dataset_settings(prepared: Path, manifest: Manifest, identity_split: int) -> dict[str, Any]:
+def dataset_settings(store: TrackletStore, identity_split: int) -> dict[str, Any]:
     """What names the data of a run: the manifest, the division of the identities, and the shards' checksums."""
-    receipts = [read_receipt(prepared, "shards", shard) for shard in range(manifest.num_shards)]
     return {
-        "name": manifest.name,
-        "manifest": manifest.fingerprint,
+        "name": store.manifest.name,
+        "manifest": store.manifest.fingerprint,
         "identity_split": identity_split,
-        "shards": fingerprint([receipt.sha256 for receipt in receipts if receipt is not None]),
+        "shards": fingerprint([receipt.sha256 for receipt in store.receipts]),
     }
 
 

@@ -74,7 +74,7 @@ def train(
     Started by torchrun, the processes train together, each on the CUDA device of its local rank, and the first writes.
 
     Raises:
-        FormatError: no prepared dataset, or its shards are missing or damaged.
+        FormatError: no prepared dataset, or its shards are missing, damaged or were rebuilt during the run.
         SettingsError: too few identities, RUN in use, or other settings than the run to resume had.
         CheckpointError: nothing to resume, or a broken checkpoint.
         TrainingStopped: SIGTERM or SIGUSR1 came; the state is saved.
@@ -137,6 +137,6 @@ def _open(
     settings = {
         **config.to_dict(),
         "model": config.model_config(inputs.labels).to_dict(),
-        "dataset": dataset_settings(prepared, inputs.store.manifest, identity_split),
+        "dataset": dataset_settings(inputs.store, identity_split),
     }
     return inputs, RunFolder(run, settings, resume=resume, tensorboard=tensorboard)

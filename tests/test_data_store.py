@@ -37,7 +37,7 @@ def test_a_shard_that_was_changed_is_refused_and_the_others_are_not(tmp_path):
     store.require_intact([0])
     with pytest.raises(FormatError, match=rf"shards/00001.h5 has SHA-256 .*run keyreid-prep verify {prepared}"):
         store.require_intact(everything)
-    with pytest.raises(FormatError, match="shards/00001.h5 has SHA-256"):
+    with pytest.raises(FormatError, match=r"shards/00001.h5 has SHA-256"):
         read_all(store)
     change_a_bit(shard_path(prepared, 1))
     store.require_intact(everything)
@@ -66,5 +66,5 @@ def test_shards_of_keypoints_that_changed_since_are_refused(tmp_path):
     rebuild_with_other_keypoints(tmp_path)
     for path, content in kept.items():
         path.write_bytes(content)
-    with pytest.raises(FormatError, match="made from other keypoints .* than there are now; .* keyreid-prep build-sh"):
+    with pytest.raises(FormatError, match=r"made from other keypoints .* than there are now; .* keyreid-prep build-sh"):
         TrackletStore(tmp_path)

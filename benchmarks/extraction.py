@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import FastForward
-from keyreid.pipeline.pose.frames import Picture, make_picture, normalise
+from keyreid.pipeline.pose.forward import FastForward, Picture, make_picture, normalise
 from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.synthetic.appearance import sample_appearance
 from keyreid.pipeline.synthetic.scene import sample_camera

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.frames import make_picture
+from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.synthetic.appearance import sample_appearance

@@ -18,14 +18,13 @@ import torch
 from selection_measures import Tally, Truth, tally
 from selection_scenes import SCENES, Scene, draw_tracklets
 
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.evidence import PersonLike
-from keyreid.pipeline.pose.frames import make_picture
+from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.gaps import GapSettings, fill_gaps
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
-from keyreid.pipeline.pose.selection import best_scores, select_people
+from keyreid.pipeline.pose.selection import PersonLike, best_scores, select_people
 from keyreid.pipeline.pose.settings import PoseSettings
-from keyreid.pipeline.environment import progress_bar
 
 People = list[list[PersonLike]]
 NO_GAPS = GapSettings(max_distance=1)

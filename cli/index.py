@@ -1,4 +1,4 @@
-"""keyreid-prep index: a dataset on disk -> manifest.parquet and dataset.json."""
+"""keyreid-prep index: a dataset on disk -> the tables in PREPARED/manifest and dataset.json."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from keyreid.pipeline.sources import SOURCES
 from .command import FriendlyCommand
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.manifest import Manifest
+    from keyreid.pipeline.manifest import Manifest, Reading
 
 
 @click.command(cls=FriendlyCommand)
 @click.argument("source", type=click.Choice(list(SOURCES)))
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("prepared", type=click.Path(path_type=Path))
+@click.option(
+    "--append",
+    is_flag=True,
+    help="Add what is new at ROOT to the dataset in PREPARED; what was prepared stays prepared.",
+)
 @click.option("--allow-incomplete", is_flag=True, help="Index what is there; missing frames are left out and counted.")
 @click.option(
     "--frames-per-shard",
@@ -39,6 +44,7 @@ def index(
     source: str,
     root: Path,
     prepared: Path,
+    append: bool,
     allow_incomplete: bool,
     frames_per_shard: int,
     table_root: Path | None,
@@ -59,26 +65,42 @@ def index(
     folder     ROOT/train|query|gallery/IDENTITY/CAMERA/TRACKLET/frame.jpg
                keyreid-prep index folder /data/shop prepared/shop
     table      ROOT is a .csv or .parquet with one row a frame and the columns
-               frame_path, tracklet, identity, camera, split[, frame_index]
+               frame_path, tracklet, identity, camera, split[, frame_number][, time]
                keyreid-prep index table shop.csv prepared/shop --root /data/shop
 
     Next: keyreid-prep extract-keypoints PREPARED --checkpoint NAME.
     """
-    from keyreid.pipeline.manifest import write_manifest
+    from keyreid.pipeline.manifest import dataset_path, read_manifest, write_manifest
     from keyreid.pipeline.sources import read_source
 
-    manifest = read_source(
-        source,
-        root,
-        table_root=table_root,
-        allow_incomplete=allow_incomplete,
-        frames_per_shard=frames_per_shard,
-    )
-    fingerprint = write_manifest(prepared, manifest)
+    generations = len(read_manifest(prepared).generations) if append and dataset_path(prepared).is_file() else 0
+    reading = read_source(source, root, table_root=table_root, allow_incomplete=allow_incomplete)
+    manifest = write_manifest(prepared, reading, frames_per_shard=frames_per_shard, append=append)
+    added = _added(manifest, reading, generations) if append else {}
     if as_json:
-        click.echo(json.dumps({**_facts(manifest), "prepared": str(prepared), "fingerprint": fingerprint}))
+        click.echo(json.dumps({**_facts(manifest), **added, "prepared": str(prepared)}))
     else:
-        click.echo(f"{_summary(manifest)} -> {prepared}")
+        if append:
+            parts = [f"{count:,} {noun}" for noun, count in added["added"].items()]
+            click.echo(
+                f"added {', '.join(parts)}; {added['already_indexed']['tracklets']:,} tracklets were there already"
+            )
+        click.echo(f"{_summary(manifest)} -> {click.format_filename(prepared)}")
+
+
+def _added(manifest: Manifest, reading: Reading, before: int) -> dict[str, Any]:
+    """What --append added, and what it passed over; `before`: generations there were."""
+    from keyreid.pipeline.sources import count
+
+    new = manifest.generations[before:]
+    added = {
+        "tracklets": sum(generation.num_tracklets for generation in new),
+        "frames": sum(generation.num_frames for generation in new),
+        "shards": sum(generation.num_shards for generation in new),
+    }
+    found = count(reading)
+    there = {noun: found[f"all.{noun}"] - added[noun] for noun in ("tracklets", "frames")}
+    return {"added": added, "already_indexed": there}
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -87,19 +109,24 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "counts": manifest.counts(),
         "num_frames": manifest.num_frames,
         "num_shards": manifest.num_shards,
+        "num_generations": len(manifest.generations),
         "num_identity_splits": len(manifest.identity_splits),
         "notes": manifest.notes,
+        "fingerprint": manifest.fingerprint,
     }
 
 
 def _summary(manifest: Manifest) -> str:
+    notes = manifest.notes
     splits = ", ".join(f"{counts['tracklets']:,} {name}" for name, counts in manifest.counts().items())
     parts = [f"{manifest.name}: {splits} tracklets", f"{manifest.num_frames:,} frames, {manifest.num_shards:,} shards"]
     if manifest.identity_splits:
-        source = f" ({manifest.notes['splits_from']})" if "splits_from" in manifest.notes else ""
+        source = f" ({notes['splits_from']})" if "splits_from" in notes else ""
         parts.append(f"the first of {len(manifest.identity_splits)} splits{source}")
-    if "junk" in manifest.notes:
-        parts.append(f"{manifest.notes['junk']['tracklets']:,} junk tracklets left out")
-    if "incomplete" in manifest.notes:
+    if "distractors" in notes:
+        parts.append(f"{notes['distractors']['tracklets']:,} tracklets are distractors")
+    if "junk" in notes:
+        parts.append(f"{notes['junk']['tracklets']:,} junk tracklets left out")
+    if "incomplete" in notes:
         parts.append("NOT COMPLETE (dataset.json says what is missing)")
     return "; ".join(parts)

@@ -18,7 +18,7 @@ from .command import FriendlyCommand
 )
 @click.option("--identities", default=48, show_default=True, help="People; half of them are for testing.")
 @click.option("--cameras", type=int, help="Cameras.  [default: 4; ilids-vid, prid2011: 2]")
-@click.option("--tracklets", type=int, help="Tracklets a person and camera.  [default: 2; ilids-vid, prid2011: 1]")
+@click.option("--tracklets", type=int, help="Tracklets per person and camera.  [default: 2; ilids-vid, prid2011: 1]")
 @click.option(
     "--frames",
     type=(int, int),
@@ -27,7 +27,7 @@ from .command import FriendlyCommand
 @click.option("--difficulty", default=0.6, show_default=True, help="0 (easy) to 1 (look-alikes, occluders, strangers).")
 @click.option("--seed", default=0, show_default=True)
 @click.option(
-    "--workers", type=int, default=lambda: os.cpu_count() or 1, help="Processes that draw.  [default: one a core]"
+    "--workers", type=int, default=lambda: os.cpu_count() or 1, help="Rendering processes.  [default: one per core]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def synthesize(
@@ -42,10 +42,10 @@ def synthesize(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Draw walking people and write them to OUT in the tree of a real dataset.
+    """Render synthetic people who walk past cameras, and write them to OUT in the tree of a real dataset.
 
-    No re-identification dataset may be handed on, so this one stands in for them: the same seed gives the same bytes.
-    True keypoints lie beside the tree in true_keypoints.parquet.
+    No re-identification dataset may be passed on, so this one stands in for them: the same seed gives the same bytes.
+    OUT/true_keypoints.parquet holds the true keypoints.
 
     \b
     Example:

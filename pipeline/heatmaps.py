@@ -5,7 +5,7 @@ tests/test_heatmaps.py holds the plain per-pixel loop that this must agree with.
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from .shards import HEATMAP_HEIGHT, HEATMAP_WIDTH
 from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
 
 MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
-FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are scaled, as in the paper
+FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are stretched, as in the paper
 MIN_MAX_EPSILON = 1e-6
 KEYPOINT_SHAPE = (NUM_JOINTS, 3)
+CHUNK_BYTES = 64 << 20  # of float32 planes at once, rendered part by part; a larger frame is rendered alone
+DEVICE_CHUNK_BYTES = 1 << 30  # on an accelerator, where many small chunks would take longer to launch than to render
 
 
 def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) -> Tensor:
@@ -34,18 +36,34 @@ def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) 
     Returns:
         float32 (..., 6, height, width), 0 to 1, on the device of the keypoints.
     """
-    keypoints = torch.as_tensor(keypoints)
+    rows, columns = _axes(torch.as_tensor(keypoints), size)
+    return torch.stack([_render_part(rows, columns, joints) for joints in PART_JOINT_INDICES], dim=-3)
+
+
+def _render_at_frame_size(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
+    """float32 (F, 6, 256, 128): render_part_heatmaps, each part resized before the next is drawn."""
+    rows, columns = _axes(keypoints, size)
+    return torch.cat([_resize(_render_part(rows, columns, joints)[:, None]) for joints in PART_JOINT_INDICES], dim=1)
+
+
+def _render_part(rows: Tensor, columns: Tensor, joints: Sequence[int]) -> Tensor:
+    """float32 (..., height, width): the maximum over some joints."""
+    planes = (rows[..., joint, :, None] * columns[..., joint, None, :] for joint in joints)
+    heatmap = next(planes)
+    for plane in planes:
+        torch.maximum(heatmap, plane, out=heatmap)
+    return heatmap
+
+
+def _axes(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """float32 (..., 17, height) and (..., 17, width): a joint's heatmap is the product of its two curves."""
     height, width = size
     radius = int(width / 11)
     deviation = (2 * radius + 1) / 4
     seen = keypoints[..., 2] > MIN_CONFIDENCE
     columns = _bumps(keypoints[..., 0], width, radius, deviation)
     rows = _bumps(keypoints[..., 1], height, radius, deviation) * seen[..., None]
-    heatmaps = []
-    for joints in PART_JOINT_INDICES:
-        planes = (rows[..., joint, :, None] * columns[..., joint, None, :] for joint in joints)
-        heatmaps.append(reduce(torch.maximum, planes))
-    return torch.stack(heatmaps, dim=-3)
+    return rows, columns
 
 
 def _bumps(centre: Tensor, length: int, radius: int, deviation: float) -> Tensor:
@@ -54,7 +72,7 @@ def _bumps(centre: Tensor, length: int, radius: int, deviation: float) -> Tensor
     return torch.where(distance.abs() <= radius, torch.exp(-(distance**2) / (2 * deviation**2)), 0.0).float()
 
 
-def scale_heatmaps(heatmaps: Tensor) -> Tensor:
+def stretch_heatmaps(heatmaps: Tensor) -> Tensor:
     """Resize to 256x128 and stretch each part of each frame to 0 to 1; parts without a joint stay 0.
 
     Args:
@@ -63,15 +81,20 @@ def scale_heatmaps(heatmaps: Tensor) -> Tensor:
     Returns:
         float32 (F, 6, 256, 128).
     """
-    if heatmaps.shape[-2:] != FRAME_SIZE:
-        heatmaps = functional.interpolate(heatmaps, size=FRAME_SIZE, mode="bilinear", align_corners=False)
+    heatmaps = _resize(heatmaps)
     low = heatmaps.amin(dim=(-2, -1), keepdim=True)
     high = heatmaps.amax(dim=(-2, -1), keepdim=True)
     return (heatmaps - low) / (high - low + MIN_MAX_EPSILON)
 
 
+def _resize(heatmaps: Tensor) -> Tensor:
+    if heatmaps.shape[-2:] == FRAME_SIZE:
+        return heatmaps
+    return functional.interpolate(heatmaps, size=FRAME_SIZE, mode="bilinear", align_corners=False)
+
+
 def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
-    """The heatmaps that shards hold: rendered, scaled, the mean over 4x4 pixels, in 256 steps.
+    """The heatmaps that shards hold: rendered, stretched, the mean over 4x4 pixels, in 256 steps.
 
     Args:
         keypoints: float32 (F, 17, 3), see render_part_heatmaps.
@@ -83,12 +106,16 @@ def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
     if keypoints.shape[1:] != KEYPOINT_SHAPE or len(sizes) != len(keypoints):
         raise ValueError(f"keypoints {tuple(keypoints.shape)} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
     result = keypoints.new_zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
-    for width, height in np.unique(sizes, axis=0):
+    budget = CHUNK_BYTES if keypoints.device.type == "cpu" else DEVICE_CHUNK_BYTES
+    for width, height in np.unique(sizes, axis=0).tolist():
         rows = torch.from_numpy(np.flatnonzero((sizes == (width, height)).all(axis=1)))
         rows = rows.to(keypoints.device, non_blocking=True)
-        heatmaps = scale_heatmaps(render_part_heatmaps(keypoints[rows], (int(height), int(width))))
-        cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
-        result[rows] = (cells * 255).round().to(torch.uint8)
+        # One part's plane and the next joint's; the parts at FRAME_SIZE, and what stretching them leaves on the way.
+        frame_bytes = 4 * (2 * height * width + 3 * NUM_PARTS * FRAME_SIZE[0] * FRAME_SIZE[1])
+        for chunk in rows.split(max(1, budget // frame_bytes)):
+            heatmaps = stretch_heatmaps(_render_at_frame_size(keypoints[chunk], (height, width)))
+            cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
+            result[chunk] = (cells * 255).round().to(torch.uint8)
     return result
 
 

@@ -1,39 +1,105 @@
-"""Image files of every kind as 8-bit RGB."""
+"""Image files as 8-bit RGB. Only content that cannot be decoded is unreadable; other failures are the surroundings'."""
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import PIL
 from PIL import Image
 
-# What Pillow raises for files that are missing, broken, of no kind it knows, or larger than it thinks safe.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+from .errors import FormatError, SourceError, SurroundingsError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # Pillow opens others by starting programs, such as ghostscript
+MAX_PIXELS = 50_000_000  # of one image: decoding takes about 12 bytes for each
+MAX_FILE_BYTES = 1 << 30  # of one image file: 50 megapixels of 16-bit RGB take 300 MB uncompressed
 
 _PNG_BIT_DEPTH = 24  # offset of the byte that holds it
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_Result = TypeVar("_Result")
+
+
+class UnreadableImage(FormatError):
+    """The content of an image file cannot be decoded, or is larger than the limits."""
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of any image that Pillow reads, to its last pixel.
+    """uint8 (H, W, 3) RGB of an image file; see read_file and decode_rgb."""
+    return _convert(path, decode_rgb)
+
+
+def encoded_frame(path: Path) -> bytes:
+    """What shards hold of an image file; see read_file and encode_for_shard."""
+    return _convert(path, encode_for_shard)
+
+
+def _convert(path: Path, convert: Callable[[bytes], _Result]) -> _Result:
+    try:
+        return convert(read_file(path))
+    except UnreadableImage as error:
+        found = error.found if str(path) in error.found else f"{path}: {error.found}"
+        raise UnreadableImage(found, error.expected, error.remedy) from error
+
+
+def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: missing, no permission, or the disk fails.
+        SourceError: a folder, FIFO, socket or device.
+        SurroundingsError: it changed while it was read.
+        UnreadableImage: longer than max_bytes.
+    """
+    try:  # a FIFO that nobody writes to would block for ever
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise SourceError(f"{path} is a socket or a device", "an image file") from error
+        raise
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(f"{path} is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}", "an image file")
+        if found.st_size > max_bytes:
+            raise UnreadableImage(f"{path} has {found.st_size:,} bytes", f"at most {max_bytes:,}")
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read(found.st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(handle)
+    if len(data) < found.st_size:
+        raise SurroundingsError(f"{path} became shorter while it was read", "", "run again when it is complete")
+    return data
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of an image of one of FORMATS, to its last pixel; of several frames the first.
 
     Grey of 16 bits keeps its upper eight; transparency is dropped.
 
     Raises:
-        One of UNREADABLE.
+        UnreadableImage: it cannot be decoded, or has more than MAX_PIXELS.
     """
-    with Image.open(path) as image:
+    with _opened(data) as image:
         return np.asarray(_as_rgb(image))
 
 
-def encoded_frame(path: Path) -> bytes:
-    """The file's own bytes where they are an 8-bit grey or RGB JPEG or PNG, else the same picture as RGB PNG.
+def encode_for_shard(data: bytes) -> bytes:
+    """The bytes themselves where they are an 8-bit grey or RGB JPEG or PNG, else the same picture as RGB PNG.
 
     Raises:
-        One of UNREADABLE.
+        UnreadableImage: see decode_rgb; of bytes that stay as they are, the header alone is looked at.
     """
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
+    with _opened(data) as image:
         plain = image.mode in ("RGB", "L")
         if plain and (image.format == "JPEG" or (image.format == "PNG" and data[_PNG_BIT_DEPTH] == 8)):
             return data
@@ -42,8 +108,49 @@ def encoded_frame(path: Path) -> bytes:
         return buffer.getvalue()
 
 
+def check_decoders() -> None:
+    """Decode a small image of each of FORMATS: a Pillow that lacks one would make every such frame unreadable.
+
+    Raises:
+        SurroundingsError: one cannot be decoded.
+    """
+    for name in FORMATS:
+        try:
+            buffer = io.BytesIO()
+            compression = {"compression": "tiff_lzw"} if name == "TIFF" else {}  # Pillow hands it to libtiff
+            Image.new("RGB", (8, 8)).save(buffer, name, **compression)
+            decode_rgb(buffer.getvalue())
+        except Exception as error:
+            raise SurroundingsError(
+                f"Pillow {PIL.__version__} on {socket.gethostname()} cannot decode {name} images ({error})",
+                "",
+                "install one that can: pip install --force-reinstall pillow",
+            ) from error
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Within, whatever Pillow raises while it decodes becomes an UnreadableImage; lack of memory stays what it is."""
+    limit = f"at most {MAX_PIXELS:,} pixels"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:  # its header alone was read
+                raise UnreadableImage(f"an image of {image.width:,} x {image.height:,} pixels", limit)
+            yield image
+    except (UnreadableImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"not a readable image ({error})", limit) from error
+    except Exception as error:
+        if "out of memory" in str(error):  # from Pillow's C code
+            raise MemoryError(str(error)) from error
+        reason = str(error).split(" <_io")[0] or type(error).__name__
+        raise UnreadableImage(
+            f"not a readable image ({reason})", f"a complete image of one of the formats {', '.join(FORMATS)}"
+        ) from error
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        upper = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        image = Image.fromarray(upper.astype(np.uint8))
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
     return image.convert("RGB")

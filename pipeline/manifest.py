@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .commit import exclusive, explain_full_disk, fingerprint, read_json, sync_folder, write_json
-from .errors import FormatError, SettingsError, SourceError
+from .errors import FormatError, SettingsError, SourceError, SurroundingsError
 from .records import SPLITS, SourceFrames, Tracklet
 
 FORMAT_VERSION = 2
 INTEGER = re.compile(r"-?\d{1,9}")  # longer ones, such as ticket numbers, are names: cameras are int32
+UNUSUAL = ("\n/", "\n.", "\n\n", "..", "\0")  # of paths between newlines: these are looked at one by one
+GENERATION_FOLDER = re.compile(r"\d{5}|\.\d{5}\.partial")
+ADDED_UP = ("junk", "distractors")  # notes that each generation states of itself alone
 FRAMES_PER_SHARD = 4096
 BYTES_PER_SHARD = 256 << 20  # of encoded images, which the build of a shard holds in memory once
 
@@ -36,7 +40,7 @@ TRACKLETS = pa.schema(
         ("name", pa.string()),
         ("identity_name", pa.string()),
         ("camera_name", pa.string()),
-        ("frames_hash", pa.string()),  # of paths and numbers: tells an append what is there already
+        ("frames_hash", pa.string()),  # of paths, numbers and times: tells an append what is there already
     ]
 )
 SHARDS = pa.schema(
@@ -164,8 +168,14 @@ class Manifest:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Of all generations; where several have a note of one name, the last one's."""
-        return {key: value for generation in self.generations for key, value in generation.notes.items()}
+        """Of all generations: junk and distractors added up; of other notes of one name, the last one's."""
+        merged: dict[str, Any] = {}
+        for generation in self.generations:
+            for key, value in generation.notes.items():
+                if key in ADDED_UP and key in merged:
+                    value = {noun: number + merged[key][noun] for noun, number in value.items()}
+                merged[key] = value
+        return merged
 
     @property
     def num_frames(self) -> int:
@@ -200,7 +210,7 @@ class Manifest:
                 "" if count else "leave --identity-split out",
             )
         chosen = self.identity_splits[index]
-        tracklets = tuple(replace(t, split=_split_of(chosen, t.identity, t.camera, index)) for t in self.tracklets)
+        tracklets = tuple(replace(t, split=split_of(chosen, t.identity, t.camera, index)) for t in self.tracklets)
         return replace(self, tracklets=tracklets)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -217,7 +227,8 @@ class Manifest:
         return result
 
 
-def _split_of(split: IdentitySplit, identity: int, camera: int, index: int) -> str:
+def split_of(split: IdentitySplit, identity: int, camera: int, index: int) -> str:
+    """Where a tracklet belongs under identity_splits[index]."""
     if identity in split.train:
         return "train"
     if identity in split.test:
@@ -294,10 +305,16 @@ def write_manifest(
             tracklet that changed since it was indexed.
         FormatError: the folder already holds another index, whose keypoints and shards would become wrong.
         SettingsError: another run is at work on `prepared`.
+        SurroundingsError: the folder cannot be made.
     """
     if frames_per_shard < 1 or bytes_per_shard < 1:
         raise SettingsError(f"{frames_per_shard} frames and {bytes_per_shard} bytes per shard", "at least 1")
-    prepared.mkdir(parents=True, exist_ok=True)
+    try:
+        prepared.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SurroundingsError(
+            f"{prepared} cannot be made ({error.strerror})", "a folder to write to", "choose another one"
+        ) from error
     with exclusive(prepared):
         there = dataset_path(prepared).exists()
         if append and not there:
@@ -305,10 +322,17 @@ def write_manifest(
         before = read_manifest(prepared) if there else None
         if append and before is not None and (before.identity_splits or reading.identity_splits):
             raise SettingsError(f"--append with {before.name}, whose identity splits are fixed", "a dataset without")
+        if (
+            append
+            and before is not None
+            and reading.name.startswith("synthetic-") != before.name.startswith("synthetic-")
+        ):
+            raise SettingsError(f"--append of {reading.name} to {before.name}", "synthetic people among themselves")
         info = read_json(dataset_path(prepared)) if there else {}
-        known = {path.name for path in (prepared / "manifest").glob("*")} if (prepared / "manifest").is_dir() else set()
-        for leftover in known - {f"{one['number']:05d}" for one in info.get("generations", [])}:
-            shutil.rmtree(prepared / "manifest" / leftover)  # of a run that was killed: the lock says it is over
+        counted = {f"{one['number']:05d}" for one in info.get("generations", [])}
+        for folder in (prepared / "manifest").glob("*"):
+            if GENERATION_FOLDER.fullmatch(folder.name) and folder.name not in counted and not folder.is_symlink():
+                shutil.rmtree(folder)  # of a run that was killed: the lock says that it is over
         writer = _Writer(prepared, reading, before if append else None, frames_per_shard, bytes_per_shard)
         try:
             with explain_full_disk(writer.partial):
@@ -330,7 +354,8 @@ def _commit_generation(
 ) -> Manifest:
     """Move the tables into place, then write dataset.json: from then on they count."""
     if before is not None and not append:
-        if generation is None or not _same_tables(prepared, writer.partial):
+        same = before.identity_splits == reading.identity_splits and _same_tables(prepared, writer.partial)
+        if generation is None or not same:
             raise FormatError(
                 f"{prepared} already holds another index ({before.name}, {before.num_frames:,} frames, fingerprint "
                 f"{before.fingerprint})",
@@ -344,7 +369,7 @@ def _commit_generation(
     if generation is None:  # nothing new to append
         assert before is not None
         return before
-    os.rename(writer.partial, _generation_folder(prepared, generation.number))
+    writer.partial.rename(_generation_folder(prepared, generation.number))
     sync_folder(prepared / "manifest")
     info = info or {
         "format_version": FORMAT_VERSION,
@@ -374,11 +399,13 @@ class _Writer:
     ) -> None:
         self._reading, self._before = reading, before
         self._limits = frames_per_shard, bytes_per_shard
-        self._root = reading.root.absolute()
+        self._root = str(reading.root.absolute())
         self.number = len(before.generations) if before else 0
         self._first_shard = before.num_shards if before else 0
         self._next_id = self._first_id = len(before.tracklets) if before else 0
         self.partial = prepared / "manifest" / f".{self.number:05d}.partial"
+        real = os.path.realpath(self._root)
+        self._same_root = [one for one in before.generations if os.path.realpath(one.root) == real] if before else []
         self._there = _known_tracklets(prepared, before) if before else {}
         self._columns: dict[str, list[Any]] = {name: [] for name in TRACKLETS.names}
         self._shards: list[tuple[int, int, str]] = []  # tracklets, frames, hash
@@ -406,10 +433,11 @@ class _Writer:
             self.partial / "shards.parquet",
             pa.table(dict(zip(SHARDS.names, [list(numbers), *counts], strict=True)), schema=SHARDS),
         )
+        sync_folder(self.partial / "frames")
         sync_folder(self.partial)
         return Generation(
             number=self.number,
-            root=str(self._root),
+            root=self._root,
             first_shard=self._first_shard,
             num_shards=len(self._shards),
             num_tracklets=self._next_id - self._first_id,
@@ -420,19 +448,11 @@ class _Writer:
         )
 
     def _add(self, tracklet: SourceTracklet) -> None:
-        if _is_junk(tracklet.identity):
+        if is_junk(tracklet.identity):
             self._leave_out("junk", tracklet)
             return
-        self._check(tracklet)
-        digest = _frames_hash(tracklet)
-        key = (str(self._root), tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name)
-        if key in self._there:
-            if digest not in self._there[key]:
-                raise SourceError(
-                    f"tracklet {tracklet.name or tracklet.frame_paths[0]} has other frames than when it was indexed",
-                    "tracklets that stay as they are, and new ones beside them",
-                    "give the new frames a tracklet of their own, or index everything into a new folder",
-                )
+        digest = self._check(tracklet)
+        if self._is_there(tracklet, digest):
             self._leave_out("already_indexed", tracklet)
             return
         size = _estimate_bytes(self._root, tracklet.frame_paths)
@@ -458,21 +478,68 @@ class _Writer:
         self._filling.append((self._next_id, tracklet))
         self._next_id += 1
 
-    def _check(self, tracklet: SourceTracklet) -> None:
-        what = f"a tracklet of identity {tracklet.identity}, camera {tracklet.camera}"
-        if not tracklet.frame_paths:
+    def _is_there(self, tracklet: SourceTracklet, digest: str) -> bool:
+        """Whether an earlier generation holds a tracklet.
+
+        Raises:
+            SourceError: it holds this one with other frames; or perhaps this one, under a root that is gone.
+        """
+        known = self._there.get(_key(tracklet), ())
+        label = tracklet.name or tracklet.frame_paths[0]
+        here = [there for root, there in known if any(root == one.root for one in self._same_root)]
+        if digest in here:
+            return True
+        if here and tracklet.name:
+            raise SourceError(
+                f"tracklet {label} has other frames than when it was indexed",
+                "new tracklets; those there are stay as they were",
+                "give the new frames a tracklet of their own, or index everything into a new folder",
+            )
+        gone = next((root for root, there in known if there == digest and not Path(root).is_dir()), None)
+        if gone is not None:
+            raise SourceError(
+                f"tracklet {label} is there already with the same frames, under {gone}, which is gone",
+                "tracklets of other names, or the folder that was indexed",
+                f"if the dataset has moved, link {gone} to {self._root} for this run; else rename the tracklets",
+            )
+        return False
+
+    def _check(self, tracklet: SourceTracklet) -> str:
+        """Refuse what makes no sense; returns the hash of the frames."""
+        what = f"tracklet {tracklet.name!r} of identity {tracklet.identity!r}, camera {tracklet.camera!r}"
+        paths = tracklet.frame_paths
+        if not paths:
             raise SourceError(f"{what} has no frames")
         if tracklet.split not in SPLITS:
             raise SourceError(f"{what} has split {tracklet.split!r}", "one of " + ", ".join(SPLITS))
-        for path in tracklet.frame_paths:
-            parts = PurePosixPath(path).parts
-            if path.startswith("/") or ".." in parts or "\0" in path or not parts:
+        joined = "\n" + "\n".join(paths) + "\n"
+        for path in paths if any(text in joined for text in UNUSUAL) else ():
+            if not path.strip("./") or path[0] == "/" or "\0" in path or ".." in path.split("/"):
                 raise SourceError(f"{what} has a frame {path!r}, which leaves {self._root}", "a path below the root")
-            if not path.isascii() and path.encode(errors="replace").decode() != path:
-                raise SourceError(f"{what} has a frame {path!r}, whose name is not UTF-8", "UTF-8", "rename the file")
+        names = (tracklet.name, _name(tracklet, "identity"), _name(tracklet, "camera"))
+        try:
+            encoded = "\0".join([*names, *paths]).encode()
+        except UnicodeEncodeError as error:
+            raise SourceError(f"{what} or a frame of it has a name that is not UTF-8", "UTF-8", "rename it") from error
+        digest = hashlib.sha256(encoded)
         for values in (tracklet.frame_numbers, tracklet.times):
-            if values is not None and len(values) != len(tracklet.frame_paths):
-                raise SourceError(f"{what} has {len(values)} numbers or times for {len(tracklet.frame_paths)} frames")
+            if values is not None and len(values) != len(paths):
+                raise SourceError(f"{what} has {len(values)} numbers or times for {len(paths)} frames", "one for each")
+        if tracklet.frame_numbers is not None:
+            numbers = np.asarray(tracklet.frame_numbers, np.int64)
+            fallen = np.flatnonzero(numbers[1:] <= numbers[:-1])
+            if fallen.size:
+                before, after = numbers[fallen[0] : fallen[0] + 2].tolist()
+                raise SourceError(
+                    f"{what} has frame {after} after frame {before}", "numbers that rise within a tracklet"
+                )
+            digest.update(b"numbers" + numbers.tobytes())
+        if tracklet.times is not None:
+            times = np.asarray(tracklet.times, np.float64)
+            if np.isinf(times).any():
+                raise SourceError(f"{what} has an infinite time", "seconds")
+            digest.update(b"times" + times.tobytes())
+        return digest.hexdigest()[:16]
 
     def _leave_out(self, why: str, tracklet: SourceTracklet) -> None:
         self._left_out[why][0] += 1
@@ -498,19 +565,26 @@ class _Writer:
     def _number(self) -> None:
         """Replace identities and cameras that are names by numbers, and set the first identity split."""
         for noun in ("identity", "camera"):
-            values, names = self._columns[noun], self._columns[f"{noun}_name"]
-            known = (
-                {getattr(t, f"{noun}_name"): getattr(t, noun) for t in self._before.tracklets} if self._before else {}
-            )
-            texts = [name for value, name in zip(values, names, strict=True) if isinstance(value, str)]
-            numbers = number_names(texts, noun, known)
-            self._columns[noun] = [
-                numbers[name] if isinstance(value, str) else value for value, name in zip(values, names, strict=True)
-            ]
+            names = self._columns[f"{noun}_name"]
+            before = self._before.tracklets if self._before else ()
+            numbers = {getattr(tracklet, f"{noun}_name"): getattr(tracklet, noun) for tracklet in before}
+            name_of = {number: name for name, number in numbers.items()}
+            for number, name in dict.fromkeys(zip(self._columns[noun], names, strict=True)):
+                if isinstance(number, str) or (INTEGER.fullmatch(name) and int(name) == number):
+                    continue  # number_names sees to these
+                if numbers.setdefault(name, number) != number or name_of.setdefault(number, name) != name:
+                    taken = f"number {number} is {noun} {name_of.get(number, name)!r}"
+                    raise SourceError(
+                        f"{noun} {name!r} has number {numbers[name]} and {number}, and {taken}",
+                        "one number for each name",
+                        "rename one",
+                    )
+            numbers = number_names(names, noun, numbers)
+            self._columns[noun] = [numbers[name] for name in names]
         if self._reading.identity_splits:
             first = self._reading.identity_splits[0]
             pairs = zip(self._columns["identity"], self._columns["camera"], strict=True)
-            self._columns["split"] = [_split_of(first, identity, camera, 0) for identity, camera in pairs]
+            self._columns["split"] = [split_of(first, identity, camera, 0) for identity, camera in pairs]
 
     def _notes(self) -> dict[str, Any]:
         notes = dict(self._reading.notes)
@@ -521,45 +595,47 @@ class _Writer:
         ]
         if distractors:
             notes["distractors"] = {"tracklets": len(distractors), "frames": sum(distractors)}
-        for why, (tracklets, frames) in self._left_out.items():
-            if tracklets:
-                notes[why] = {"tracklets": tracklets, "frames": frames}
+        for generation in self._same_root:
+            for place, noun in enumerate(("tracklets", "frames")):  # junk that was counted then
+                self._left_out["junk"][place] -= generation.notes.get("junk", {noun: 0})[noun]
+        tracklets, frames = self._left_out["junk"]
+        if tracklets > 0:
+            notes["junk"] = {"tracklets": tracklets, "frames": frames}
         return notes
 
 
-def _is_junk(identity: int | str) -> bool:
-    return int(identity) < 0 if isinstance(identity, int) or INTEGER.fullmatch(identity) else False
+def is_junk(identity: int | str) -> bool:
+    """Whether an identity, or how a source writes it, is negative: crops that show no usable person."""
+    return (isinstance(identity, int) or INTEGER.fullmatch(identity) is not None) and int(identity) < 0
 
 
 def _name(tracklet: SourceTracklet, noun: str) -> str:
     return getattr(tracklet, f"{noun}_name") or str(getattr(tracklet, noun))
 
 
-def _frames_hash(tracklet: SourceTracklet) -> str:
-    digest = hashlib.sha256("\n".join(tracklet.frame_paths).encode(errors="surrogateescape"))
-    if tracklet.frame_numbers is not None:
-        digest.update(np.asarray(tracklet.frame_numbers, np.int64).tobytes())
-    return digest.hexdigest()[:16]
+def _key(tracklet: SourceTracklet) -> tuple[str, str, str, str]:
+    return tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name
 
 
-def _estimate_bytes(root: Path, paths: Sequence[str]) -> int:
+def _estimate_bytes(root: str, paths: Sequence[str]) -> int:
     """Frames times the largest of three of them."""
     sizes = []
     for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
         try:
-            sizes.append(os.stat(root / path).st_size)
+            sizes.append(os.stat(f"{root}/{path}").st_size)  # noqa: PTH116 (three times as fast)
         except OSError:  # whoever reads the frame says so
             sizes.append(0)
     return max(sizes) * len(paths)
 
 
-def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], set[str]]:
-    """Root, split, identity, camera and name of each tracklet that is there -> hashes of frames."""
-    there: dict[tuple[str, ...], set[str]] = {}
+def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """Split, identity, camera and name -> root and hash of frames, of the tracklets that are there."""
+    there: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for generation in before.generations:
-        for row in _read_generation(prepared, generation).to_pylist():
-            key = (generation.root, row["split"], row["identity_name"], row["camera_name"], row["name"])
-            there.setdefault(key, set()).add(row["frames_hash"])
+        names = ("split", "identity_name", "camera_name", "name", "frames_hash")
+        table = _read_generation(prepared, generation, names)
+        for *key, digest in zip(*(_values(table[name]) for name in names), strict=True):
+            there.setdefault(tuple(key), []).append((generation.root, digest))
     return there
 
 
@@ -575,28 +651,26 @@ def _write_table(path: Path, table: pa.Table) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_table(path: Path, schema: pa.Schema, sha256: str) -> pa.Table:
-    """A table whose bytes have the hash that dataset.json or the shards table states."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
+def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
+    """Columns of a table whose bytes have the hash that dataset.json or the shards table states."""
+    content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         raise FormatError(
             f"{path} is {'not what was written' if content else 'missing'}",
             f"SHA-256 {sha256[:16]}...",
             "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
         )
-    return pq.read_table(pa.BufferReader(content), schema=schema)
+    # pq.read_table, to_numpy and to_pylist of numbers would import pandas, which takes longer than all the rest
+    return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
 
 def _frames_path(folder: Path, shard: int) -> Path:
     return folder / "frames" / f"{shard:05d}.parquet"
 
 
-def _read_generation(prepared: Path, generation: Generation) -> pa.Table:
+def _read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> pa.Table:
     path = _generation_folder(prepared, generation.number) / "tracklets.parquet"
-    return _read_table(path, TRACKLETS, generation.tracklets_sha256)
+    return _read_table(path, columns, generation.tracklets_sha256)
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
@@ -635,9 +709,9 @@ def read_manifest(prepared: Path) -> Manifest:
     generations = _generations(info)
     tracklets: list[Tracklet] = []
     for generation in generations:
-        table = _read_generation(prepared, generation)
-        columns = [_values(table[name]) for name in TRACKLETS.names if name != "frames_hash"]
-        tracklets.extend(map(Tracklet, *columns))
+        names = [name for name in TRACKLETS.names if name != "frames_hash"]
+        table = _read_generation(prepared, generation, names)
+        tracklets.extend(map(Tracklet, *(_values(table[name]) for name in names)))
     splits = tuple(
         IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
         for split in info["identity_splits"]
@@ -657,8 +731,12 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type):
         encoded = column.combine_chunks().dictionary_encode()
         texts = encoded.dictionary.to_pylist()
-        return [texts[index] for index in encoded.indices.to_numpy().tolist()]
-    return column.to_numpy().tolist()
+        return [texts[index] for index in _numbers(encoded.indices).tolist()]
+    return _numbers(column).tolist()
+
+
+def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
 
 
 @dataclass(frozen=True)
@@ -689,26 +767,24 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
     Raises:
         FormatError: not a prepared dataset, no such shard, or damaged.
     """
-    generation, hashes = _shard_hashes(prepared, dataset_path(prepared).stat().st_mtime_ns).get(shard, (None, ""))
-    if generation is None:
+    found = _shard_hashes(prepared, _changed(prepared))
+    if shard not in found:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
-    table = _read_table(
-        _frames_path(_generation_folder(prepared, generation.number), shard), FRAMES, hashes
-    ).combine_chunks()
-    ids = table["tracklet_id"].to_numpy()
-    numbers, times, paths = table["frame_number"].to_numpy(), table["time"].to_numpy(), table["path"].to_pylist()
+    generation, digest = found[shard]
+    table = _read_table(_frames_path(_generation_folder(prepared, generation.number), shard), FRAMES.names, digest)
+    ids, numbers, times = (_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time"))
+    paths = table["path"].to_pylist()
     bounds = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
     tracklets = tuple(
         SourceFrames(int(ids[start]), tuple(paths[start:end]), numbers[start:end], times[start:end])
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, end in pairwise(bounds)
     )
-    return ShardFrames(shard, generation.number, Path(generation.root), hashes, tracklets)
+    return ShardFrames(shard, generation.number, Path(generation.root), digest, tracklets)
 
 
 def shard_inputs(prepared: Path) -> dict[int, str]:
     """Shard -> hash of the table of its frames, of all shards."""
-    hashes = _shard_hashes(prepared, dataset_path(prepared).stat().st_mtime_ns)
-    return {shard: digest for shard, (_, digest) in hashes.items()}
+    return {shard: digest for shard, (_, digest) in _shard_hashes(prepared, _changed(prepared)).items()}
 
 
 def shard_sizes(prepared: Path) -> dict[int, int]:
@@ -716,8 +792,14 @@ def shard_sizes(prepared: Path) -> dict[int, int]:
     sizes: dict[int, int] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
+        sizes.update(zip(_values(table["shard"]), _values(table["num_frames"]), strict=True))
     return sizes
+
+
+def _changed(prepared: Path) -> int:
+    """When dataset.json was written last, in ns; 0 where it is missing, which read_dataset says."""
+    path = dataset_path(prepared)
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @lru_cache(maxsize=4)
@@ -725,11 +807,11 @@ def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, s
     found: dict[int, tuple[Generation, str]] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+        pairs = zip(_values(table["shard"]), _values(table["sha256"]), strict=True)
         found.update({shard: (generation, digest) for shard, digest in pairs})
     return found
 
 
 def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
     path = _generation_folder(prepared, generation.number) / "shards.parquet"
-    return _read_table(path, SHARDS, generation.shards_sha256)
+    return _read_table(path, SHARDS.names, generation.shards_sha256)

@@ -82,7 +82,7 @@ def shard_receipts(prepared: Path) -> list[ShardReceipt]:
     if wrong:
         first, why = next(iter(wrong.items()))
         raise FormatError(
-            f"{len(wrong)} of {len(wrong) + len(receipts)} shards of {prepared} cannot be used: shard {first:05d} is {why}",
+            f"{len(wrong)} of {len(wrong) + len(receipts)} shards of {prepared} are unusable: {first:05d} is {why}",
             "complete shards",
             "run keyreid-prep build-shards: it builds what is missing",
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,14 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from .errors import FormatError
+from .commit import repair_hint, sha256_of
+from .errors import FormatError, KeyReIDError, SurroundingsError
+from .records import ShardReceipt
 from .skeleton import NUM_JOINTS, NUM_PARTS
 
 FORMAT_VERSION = 1
 HEATMAP_HEIGHT, HEATMAP_WIDTH = 64, 32  # stride 4 on a 256x128 frame
+HEATMAP_SHAPE = (NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class TrackletFrames:
 
     Attributes:
         tracklet_id: the tracklet in the manifest.
-        frame_index: int32 (F,), position of each frame in the manifest's frame_paths (unreadable ones are absent).
-        encoded: the image files' bytes, unchanged (JPEG or PNG).
+        frame_index: int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent).
+        encoded: JPEG or PNG files' bytes, see images.encode_for_shard.
         sizes: int32 (F, 2), width and height in pixels.
         keypoints: float32 (F, 17, 3), see records.FramePose; zero where no person was found.
         heatmaps: uint8 (F, 6, 64, 32), part heatmaps over the frame, 255 for 1.0.
@@ -48,32 +52,97 @@ def shard_path(prepared: Path, shard: int) -> Path:
 
 
 def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dict[str, str | int]) -> None:
-    """Write one shard; equal arguments give equal bytes."""
+    """Write one shard, image by image: equal arguments give equal bytes.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
     lengths = [len(image) for tracklet in tracklets for image in tracklet.encoded]
-    starts = np.cumsum([0] + [tracklet.num_frames for tracklet in tracklets], dtype=np.int64)
-    blob = b"".join(image for tracklet in tracklets for image in tracklet.encoded)
-    # In memory first: where a disk is full HDF5 does not raise, it crashes the process.
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
-        file.attrs["format_version"] = FORMAT_VERSION
-        for name, value in sorted(attributes.items()):
-            file.attrs[name] = value
-        for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
-            file.create_group(name)
-        file["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
-        file["tracklets/start"] = starts
-        file["frames/blob"] = np.frombuffer(blob, dtype=np.uint8)
-        file["frames/offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
-        file["frames/frame_index"] = _stack([t.frame_index for t in tracklets], (0,), np.int32)
-        file["frames/sizes"] = _stack([t.sizes for t in tracklets], (0, 2), np.int32)
-        file["frames/keypoints"] = _stack([t.keypoints for t in tracklets], (0, NUM_JOINTS, 3), np.float32)
-        heatmap_shape = (NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH)
-        heatmaps = _stack([t.heatmaps for t in tracklets], (0, *heatmap_shape), np.uint8)
-        if len(heatmaps):
-            file.create_dataset("frames/heatmaps", data=heatmaps, chunks=(1, *heatmap_shape), compression="lzf")
-        else:
-            file["frames/heatmaps"] = heatmaps
-        file.flush()
-        path.write_bytes(file.id.get_file_image())
+    with open(path, "w+b", buffering=0) as file:
+        target = _Target(file.fileno())
+        with target.checked(), h5py.File(target, "w", libver=("v110", "v110"), rdcc_nbytes=0) as shard:
+            shard.attrs["format_version"] = FORMAT_VERSION
+            for name, value in sorted(attributes.items()):
+                shard.attrs[name] = value
+            for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
+                shard.create_group(name)
+            shard["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
+            shard["tracklets/start"] = np.cumsum([0, *(t.num_frames for t in tracklets)], dtype=np.int64)
+            blob = shard.create_dataset("frames/blob", (sum(lengths),), np.uint8)
+            shard["frames/offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
+            shard["frames/frame_index"] = _stack([t.frame_index for t in tracklets], (0,), np.int32)
+            shard["frames/sizes"] = _stack([t.sizes for t in tracklets], (0, 2), np.int32)
+            shard["frames/keypoints"] = _stack([t.keypoints for t in tracklets], (0, NUM_JOINTS, 3), np.float32)
+            shape = (len(lengths), *HEATMAP_SHAPE)
+            packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "lzf"} if lengths else {}
+            heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **packed)
+            row = start = 0
+            for tracklet in tracklets:
+                for image, heatmap in zip(tracklet.encoded, tracklet.heatmaps, strict=True):
+                    blob[start : start + len(image)] = np.frombuffer(image, np.uint8)
+                    heatmaps[row] = heatmap
+                    row, start = row + 1, start + len(image)
+                    target.check()
+
+
+class _Target:
+    """The file that HDF5 writes to.
+
+    Where a write fails HDF5 crashes the process when it closes the file. Here it is told that all went well, and the
+    failure is raised afterwards.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._position = descriptor, 0
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """Raises what a write failed with."""
+        if self._failure is not None:
+            raise self._failure
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.check()  # in place of what HDF5 says of the same failure
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (os.fstat(self._descriptor).st_size if whence == os.SEEK_END else 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        written = 0
+        try:
+            while self._failure is None and written < len(data):
+                written += os.pwrite(self._descriptor, data[written:], self._position + written)
+        except BaseException as error:  # of a signal's handler too
+            self._failure = error
+        self._position += len(data)
+        return len(data)
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, self._position).ljust(size, b"\0")
+        self._position += size
+        return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        buffer[:] = self.read(len(buffer))
+        return len(buffer)
+
+    def truncate(self, size: int) -> int:
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            self._failure = self._failure or error
+        return size
+
+    def flush(self) -> None:
+        """Writes are not buffered."""
 
 
 def _stack(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -95,25 +164,63 @@ class _Opened(NamedTuple):
     sizes: np.ndarray
 
 
+class _Identity(NamedTuple):
+    """Tells one file at a path from another that took its place, without reading it."""
+
+    device: int
+    inode: int
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+def _identity(found: os.stat_result) -> _Identity:
+    return _Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 class ShardReader:
     """Random access to one shard; each process opens the file for itself, at its first use there.
 
-    A reader can be pickled or forked at any time: no handle travels. Images are read from the file by their offset,
-    which takes a few microseconds; HDF5 is asked for the rest.
+    HDF5 never sees a file that does not have its receipt's hash: one wrong byte can make it run for minutes. The file
+    is hashed at its first use, and again where another file has taken its place when it is reopened.
+
+    A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does not hash
+    again. Images are read from the file by their offset, which takes a few microseconds; HDF5 is asked for the rest.
+
+    Args:
+        path: the file.
+        receipt: of the file, as it was when the run began.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, receipt: ShardReceipt) -> None:
+        self.path, self.receipt = Path(path), receipt
+        self._verified: _Identity | None = None
         self._opened: _Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None}
+        return self.__dict__ | {"_opened": None}
 
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Fingerprints of the settings and of the inputs that it was made with."""
-        attributes = self._open().file.attrs
-        return str(attributes.get("settings")), str(attributes.get("inputs"))
+    def verify(self) -> None:
+        """Hash the file and compare it with the receipt, unless this very file was compared before.
+
+        Raises:
+            FormatError: it is missing or has another hash.
+            SurroundingsError: it cannot be read.
+        """
+        with self._naming_failures():
+            identity = _identity(self.path.stat())
+            if identity == self._verified:
+                return
+            found = sha256_of(self.path) if identity.num_bytes == self.receipt.num_bytes else ""
+            if found != self.receipt.sha256:
+                raise FormatError(
+                    f"{self.path} has "
+                    + (f"SHA-256 {found[:16]}..." if found else f"{identity.num_bytes:,} bytes")
+                    + ": it was damaged, or rebuilt since this run began",
+                    f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes",
+                    repair_hint(self.path.parent.parent),
+                )
+            self._verified = identity
 
     @property
     def tracklet_ids(self) -> np.ndarray:
@@ -135,13 +242,10 @@ class ShardReader:
         opened, images = self._open(), []
         for row in self._rows(position, frames):
             start, end = int(opened.offsets[row]), int(opened.offsets[row + 1])
-            image = os.pread(opened.descriptor, end - start, opened.blob_start + start)
+            with self._naming_failures():
+                image = os.pread(opened.descriptor, end - start, opened.blob_start + start)
             if len(image) != end - start:
-                raise FormatError(
-                    f"{self.path} ends within a frame",
-                    f"{end - start} bytes",
-                    "run keyreid-prep verify to see the rest",
-                )
+                raise self._changed("ends within a frame")
             images.append(image)
         return images
 
@@ -169,8 +273,9 @@ class ShardReader:
     def _gather(self, dataset: h5py.Dataset, position: int, frames: Sequence[int]) -> np.ndarray:
         # Row by row: for HDF5 one selection of several rows is many times slower than several of one.
         gathered = np.empty((len(frames), *dataset.shape[1:]), dataset.dtype)
-        for place, row in enumerate(self._rows(position, frames)):
-            gathered[place] = dataset[row]
+        with self._naming_failures():
+            for place, row in enumerate(self._rows(position, frames)):
+                gathered[place] = dataset[row]
         return gathered
 
     def _rows(self, position: int, frames: Sequence[int]) -> list[int]:
@@ -184,25 +289,54 @@ class ShardReader:
     def _open(self) -> _Opened:
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = None  # in a forked process: the handle there is the parent's
+            self.verify()
             self._opened = self._read_index()
         return self._opened
 
     def _read_index(self) -> _Opened:
-        try:
+        with self._naming_failures():
             # No chunk cache: a chunk is one frame's, and seldom read twice; it would cost a megabyte an open shard.
             file = h5py.File(self.path, "r", rdcc_nbytes=0)
-            version = int(file.attrs["format_version"])
-        except (OSError, KeyError) as error:
+            try:
+                if _identity(os.fstat(file.id.get_vfd_handle())) != self._verified:
+                    raise self._changed("was replaced while it was opened")
+                return self._check_index(file)
+            except BaseException:
+                file.close()
+                raise
+
+    def _check_index(self, file: h5py.File) -> _Opened:
+        if file.attrs["format_version"] != FORMAT_VERSION:
             raise FormatError(
-                f"{self.path} is not a readable shard ({error})", "", "run keyreid-prep build-shards again"
-            ) from error
-        if version != FORMAT_VERSION:
-            file.close()
-            raise FormatError(
-                f"{self.path} has shard format version {version}",
+                f"{self.path} has shard format version {file.attrs['format_version']}",
                 f"version {FORMAT_VERSION}",
                 "build the shards again with this version",
             )
+        origin = file.attrs["settings"], file.attrs["inputs"]
+        if origin != (self.receipt.settings, self.receipt.inputs):
+            raise FormatError(
+                f"{self.path} was built with settings {origin[0]} from inputs {origin[1]}",
+                f"settings {self.receipt.settings} and inputs {self.receipt.inputs}, as in its receipt",
+                repair_hint(self.path.parent.parent),
+            )
+        tracklets, frames = file["tracklets/tracklet_id"].shape[0], file["frames/offsets"].shape[0] - 1
+        for name, shape, dtype in (
+            ("tracklets/tracklet_id", (tracklets,), np.int64),
+            ("tracklets/start", (tracklets + 1,), np.int64),
+            ("frames/offsets", (frames + 1,), np.int64),
+            ("frames/frame_index", (frames,), np.int32),
+            ("frames/sizes", (frames, 2), np.int32),
+            ("frames/keypoints", (frames, NUM_JOINTS, 3), np.float32),
+            ("frames/heatmaps", (frames, *HEATMAP_SHAPE), np.uint8),
+        ):
+            dataset = file[name]
+            unpacked = dataset.nbytes if dataset.chunks is None else 0  # before any of it is allocated
+            if dataset.shape != shape or dataset.dtype != dtype or unpacked > self.receipt.num_bytes:
+                raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, expected {np.dtype(dtype)} {shape}")
+        index = {name: file[name][:] for name in ("tracklets/start", "frames/offsets")}
+        for name, end in (("tracklets/start", frames), ("frames/offsets", file["frames/blob"].size)):
+            if index[name][0] != 0 or index[name][-1] != end or (np.diff(index[name]) < 0).any():
+                raise ValueError(f"{name} does not rise from 0 to {end}")
         return _Opened(
             os.getpid(),
             file,
@@ -211,7 +345,26 @@ class ShardReader:
             file.id.get_vfd_handle(),
             file["frames/blob"].id.get_offset() or 0,  # None where there is no frame
             file["tracklets/tracklet_id"][:],
-            file["tracklets/start"][:],
-            file["frames/offsets"][:],
+            index["tracklets/start"],
+            index["frames/offsets"],
             file["frames/sizes"][:],
         )
+
+    @contextmanager
+    def _naming_failures(self) -> Iterator[None]:
+        """Within, an error that does not name the shard becomes one that does."""
+        try:
+            yield
+        except KeyReIDError:
+            raise
+        except FileNotFoundError:
+            raise self._changed("is missing") from None
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise SurroundingsError(
+                    f"{self.path} cannot be read ({error})", "", "check the disk or mount, and run the command again"
+                ) from error
+            raise self._changed(f"is not a readable shard ({error})") from error
+
+    def _changed(self, found: str) -> FormatError:
+        return FormatError(f"{self.path} {found}", "", repair_hint(self.path.parent.parent))

@@ -1,4 +1,4 @@
-"""What the stages share: settings that may not change half-way, shards that are done, progress, failures, the summary."""
+"""What the stages share: settings that may not change half-way, what is done, progress, failures, the summary."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def tiny_dataset(tiny_mars: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     from keyreid.pipeline.sources import read_source
 
     prepared = tmp_path_factory.mktemp("prepared") / "tiny"
-    write_manifest(prepared, read_source("mars", tiny_mars, frames_per_shard=64))
+    write_manifest(prepared, read_source("mars", tiny_mars), frames_per_shard=64)
     extract_keypoints(prepared, resolve_checkpoint("synthetic"), SerialExecutor())
     build_shards(prepared, SerialExecutor())
     return TinyDataset(tiny_mars, prepared)

@@ -1,23 +1,27 @@
 import errno
+import os
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from keyreid.pipeline.commit import (
     commit_file,
+    commit_shard,
+    exclusive,
     fingerprint,
-    is_done,
     read_json,
     read_receipt,
     receipt_path,
     sha256_of,
     write_json,
-    write_receipt,
 )  # fmt: skip
-from keyreid.pipeline.errors import FormatError, KeyReIDError
+from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.records import ShardReceipt
 
-RECEIPT = ShardReceipt("keypoints", 3, "keypoints/00003.parquet", "ab", 4, 5, "settings", "inputs", {}, {})
+RECEIPT = ShardReceipt("keypoints", 3, 0, "keypoints/00003.parquet", "ab", 4, 5, "settings", "inputs", {}, {})
+FACTS = ("generation", "rows", "settings", "inputs", "notes", "made_with")
 
 
 def test_commit_returns_the_hash_of_what_lies_there(tmp_path: Path) -> None:
@@ -52,25 +56,43 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
 
 def test_receipts_come_back(tmp_path: Path) -> None:
     assert read_receipt(tmp_path, "keypoints", 3) is None
-    write_receipt(tmp_path, RECEIPT)
+    write_json(receipt_path(tmp_path, "keypoints", 3), asdict(RECEIPT))
     assert read_receipt(tmp_path, "keypoints", 3) == RECEIPT
 
 
-@pytest.mark.parametrize(
-    ("settings", "inputs", "artefact", "done"),
-    [
-        ("settings", "inputs", b"full", True),
-        ("other", "inputs", b"full", False),  # made with other settings
-        ("settings", "other", b"full", False),  # made from other frames
-        ("settings", "inputs", None, False),  # somebody deleted the artefact
-        ("settings", "inputs", b"cut", False),  # or shortened it
-    ],
-)
-def test_what_counts_as_done(tmp_path: Path, settings: str, inputs: str, artefact: bytes | None, done: bool) -> None:
-    write_receipt(tmp_path, RECEIPT)
-    if artefact is not None:
-        commit_file(tmp_path / RECEIPT.file, lambda partial: _write(partial, artefact))
-    assert is_done(tmp_path, "keypoints", 3, settings, inputs) is done
+def test_every_bit_of_a_receipt_counts(tmp_path: Path) -> None:
+    path = receipt_path(tmp_path, "keypoints", 3)
+    write_json(path, asdict(RECEIPT))
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with suppress(FormatError):
+            assert read_receipt(tmp_path, "keypoints", 3) == RECEIPT, "white space"
+
+
+def test_an_old_receipt_never_vouches_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between the file and its receipt leaves none."""
+    facts = {name: getattr(RECEIPT, name) for name in FACTS}
+    path = tmp_path / RECEIPT.file
+    commit_shard(tmp_path, "keypoints", 3, path, lambda partial: _write(partial, b"old"), **facts)
+    monkeypatch.setattr("keyreid.pipeline.commit.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        commit_shard(tmp_path, "keypoints", 3, path, lambda partial: _write(partial, b"new"), **facts)
+    assert path.read_bytes() == b"new" and read_receipt(tmp_path, "keypoints", 3) is None
+
+
+@pytest.mark.parametrize("kind", ["symlink", "folder", "fifo"])
+def test_a_lock_is_an_ordinary_file(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "precious"
+    target.write_text("content")
+    lock = tmp_path / ".lock"
+    {"symlink": lambda: lock.symlink_to(target), "folder": lock.mkdir, "fifo": lambda: os.mkfifo(lock)}[kind]()
+    with (
+        pytest.raises(SettingsError, match=r"\.lock is no lock file.*expected an ordinary file; delete it"),
+        exclusive(tmp_path),
+    ):
+        pass
+    assert target.read_text() == "content", "it is not emptied through the link"
 
 
 def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,18 +9,22 @@ import pytest
 from conftest import TinyDataset
 from PIL import Image
 
+from keyreid.pipeline import images
+from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import read_receipt, sha256_of
-from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
+from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SourceError, SurroundingsError
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 from keyreid.pipeline.extract_keypoints import MIN_CONFIDENCE, extract_keypoints
 from keyreid.pipeline.images import read_frame
-from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import read_manifest, write_manifest
+from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
+from keyreid.pipeline.manifest import Reading, SourceTracklet, read_manifest, read_shard_frames, write_manifest
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.frames import PADDING_VALUE, make_picture
+from keyreid.pipeline.pose.forward import PADDING_VALUE, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
 from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.stages import StageSummary
+from keyreid.pipeline.store import TrackletStore
 
 
 @pytest.fixture
@@ -31,20 +37,39 @@ def hashes(prepared: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted((prepared / "keypoints").iterdir())}
 
 
+def all_rows(prepared: Path) -> KeypointColumns:
+    shards = range(read_manifest(prepared).num_shards)
+    return KeypointColumns.concatenate([read_keypoints(keypoints_path(prepared, shard)) for shard in shards])
+
+
+def first_paths(prepared: Path, count: int) -> list[str]:
+    """The first frame of each of the first tracklets, relative to the root."""
+    manifest = read_manifest(prepared)
+    frames = [f for shard in range(manifest.num_shards) for f in read_shard_frames(prepared, shard).tracklets]
+    return [tracklet.paths[0] for tracklet in frames[:count]]
+
+
+@pytest.fixture
+def indexed(tiny_mars: Path, tmp_path: Path) -> Path:
+    """The tiny dataset's frames, to be changed, and its index; returns the prepared folder."""
+    root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
+    write_manifest(tmp_path / "indexed", read_source("mars", root), frames_per_shard=64)
+    return tmp_path / "indexed"
+
+
 def test_every_frame_has_one_row_and_most_have_a_person(tiny_dataset: TinyDataset) -> None:
     manifest = read_manifest(tiny_dataset.prepared)
     assert manifest.num_shards > 1
     expected = [(t.tracklet_id, frame) for t in manifest.tracklets for frame in range(t.num_frames)]
-    poses = [p for n in range(manifest.num_shards) for p in read_keypoints(keypoints_path(tiny_dataset.prepared, n))]
-    assert [(pose.tracklet_id, pose.frame_index) for pose in poses] == expected
-    assert {(pose.width, pose.height) for pose in poses} == {(128, 256)}
-    found = [pose for pose in poses if pose.status in ("ok", "interpolated")]
-    assert len(found) > 0.85 * len(poses)
-    for pose in found:
-        confidence = pose.keypoints[:, 2]
-        assert 0 < pose.score <= 1
-        assert ((confidence == 0) | (confidence >= MIN_CONFIDENCE)).all()
-        assert (pose.keypoints[confidence == 0] == 0).all()
+    rows = all_rows(tiny_dataset.prepared)
+    assert list(zip(rows.tracklet_id.tolist(), rows.frame_index.tolist(), strict=True)) == expected
+    assert (rows.sizes == (128, 256)).all()
+    found = rows.with_pose
+    assert found.sum() > 0.85 * len(rows)
+    confidence = rows.keypoints[found, :, 2]
+    assert ((rows.score[found] > 0) & (rows.score[found] <= 1)).all()
+    assert ((confidence == 0) | (confidence >= MIN_CONFIDENCE)).all()
+    assert (rows.keypoints[found][confidence == 0] == 0).all()
 
 
 def test_a_second_run_does_nothing(copy: Path) -> None:
@@ -65,26 +90,137 @@ def test_four_dask_workers_finish_an_interrupted_run_with_the_same_bytes(copy: P
     assert hashes(copy) == expected
 
 
-def test_frames_that_cannot_be_read_get_a_status_and_never_stop_the_run(tiny_mars: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
-    manifest = read_source("mars", root)
-    names = [tracklet.frame_paths[0] for tracklet in manifest.tracklets[:4]]
+def test_frames_whose_content_is_no_image_are_left_out(indexed: Path) -> None:
+    root, names = Path(read_manifest(indexed).root), first_paths(indexed, 3)
+    (root / names[0]).write_bytes(b"")
+    complete = (root / names[1]).read_bytes()
+    (root / names[1]).write_bytes(complete[: len(complete) // 2])
+    Image.new("CMYK", (128, 256)).save(root / names[2])  # unusual, but readable
+    with pytest.raises(SourceError, match=r"2 of 118 frames are left out \(2 unreadable\), .*--max-left-out"):
+        extract(indexed, max_left_out=0.01)
+    summary = extract(indexed, max_left_out=0.02)
+    assert summary.num_made == 0, "all the work was done"
+    assert [name for receipt in summary.receipts for name in receipt.notes["unreadable"]] == names[:2]  # type: ignore[attr-defined]
+    rows = all_rows(indexed)
+    firsts = np.flatnonzero(rows.frame_index == 0)[:3]
+    assert (rows.status[firsts[:2]] == "unreadable").all() and rows.status[firsts[2]] != "unreadable"
+    assert not rows.keypoints[firsts[0]].any() and not rows.sizes[firsts[0]].any()
+    (root / names[1]).write_bytes(complete)
+    summary = extract(indexed, retry_left_out=True, max_left_out=0.01)
+    assert summary.num_made == 1 and [len(r.notes["unreadable"]) for r in summary.receipts][0] == 1  # type: ignore[arg-type]
+
+
+def extract(prepared: Path, **options: Any) -> StageSummary:
+    return extract_keypoints(prepared, resolve_checkpoint("synthetic"), SerialExecutor(), **options)
+
+
+def fail_to_read(path: Path, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one file, what a broken disk does: permissions do not stop root."""
+    read = images.read_file
+
+    def read_or_fail(name: Path) -> bytes:
+        if name == path:
+            raise error
+        return read(name)
+
+    monkeypatch.setattr(images, "read_file", read_or_fail)
+
+
+@pytest.mark.parametrize("kind", ["missing", "I/O error", "no permission", "FIFO", "no memory"])
+def test_what_the_surroundings_do_is_no_fact_about_a_frame(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    root, name = Path(read_manifest(indexed).root), first_paths(indexed, 1)[0]
+    path, content = root / name, (root / name).read_bytes()
+    with monkeypatch.context() as patch:
+        if kind in ("missing", "FIFO"):
+            path.unlink()
+            if kind == "FIFO":
+                os.mkfifo(path)
+        elif kind == "no memory":
+            patch.setattr("keyreid.pipeline.images.decode_rgb", lambda data: (_ for _ in ()).throw(MemoryError()))
+        else:
+            fail_to_read(path, OSError(errno.EIO if kind == "I/O error" else errno.EACCES, "failed"), patch)
+        with pytest.raises(KeyReIDError, match=r"of 2 shards of keypoints failed:\n  shard 00000") as caught:
+            extract(indexed)
+        assert read_receipt(indexed, "keypoints", 0) is None, "nothing is committed"
+        if kind != "no memory":
+            assert read_receipt(indexed, "keypoints", 1) is not None, "the others are made"
+            assert name in str(caught.value)
+    if kind in ("missing", "FIFO"):
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+    extract(indexed)
+    assert read_receipt(indexed, "keypoints", 0) is not None
+
+
+def test_an_empty_root_is_refused(indexed: Path, tmp_path: Path) -> None:
+    """An unmounted folder made 162 of 162 frames unreadable, exit code 0, for ever."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SurroundingsError, match=r"frames' folder .*empty is empty on .*; expected the frames; mount"):
+        extract(indexed, root=tmp_path / "empty")
+    (tmp_path / "empty" / "other.txt").touch()
+    with pytest.raises(
+        KeyReIDError, match=r"2 of 2 shards of keypoints failed:\n.*frame bbox_train/.* is not in .*--root"
+    ):
+        extract(indexed, root=tmp_path / "empty")
+    assert extract(indexed).num_made == 2
+
+
+def test_a_broken_device_is_no_bad_frame(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keyreid.pipeline.pose.forward.FastForward.__call__", fail)
+        with pytest.raises(
+            KeyReIDError, match=r"2 of 2 shards .*RuntimeError: CUDA error(.|\n)*find-bad-frames .* --shard 0"
+        ):
+            extract(indexed)
+    assert extract(indexed).num_made == 2 and not (all_rows(indexed).status == "unreadable").any()
+
+
+def test_skipped_frames_are_counted_and_named(indexed: Path) -> None:
+    root, names = Path(read_manifest(indexed).root), first_paths(indexed, 1)
     (root / names[0]).unlink()
-    (root / names[1]).write_bytes(b"")
-    whole = (root / names[2]).read_bytes()
-    (root / names[2]).write_bytes(whole[: len(whole) // 2])
-    Image.new("CMYK", (128, 256)).save(root / names[3])  # unusual, but readable
-    write_manifest(tmp_path / "prepared", manifest)
-    summary = extract_keypoints(tmp_path / "prepared", resolve_checkpoint("synthetic"), SerialExecutor())
-    assert [name for receipt in summary.receipts for name in receipt.notes["unreadable"]] == names[:3]  # type: ignore[attr-defined]
-    poses = {
-        (pose.tracklet_id, pose.frame_index): pose
-        for n in range(manifest.num_shards)
-        for pose in read_keypoints(keypoints_path(tmp_path / "prepared", n))
-    }
-    assert [poses[number, 0].status for number in range(3)] == ["unreadable"] * 3
-    assert poses[3, 0].status != "unreadable"
-    assert np.abs(poses[0, 0].keypoints).max() == 0 and poses[0, 0].width == 0
+    summary = extract(indexed, skip_frames=names)
+    assert summary.receipts[0].notes["skipped"] == names
+    assert all_rows(indexed).status[0] == "skipped"
+    build_shards(indexed, SerialExecutor())
+    store = TrackletStore(indexed)
+    assert store.num_frames(0) == store.manifest.tracklets[0].num_frames - 1
+
+
+def test_overwrite_always_rebuilds(copy: Path) -> None:
+    assert extract(copy).num_made == 0
+    assert extract(copy, overwrite=True).num_kept == 0
+
+
+def test_overwrite_destroys_nothing_before_it_can_work(copy: Path) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file() and path.name != ".lock"}
+    executor = DaskExecutor(scheduler_address="tcp://127.0.0.1:9")
+    with pytest.raises(SettingsError, match="no Dask scheduler answers"):
+        extract_keypoints(copy, resolve_checkpoint("synthetic"), executor, pose=PoseSettings(96), overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_frames_far_apart_are_no_neighbours(tmp_path: Path, tiny_mars: Path) -> None:
+    """The same pictures, numbered 1, 2, 3 ... or a thousand apart: gaps are filled in the first alone."""
+    reading = read_source("mars", tiny_mars)
+    tracklet = next(t for t in reading.tracklets if len(t.frame_paths) >= 5)
+    root = tmp_path / "frames"
+    root.mkdir()
+    for place, path in enumerate(tracklet.frame_paths):
+        shutil.copy(tiny_mars / path, root / f"{place}.jpg")
+    Image.new("RGB", (128, 256), (124, 116, 104)).save(root / "2.jpg")
+    names = tuple(f"{place}.jpg" for place in range(len(tracklet.frame_paths)))
+    statuses = {}
+    for step in (1, 1000):
+        source = SourceTracklet("train", 1, 1, names, [step * place for place in range(len(names))])
+        write_manifest(tmp_path / str(step), Reading("apart", root, [source]))
+        extract(tmp_path / str(step))
+        statuses[step] = all_rows(tmp_path / str(step)).status[2]
+    assert statuses == {1: "interpolated", 1000: "no_pose"}
 
 
 def test_other_settings_are_refused_until_overwrite(copy: Path) -> None:
@@ -98,46 +234,17 @@ def test_other_settings_are_refused_until_overwrite(copy: Path) -> None:
 
 
 def test_the_authors_rule_keeps_the_best_score_of_each_frame(copy: Path) -> None:
-    """And the default may keep another person or nobody; where it keeps one, it is one of PifPaf's or between two."""
-    settings = PoseSettings(128)
-    checkpoint = resolve_checkpoint("synthetic")
-    extract_keypoints(copy, checkpoint, SerialExecutor(), select="best-score", overwrite=True)
-    manifest = read_manifest(copy)
+    settings, checkpoint = PoseSettings(128), resolve_checkpoint("synthetic")
+    extract(copy, select="best-score", overwrite=True)
     estimator = PifPafEstimator(load_checkpoint(checkpoint))
-    for shard in range(manifest.num_shards):
-        rows = {(pose.tracklet_id, pose.frame_index): pose for pose in read_keypoints(keypoints_path(copy, shard))}
-        for tracklet in manifest.shard(shard)[:4]:
-            paths = [Path(manifest.root) / name for name in tracklet.frame_paths]
-            found = estimator.estimate([(0, make_picture(read_frame(path), settings)) for path in paths])
-            for index, people in enumerate(found):
-                row = rows[tracklet.tracklet_id, index]
-                assert row.status == ("ok" if people else "no_pose")
-                if people:
-                    assert row.score == pytest.approx(max(person.score for person in people), abs=1e-3)
-
-
-def test_short_gaps_are_filled_and_say_so(tiny_mars: Path, tmp_path: Path) -> None:
-    """A grey frame in the middle of a tracklet: nobody is in it, and the pose lies between its neighbours'."""
-    root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
-    manifest = read_source("mars", root)
-    tracklet = next(t for t in manifest.tracklets if t.num_frames >= 5)
-    Image.new("RGB", (128, 256), (124, 116, 104)).save(root / tracklet.frame_paths[2])
-    rows = {}
-    for rule in ("tracklet", "best-score"):
-        write_manifest(tmp_path / rule, manifest)
-        summary = extract_keypoints(tmp_path / rule, resolve_checkpoint("synthetic"), SerialExecutor(), select=rule)
-        poses = read_keypoints(keypoints_path(tmp_path / rule, tracklet.shard))
-        rows[rule] = [pose for pose in poses if pose.tracklet_id == tracklet.tracklet_id]
-        counted = [receipt.notes["statuses"]["interpolated"] for receipt in summary.receipts]  # type: ignore[index]
-        assert (sum(counted) > 0) is (rule == "tracklet")
-    assert rows["best-score"][2].status == "no_pose" and not rows["best-score"][2].keypoints.any()
-    before, filled, after = rows["tracklet"][1:4]
-    assert filled.status == "interpolated" and 0 < filled.score < min(before.score, after.score)
-    joints = filled.keypoints[:, 2] > 0
-    assert joints.sum() >= 5
-    low, high = (pick(before.keypoints, after.keypoints)[joints, :2] - 1e-3 for pick in (np.minimum, np.maximum))
-    assert ((filled.keypoints[joints, :2] >= low) & (filled.keypoints[joints, :2] <= high + 2e-3)).all()
-    assert (filled.keypoints[joints, 2] < np.minimum(before.keypoints, after.keypoints)[joints, 2]).all()
+    rows, frames = read_keypoints(keypoints_path(copy, 0)), read_shard_frames(copy, 0)
+    for tracklet in frames.tracklets[:4]:
+        own = rows[rows.tracklet_id == tracklet.tracklet_id]
+        pictures = [(0, make_picture(read_frame(frames.root / name), settings)) for name in tracklet.paths]
+        for index, people in enumerate(estimator.estimate(pictures)):
+            assert own.status[index] == ("ok" if people else "no_pose")
+            if people:
+                assert own.score[index] == pytest.approx(max(person.score for person in people), abs=1e-3)
 
 
 def test_receipts_say_what_the_bytes_depend_on(tiny_dataset: TinyDataset) -> None:
@@ -186,5 +293,5 @@ def test_pictures_keep_their_aspect_ratio_and_a_bounded_size(
 
 
 def test_a_source_folder_that_is_gone(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"frames' folder .*elsewhere is not there; mount it, or name .* --root"):
-        extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor(), root=tmp_path / "elsewhere")
+    with pytest.raises(SurroundingsError, match=r"cannot read the frames' folder .*elsewhere \(No such file.*--root"):
+        extract(copy, root=tmp_path / "elsewhere", overwrite=True)

@@ -8,8 +8,7 @@ from torch import nn
 
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import FastForward, fold_batch_norm
-from keyreid.pipeline.pose.frames import normalise
+from keyreid.pipeline.pose.forward import FastForward, fold_batch_norm, normalise
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,16 @@ def test_distance_of_one_fills_nothing() -> None:
     assert fill_gaps(chosen, [SIZE] * 3, GapSettings(max_distance=1))[1] is None
 
 
+def test_distances_are_counted_in_frame_numbers() -> None:
+    chosen = [somebody(10, 20), None, somebody(20, 20)]
+    assert fill_gaps(chosen, [SIZE] * 3, numbers=[1, 250, 500])[1] is None
+    pose = fill_gaps(chosen, [SIZE] * 3, GapSettings(max_distance=5, decay=0.5), numbers=[10, 13, 15])[1]
+    assert pose is not None
+    np.testing.assert_allclose(pose.keypoints, [(16, 20, 0.2)] * 17, rtol=1e-6)
+    with pytest.raises(SettingsError, match="2 frame numbers for 3 frames"):
+        fill_gaps(chosen, [SIZE] * 3, numbers=[1, 2])
+
+
 def test_nothing_before_the_first_and_after_the_last() -> None:
     filled = fill_gaps([None, somebody(10, 20), None], [SIZE] * 3)
     assert [pose is None for pose in filled] == [True, False, True]

@@ -1,13 +1,33 @@
 """Image files of every kind, read for pose estimation and stored for training."""
 
+import contextlib
+import errno
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from keyreid.model.data.decode import decode_frame
-from keyreid.pipeline.images import UNREADABLE, encoded_frame, read_frame
+from keyreid.pipeline import images
+from keyreid.pipeline.errors import SourceError, SurroundingsError
+from keyreid.pipeline.images import (
+    UnreadableImage,
+    check_decoders,
+    decode_rgb,
+    encode_for_shard,
+    encoded_frame,
+    read_frame,
+)
 
 
 def draw(mode: str) -> Image.Image:
@@ -27,11 +47,12 @@ def draw(mode: str) -> Image.Image:
         ("RGB", "png", True),
         ("CMYK", "jpg", False),  # readers of JPEG differ on it
         ("RGBA", "png", False),
-        ("P", "gif", False),
+        ("P", "png", False),
         ("1", "png", False),
         ("I;16", "png", False),
         ("I;16", "tif", False),
         ("RGB", "bmp", False),  # neither JPEG nor PNG
+        ("RGB", "tif", False),
     ],
 )
 def test_what_is_stored_is_what_pose_estimation_saw(tmp_path: Path, mode: str, suffix: str, unchanged: bool) -> None:
@@ -62,11 +83,13 @@ def test_sixteen_bits_a_channel_are_stored_as_eight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0", b"no image at all"])
-def test_what_is_no_image_raises_one_of_the_named_errors(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "frame.jpg"
     path.write_bytes(content)
     for read in (read_frame, encoded_frame):
-        with pytest.raises(UNREADABLE):
+        with pytest.raises(
+            UnreadableImage, match=r"frame\.jpg: not a readable image .*expected a complete image of one"
+        ):
             read(path)
 
 
@@ -74,18 +97,153 @@ def test_a_truncated_image_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "frame.jpg"
     Image.effect_noise((64, 128), 50).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(UnreadableImage):
         read_frame(path)
+
+
+def test_what_cannot_be_read_is_not_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "frame.jpg"
+    with pytest.raises(FileNotFoundError):
+        read_frame(path)
+    draw("RGB").save(path)
+
+    monkeypatch.setattr(images, "open", _raiser(OSError(errno.EIO, "Input/output error")), raising=False)
+    with pytest.raises(OSError, match=r"Input/output error: '.*frame\.jpg'"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "socket", "device"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "frame.jpg"
+    if kind == "FIFO":
+        os.mkfifo(path)  # opened in the ordinary way it would wait for ever for somebody to write to it
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")  # it never ends
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        if kind == "socket":
+            server.bind(str(path))
+        with pytest.raises(SourceError, match=rf"frame\.jpg is a .*{kind}.*expected an image file"):
+            read_frame(path)
+
+
+def test_a_file_longer_than_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "frame.tif"
+    path.touch()
+    os.truncate(path, 2 << 30)  # takes no room on the disk
+    with pytest.raises(UnreadableImage, match=r"frame\.tif has 2,147,483,648 bytes; expected at most 1,073,741,824"):
+        read_frame(path)
+
+
+def test_formats_that_start_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(UnreadableImage):
+        decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("WEBP", {"method": 0, "quality": 0}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("BMP", {}),
+    ],
+)
+def test_of_a_small_file_of_too_many_pixels_the_header_alone_is_read(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (16000, 3200)).save(buffer, name, **options)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
+    for read in (decode_rgb, encode_for_shard):
+        with pytest.raises(UnreadableImage, match=r"16,000 x 3,200 pixels; expected at most 50,000,000 pixels"):
+            read(buffer.getvalue())
+
+
+def test_too_many_pixels_for_pillow_itself() -> None:
+    header = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(bytes(100)))
+    with pytest.raises(UnreadableImage, match=r"1152921504606846976 pixels.*expected at most 50,000,000 pixels"):
+        decode_rgb(data)
+
+
+def test_lack_of_memory_says_nothing_about_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw("RGB").save(tmp_path / "frame.png")
+    for error in (MemoryError(), OSError("out of memory error when reading image file")):
+        monkeypatch.setattr(Image.Image, "convert", _raiser(error))
+        with pytest.raises(MemoryError):
+            read_frame(tmp_path / "frame.png")
+
+
+def test_a_pillow_without_a_decoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_decoders()
+    monkeypatch.delitem(Image.OPEN, "WEBP")
+    monkeypatch.setattr(Image, "_initialized", 2)
+    with pytest.raises(SurroundingsError, match=r"Pillow [\d.]+ on \S+ cannot decode WEBP images"):
+        check_decoders()
+
+
+MUTATED_IMAGES = """
+import io, resource, signal, sys
+import numpy as np
+from PIL import Image
+from keyreid.pipeline.images import FORMATS, UnreadableImage, decode_rgb, encode_for_shard
+from mutations import mutate
+
+generator = np.random.default_rng(11)
+picture = Image.fromarray(generator.integers(0, 256, (48, 32, 3), np.uint8))
+originals = []
+for name in FORMATS:
+    for options in ({"compression": "tiff_lzw"}, {}) if name == "TIFF" else ({},):
+        buffer = io.BytesIO()
+        picture.save(buffer, name, **options)
+        originals.append(buffer.getvalue())
+        decode_rgb(buffer.getvalue())
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+counts = {"decoded": 0, "unreadable": 0}
+for number in range(300):
+    data = mutate(originals[number % len(originals)], generator)
+    signal.alarm(10)  # ends the process in the middle of whatever it does
+    for read in (decode_rgb, encode_for_shard):
+        try:
+            read(data)
+            counts["decoded"] += 1
+        except UnreadableImage:
+            counts["unreadable"] += 1
+print(counts)
+"""
+
+
+def test_mutated_images_are_decoded_or_unreadable() -> None:
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MUTATED_IMAGES], cwd=tests, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'decoded': 0" not in done.stdout and "'unreadable': 0" not in done.stdout
+
+
+def _raiser(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _png_of_16_bits() -> bytes:
     """2x2 RGB of 16 bits a channel, which Pillow does not write."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     rows = b"".join(b"\0" + struct.pack(">6H", *range(start, start + 6 * 5000, 5000)) for start in (0, 30000))
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _png_chunk(b"IHDR", header)
+        + _png_chunk(b"IDAT", zlib.compress(rows))
+        + _png_chunk(b"IEND", b"")
+    )

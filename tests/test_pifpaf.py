@@ -10,7 +10,7 @@ import torch
 from keyreid.pipeline.errors import CheckpointError
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.frames import make_picture
+from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
 from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
 from keyreid.pipeline.synthetic.appearance import sample_appearance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 
 from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.pose.evidence import body_height, in_crop, off_centre, similarities
 from keyreid.pipeline.pose.selection import (
     SelectionSettings,
     best_scores,
+    body_height,
+    in_crop,
     jump_costs,
+    off_centre,
     own_evidence,
     select_people,
+    similarities,
 )
 
 SIZE = (128, 256)
@@ -38,7 +42,7 @@ class Somebody:
 
 
 def standing(x: float, score: float, height: float = 0.85, size: tuple[int, int] = SIZE) -> Somebody:
-    """A whole body; x is the share of the crop's width, height that of its height."""
+    """A complete body; x is the share of the crop's width, height that of its height."""
     place = np.array([x * size[0], (0.98 - height) * size[1]]) + BODY * height * size[1]
     return Somebody(score, np.column_stack([place, np.full(17, 0.8)]).astype(np.float32))
 
@@ -57,7 +61,7 @@ def random_frames(rng: np.random.Generator, count: int) -> list[list[Somebody] |
 
 
 def chain_value(chain: list[tuple[int, Somebody]], settings: SelectionSettings) -> float:
-    """The sum that select_people maximises, of one chain of (frame, person)."""
+    """The sum that select_people maximises, of one chain of (frame number, person)."""
     poses = [(frame, in_crop(person.keypoints, SIZE)) for frame, person in chain]
     value = sum(own_evidence(person, pose, SIZE, settings) for (_, person), (_, pose) in zip(chain, poses, strict=True))
     for (start, before), (end, after) in pairwise(poses):
@@ -72,14 +76,31 @@ def test_choice_is_the_best_of_all_chains(seed: int) -> None:
         person=rng.uniform(0, 1), centre=rng.uniform(0, 3), jump=rng.uniform(0.5, 6), reach=int(rng.integers(1, 5))
     )
     frames = random_frames(rng, 7)
+    numbers = np.cumsum(rng.integers(1, 4, len(frames))).tolist()
     options = [[None, *(people or [])] for people in frames]
-    values = [
-        chain_value([(frame, person) for frame, person in enumerate(choice) if person is not None], settings)
-        for choice in product(*options)
-    ]
-    chosen = select_people(frames, [SIZE] * len(frames), settings)
-    own = chain_value([(frame, person) for frame, person in enumerate(chosen) if person is not None], settings)
+
+    def value(choice: Sequence[Somebody | None]) -> float:
+        chain = [(number, person) for number, person in zip(numbers, choice, strict=True) if person is not None]
+        return chain_value(chain, settings)
+
+    values = [value(choice) for choice in product(*options)]
+    own = value(select_people(frames, [SIZE] * len(frames), settings, numbers))
     assert own == pytest.approx(max(values), abs=1e-4)
+
+
+def test_time_is_counted_in_frame_numbers() -> None:
+    """Somebody is on the left in frame 1, and two people are there in frame 500: they are no neighbours."""
+    before, near, far = standing(0.3, 0.5), standing(0.3, 0.5), standing(0.7, 0.6)
+    frames, sizes = [[before], [near, far]], [SIZE] * 2
+    assert select_people(frames, sizes, numbers=[1, 2]) == select_people(frames, sizes) == [before, near]
+    assert select_people(frames, sizes, numbers=[1, 500]) == [before, far]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_numbers_that_are_consecutive_change_nothing(seed: int) -> None:
+    frames = random_frames(np.random.default_rng(200 + seed), 30)
+    sizes = [SIZE] * len(frames)
+    assert select_people(frames, sizes, numbers=range(7, 37)) == select_people(frames, sizes)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -195,7 +216,15 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         select_people([[], []], [SIZE])
 
 
-def test_rule_beats_best_score_on_drawn_people(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "message"), [([1], "1 frame numbers for 2 frames"), ([3, 3], "frame number 3 comes after 3")]
+)
+def test_numbers_that_do_not_fit_are_refused(numbers: list[int], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        select_people([[], []], [SIZE] * 2, numbers=numbers)
+
+
+def test_rule_beats_best_score_on_synthetic_people(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     scenes, benchmark = importlib.import_module("selection_scenes"), importlib.import_module("selection")
     crossing, alone = (next(s for s in scenes.SCENES if s.name == name) for name in ("crossing", "alone, hard"))

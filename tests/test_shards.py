@@ -1,7 +1,12 @@
+import errno
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
+from keyreid.pipeline import shards
 from keyreid.pipeline.commit import sha256_of
-from keyreid.pipeline.errors import FormatError
+from keyreid.pipeline.errors import FormatError, SurroundingsError
+from keyreid.pipeline.records import ShardReceipt
 from keyreid.pipeline.shards import ShardReader, TrackletFrames, write_shard
 
 
@@ -26,16 +33,24 @@ def tracklet(tracklet_id: int, num_frames: int) -> TrackletFrames:
     )
 
 
+def reader_of(path: Path, **changes: Any) -> ShardReader:
+    """A reader with the receipt of the file as it is now."""
+    receipt = ShardReceipt(
+        "shards", 0, 0, f"shards/{path.name}", sha256_of(path), path.stat().st_size, 5, "x", "y", {}, {}
+    )
+    return ShardReader(path, replace(receipt, **changes))
+
+
 @pytest.fixture
 def shard(tmp_path: Path) -> tuple[Path, list[TrackletFrames]]:
     tracklets = [tracklet(7, 3), tracklet(8, 0), tracklet(9, 2)]
-    write_shard(tmp_path / "a.h5", tracklets, {"settings": "x"})
+    write_shard(tmp_path / "a.h5", tracklets, {"settings": "x", "inputs": "y"})
     return tmp_path / "a.h5", tracklets
 
 
 def test_reads_back_what_was_written(shard: tuple[Path, list[TrackletFrames]]) -> None:
     path, tracklets = shard
-    reader = ShardReader(path)
+    reader = reader_of(path)
     assert reader.tracklet_ids.tolist() == [7, 8, 9]
     assert [reader.num_frames(position) for position in range(3)] == [3, 0, 2]
     encoded, heatmaps = reader.read(0, [2, 0, 2])  # any order, repeats allowed
@@ -48,16 +63,16 @@ def test_a_frame_outside_the_tracklet_is_an_error_and_not_the_next_tracklets_fra
     shard: tuple[Path, list[TrackletFrames]],
 ) -> None:
     with pytest.raises(IndexError, match=r"frames \[3\] of a tracklet of 3 readable frames"):
-        ShardReader(shard[0]).read(0, [3])
+        reader_of(shard[0]).read(0, [3])
 
 
 def test_equal_tracklets_give_equal_bytes_at_any_time(shard: tuple[Path, list[TrackletFrames]], tmp_path: Path) -> None:
     second = int(time.time())
     while int(time.time()) == second:  # HDF5 can record the second in which an object was made
         time.sleep(0.01)
-    write_shard(tmp_path / "b.h5", shard[1], {"settings": "x"})
+    write_shard(tmp_path / "b.h5", shard[1], {"settings": "x", "inputs": "y"})
     assert sha256_of(tmp_path / "b.h5") == sha256_of(shard[0])
-    write_shard(tmp_path / "c.h5", shard[1][:2], {"settings": "x"})
+    write_shard(tmp_path / "c.h5", shard[1][:2], {"settings": "x", "inputs": "y"})
     assert sha256_of(tmp_path / "c.h5") != sha256_of(shard[0])
 
 
@@ -66,7 +81,7 @@ def _read_in_fork(reader: ShardReader, answer: Any) -> None:
 
 
 def test_an_open_reader_can_be_forked(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     first = reader.read(0, [1])[0]
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
@@ -78,7 +93,7 @@ def test_an_open_reader_can_be_forked(shard: tuple[Path, list[TrackletFrames]]) 
 
 
 def test_an_open_reader_can_be_pickled_without_its_handle(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     first = reader.read(0, [1])[0]
     copy = pickle.loads(pickle.dumps(reader))
     reader.close()
@@ -100,28 +115,184 @@ def test_another_format_version_is_refused(shard: tuple[Path, list[TrackletFrame
     with h5py.File(shard[0], "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(FormatError, match="shard format version 99; expected version 1; build the shards again"):
-        _ = ShardReader(shard[0]).tracklet_ids
+        _ = reader_of(shard[0]).tracklet_ids
 
 
-def test_a_truncated_shard_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    shard[0].write_bytes(shard[0].read_bytes()[:200])
-    with pytest.raises(FormatError, match=r"not a readable shard .*; run keyreid-prep build-shards again"):
-        _ = ShardReader(shard[0]).tracklet_ids
+def replace_file(path: Path, data: bytes) -> None:
+    """As a build does it: another file in its place."""
+    path.with_suffix(".partial").write_bytes(data)
+    path.with_suffix(".partial").rename(path)
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "rebuilt", "missing"])
+def test_hdf5_never_sees_a_file_that_is_not_its_receipts(
+    shard: tuple[Path, list[TrackletFrames]], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tracklets = shard
+    reader = reader_of(path)
+    data = bytearray(path.read_bytes())
+    if damage == "flipped bit":
+        data[len(data) // 3] ^= 1
+        path.write_bytes(data)
+    elif damage == "truncated":
+        path.write_bytes(data[:200])
+    elif damage == "rebuilt":
+        write_shard(path, tracklets, {"settings": "x", "inputs": "z"})
+    else:
+        path.unlink()
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("HDF5 opened it"))
+    found = {"missing": "is missing", "truncated": "has 200 bytes: it was damaged, or rebuilt since this run began"}
+    pattern = found.get(damage, r"has SHA-256 \w{16}\.\.\.: it was damaged, or rebuilt.*; expected \w{16}\.\.\. and")
+    with pytest.raises(FormatError, match=rf"a\.h5 {pattern}.*run keyreid-prep verify"):
+        reader.read(0, [1])
+
+
+def test_a_shard_that_is_replaced_while_it_is_closed_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
+    """Seen: shards rebuilt during a training run ended in other weights, exit code 0."""
+    path, tracklets = shard
+    reader = reader_of(path)
+    reader.verify()
+    copy = pickle.loads(pickle.dumps(reader))
+    same = path.read_bytes()
+    replace_file(path, same)
+    assert reader.read(0, [1])[0] == [tracklets[0].encoded[1]]  # other files of the same bytes are welcome
+    reader.close()
+    write_shard(path.with_name("b.h5"), tracklets, {"settings": "x", "inputs": "z"})
+    replace_file(path, path.with_name("b.h5").read_bytes())
+    for one in (reader, copy):
+        with pytest.raises(FormatError, match="rebuilt since this run began"):
+            one.read(0, [1])
+
+
+def test_a_shard_is_hashed_once_however_many_processes_read_it(
+    shard: tuple[Path, list[TrackletFrames]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = reader_of(shard[0])
+    reader.verify()
+    monkeypatch.setattr(shards, "sha256_of", lambda _: pytest.fail("hashed again"))
+    copy = pickle.loads(pickle.dumps(reader))
+    for one in (reader, copy, reader):
+        one.read(0, [1])
+        one.close()
+
+
+@pytest.mark.parametrize("origin", ["settings", "inputs"])
+def test_a_receipt_of_another_origin_is_refused(shard: tuple[Path, list[TrackletFrames]], origin: str) -> None:
+    with pytest.raises(FormatError, match=rf"built with settings x from inputs y; expected .*{origin} other"):
+        reader_of(shard[0], **{origin: "other"}).read(0, [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tracklets/start", np.array([0, 3, 2, 5])),
+        ("tracklets/start", np.array([0, 3, 3, 6])),
+        ("frames/offsets", np.array([0, 10, 21, 33, 43, 60])),
+        ("frames/sizes", np.zeros((4, 2), np.int32)),
+        ("frames/keypoints", np.zeros((5, 17, 3))),
+        ("frames/keypoints", None),
+    ],
+)
+def test_a_shard_whose_tables_contradict_each_other_is_refused(
+    shard: tuple[Path, list[TrackletFrames]], name: str, value: np.ndarray | None
+) -> None:
+    with h5py.File(shard[0], "r+") as file:
+        del file[name]
+        if value is not None:
+            file[name] = value
+    with pytest.raises(FormatError, match=rf"a\.h5 is not a readable shard \(.*{name.split('/')[1]}"):
+        reader_of(shard[0]).read(0, [1])
+
+
+def test_tables_longer_than_the_file_are_refused_before_memory_is_taken(
+    shard: tuple[Path, list[TrackletFrames]],
+) -> None:
+    with h5py.File(shard[0], "r+") as file:
+        for name, shape, dtype in (("tracklet_id", 1 << 40, "i8"), ("start", (1 << 40) + 1, "i8")):
+            del file[f"tracklets/{name}"]
+            file.create_dataset(f"tracklets/{name}", (shape,), dtype)  # takes no room before it is written to
+    with pytest.raises(FormatError, match="tracklet_id"):
+        reader_of(shard[0]).read(0, [1])
+
+
+def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"no shard")
+    with pytest.raises(FormatError, match=r"a\.h5 is not a readable shard"):
+        reader_of(tmp_path / "a.h5").read(0, [1])
+
+
+def test_a_disk_that_fails_says_nothing_about_the_shard(
+    shard: tuple[Path, list[TrackletFrames]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = reader_of(shard[0])
+    reader.read(0, [1])
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(SurroundingsError, match=r"a\.h5 cannot be read .*Input/output error"):
+        reader.images(0, [1])
+
+
+FULL_DISK = """
+import errno, resource, sys
+from pathlib import Path
+from keyreid.pipeline.shards import write_shard
+from test_shards import tracklet
+
+path, tracklets = Path(sys.argv[1]), [tracklet(number, 2) for number in range(10)]
+write_shard(path, tracklets, {})
+num_bytes = path.stat().st_size
+refused = 0
+for room in [*range(0, 8000, 500), *range(8000, num_bytes, num_bytes // 10), num_bytes - 1]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        write_shard(path, tracklets, {})
+    except OSError as error:
+        assert error.errno == errno.EFBIG
+        refused += 1
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write_shard(path, tracklets, {})
+assert path.stat().st_size == num_bytes
+print(refused)
+"""
+
+
+def test_a_disk_that_is_full_at_any_byte_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """HDF5 ends the process where it is told of a failed write."""
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5")]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) == 27
+
+
+def test_writing_does_not_hold_the_images_again(tmp_path: Path) -> None:
+    image = bytes(100_000)
+    frames = replace(tracklet(0, 1), encoded=(image,))
+    tracklets = [replace(frames, tracklet_id=number) for number in range(500)]  # 50 MB in the file, shared here
+    tracemalloc.start()
+    try:
+        write_shard(tmp_path / "a.h5", tracklets, {})
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_empty_shard(tmp_path: Path) -> None:
-    write_shard(tmp_path / "empty.h5", [tracklet(0, 0)], {})
-    assert ShardReader(tmp_path / "empty.h5").num_frames(0) == 0
+    write_shard(tmp_path / "empty.h5", [tracklet(0, 0)], {"settings": "x", "inputs": "y"})
+    assert reader_of(tmp_path / "empty.h5").num_frames(0) == 0
 
 
 def test_sizes_are_read_by_frame(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    assert ShardReader(shard[0]).sizes(2, [1, 0]).tolist() == [[64, 128], [64, 128]]
+    assert reader_of(shard[0]).sizes(2, [1, 0]).tolist() == [[64, 128], [64, 128]]
 
 
 def test_a_file_that_shrank_while_open_is_refused(shard: tuple[Path, list[TrackletFrames]]) -> None:
-    reader = ShardReader(shard[0])
+    reader = reader_of(shard[0])
     reader.images(2, [1])
     with open(shard[0], "r+b") as file:
         file.truncate(shard[0].read_bytes().index(shard[1][2].encoded[1]) + 1)
-    with pytest.raises(FormatError, match=r"a\.h5 ends within a frame; expected 11 bytes; run keyreid-prep verify"):
+    with pytest.raises(FormatError, match=r"a\.h5 ends within a frame; run keyreid-prep verify"):
         reader.images(2, [1])

@@ -1,4 +1,5 @@
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from keyreid.pipeline.errors import SettingsError
-from keyreid.pipeline.skeleton import JOINT_INDEX
+from keyreid.pipeline.errors import SettingsError, SurroundingsError
 from keyreid.pipeline.sources import read_source
-from keyreid.pipeline.synthetic.appearance import sample_appearance
-from keyreid.pipeline.synthetic.gait import View, project, walk
 from keyreid.pipeline.synthetic.layouts import synthesize
+from keyreid.pipeline.synthetic.person import View, project, sample_appearance, walk
 from keyreid.pipeline.synthetic.plan import SyntheticSettings, plan_tracklets, render_planned
 
 SMALL = SyntheticSettings(num_identities=4, num_cameras=2, tracklets_per_camera=1, min_frames=2, max_frames=3, seed=3)
@@ -37,26 +36,24 @@ def test_another_seed_gives_other_people(tmp_path: Path) -> None:
 
 
 def test_the_mars_tree_is_read_by_the_mars_reader(tiny_mars: Path) -> None:
-    manifest = read_source("mars", tiny_mars)
-    by_split = {name: manifest.split(name) for name in ("train", "query", "gallery")}
-    identities = {name: {t.identity for t in tracklets} for name, tracklets in by_split.items()}
+    tracklets = list(read_source("mars", tiny_mars).tracklets)
+    identities = {name: {t.identity for t in tracklets if t.split == name} for name in ("train", "query", "gallery")}
     assert not identities["train"] & identities["query"], "half of the people are for testing"
     assert len(identities["train"]) == len(identities["query"]) == 4
-    assert 0 in identities["gallery"], "distractors are kept"
-    assert manifest.notes["junk"]["tracklets"] > 0, "junk is left out"
-    with Image.open(tiny_mars / by_split["query"][0].frame_paths[0]) as image:
+    assert {-1, 0} < identities["gallery"], "junk and distractors"
+    with Image.open(tiny_mars / tracklets[0].frame_paths[0]) as image:
         assert image.size == (128, 256) and image.format == "JPEG"
 
 
 def test_the_ilids_tree_has_ten_splits_and_small_png_frames(tmp_path: Path) -> None:
     synthesize(tmp_path / "people", "ilids-vid", SMALL)
-    manifest = read_source("ilids-vid", tmp_path / "people")
-    assert len(manifest.identity_splits) == 10
-    with Image.open(tmp_path / "people" / manifest.tracklets[0].frame_paths[0]) as image:
+    reading = read_source("ilids-vid", tmp_path / "people")
+    assert len(reading.identity_splits) == 10
+    with Image.open(tmp_path / "people" / next(iter(reading.tracklets)).frame_paths[0]) as image:
         assert image.size == (64, 128) and image.format == "PNG"
 
 
-def test_true_keypoints_lie_beside_the_tree_for_every_frame(tiny_mars: Path) -> None:
+def test_the_tree_holds_true_keypoints_of_every_frame(tiny_mars: Path) -> None:
     truth = pq.read_table(tiny_mars / "true_keypoints.parquet").to_pylist()
     assert sorted(row["frame_path"] for row in truth) == sorted(
         str(path.relative_to(tiny_mars)) for path in tiny_mars.rglob("*.jpg")
@@ -73,7 +70,24 @@ def test_nothing_is_left_where_writing_stopped_half_way(tmp_path: Path, monkeypa
     monkeypatch.setattr("keyreid.pipeline.synthetic.layouts._save_mat", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         synthesize(tmp_path / "people", "mars", SMALL)
-    assert not (tmp_path / "people").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_ends_in_one_error_and_takes_no_room(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(SurroundingsError, match=r"people cannot be written .*File too large.*; make room"):
+            synthesize(tmp_path / "people", "ilids-vid", SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_may_exist_if_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    synthesize(Path(), "folder", SMALL)
+    assert (tmp_path / "SYNTHETIC.json").is_file()
 
 
 def test_difficulty_hides_more_joints() -> None:
@@ -88,13 +102,12 @@ def test_difficulty_hides_more_joints() -> None:
 
 def test_a_person_facing_the_camera_has_the_left_side_at_the_right_of_the_picture() -> None:
     appearance = sample_appearance(np.random.default_rng(0), 0.0, np.random.default_rng(1))
-    body = project(walk(appearance, 0.3), View(yaw=0.0, elevation=0.0, height=200, x=64, y=240))
-    keypoints = body.keypoints()
-    assert keypoints[JOINT_INDEX["left_shoulder"], 0] > keypoints[JOINT_INDEX["right_shoulder"], 0]
-    turned = project(walk(appearance, 0.3), View(yaw=np.pi, elevation=0.0, height=200, x=64, y=240)).keypoints()
-    assert turned[JOINT_INDEX["left_shoulder"], 0] < turned[JOINT_INDEX["right_shoulder"], 0]
-    heights = keypoints[[JOINT_INDEX[name] for name in ("nose", "left_hip", "left_knee", "left_ankle")], 1]
-    assert (np.diff(heights) > 0).all(), "from the head down to the feet"
+    facing = project(walk(appearance, 0.3), View(yaw=0.0, elevation=0.0, height=200, x=64, y=240)).points
+    assert facing["left_shoulder"][0] > facing["right_shoulder"][0]
+    turned = project(walk(appearance, 0.3), View(yaw=np.pi, elevation=0.0, height=200, x=64, y=240)).points
+    assert turned["left_shoulder"][0] < turned["right_shoulder"][0]
+    heights = [facing[name][1] for name in ("nose", "left_hip", "left_knee", "left_ankle")]
+    assert heights == sorted(heights), "from the head down to the feet"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +129,8 @@ def test_folders_and_layouts_that_will_not_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SettingsError, match="exists and is not an empty folder; expected a new folder"):
         synthesize(tmp_path, "mars", SMALL)
+    with pytest.raises(SurroundingsError, match=r"file/new cannot be written .*Not a directory"):
+        synthesize(tmp_path / "file/new", "mars", SMALL)
     with pytest.raises(SettingsError, match="layout 'duke'; expected one of mars, ilids-vid, prid2011, folder"):
         synthesize(tmp_path / "new", "duke", SMALL)
     with pytest.raises(SettingsError, match="4 cameras with 2 tracklets each; expected 2 cameras with 1 tracklet"):

@@ -1,38 +1,141 @@
-"""The network's forward pass as fast as it safely goes; benchmarks/extraction.py measures it against the plain one."""
+"""From a frame to the network's fields: the picture, the device, and a fast forward pass (benchmarks/extraction.py)."""
 
 from __future__ import annotations
 
 import copy
+import os
+import socket
 import warnings
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .frames import normalise
+from ..errors import SettingsError, SurroundingsError
+from ..executor import WORKER_VARIABLE
+from .settings import PoseSettings
 
-MAX_GRAPHS = 32  # picture sizes whose graphs are kept
+# ImageNet's, as openpifpaf normalises.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+PADDING_VALUE = 124  # grey near the mean, on every padded pixel
+LONGEST_OF_HEIGHT = 4  # a picture is at most so many times as wide as the height asked for,
+LONGEST = 2048  # or so long where a scale is asked for: one odd frame must not exhaust memory
 # Pixels of a batch that run fastest: a CPU's caches hold no more (benchmarks/batch_size.py), a GPU wants many.
 CPU_PIXELS, CUDA_PIXELS = 1 << 17, 1 << 21
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame as the network sees it.
+
+    Attributes:
+        frame_size: width and height of the frame in pixels.
+        scale: pixels of the picture for a pixel of the frame.
+        pixels: uint8 (H, W, 3) RGB; sides of the form 16k + 1, padded at the right and below.
+    """
+
+    frame_size: tuple[int, int]
+    scale: float
+    pixels: torch.Tensor
+
+
+def make_picture(frame: np.ndarray, settings: PoseSettings) -> Picture:
+    """Resize a frame, keeping its aspect ratio, and pad it.
+
+    Args:
+        frame: uint8 (H, W, 3) RGB.
+        settings: say the size.
+    """
+    height, width = frame.shape[:2]
+    if settings.scale is None:
+        assert settings.input_height is not None
+        scale = settings.input_height / max(height, width / LONGEST_OF_HEIGHT)
+    else:
+        scale = min(settings.scale, LONGEST / max(height, width))
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (height, width) != (new_height, new_width):
+        frame = np.asarray(Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    padded = np.full((_padded(new_height), _padded(new_width), 3), PADDING_VALUE, np.uint8)
+    padded[:new_height, :new_width] = frame
+    return Picture((width, height), scale, torch.from_numpy(padded))
+
+
+def normalise(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., H, W, 3) RGB -> float32 (..., 3, H, W), on the same device."""
+    mean, std = (torch.tensor(values, device=pictures.device) for values in (MEAN, STD))
+    return ((pictures.float() / 255 - mean) / std).movedim(-1, -3)
+
+
+def _padded(size: int) -> int:
+    return (size - 1 + 15) // 16 * 16 + 1
+
+
+def choose_device(device: str) -> str:
+    """The device of this process: CUDA where there is one for "auto", "cpu", or "cuda".
+
+    Where there are several GPUs, each worker has one, in turn.
+
+    Raises:
+        SettingsError: there is no CUDA device.
+    """
+    count = torch.cuda.device_count()
+    if device == "cuda" and count == 0:
+        raise SettingsError(
+            f"CUDA is not available on {socket.gethostname()}",
+            "a CUDA device for --device cuda",
+            "use --device auto or --device cpu",
+        )
+    if device == "cpu" or count == 0:
+        return "cpu"
+    return f"cuda:{int(os.environ.get(WORKER_VARIABLE, 0)) % count}"
+
+
+def check_device(device: str) -> None:
+    """Run one tiny operation, so that a broken device is found before any frame is blamed for it.
+
+    Args:
+        device: as choose_device returned it.
+
+    Raises:
+        SurroundingsError: the operation failed.
+    """
+    try:
+        total = torch.ones(4, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without CUDA
+        raise SurroundingsError(
+            f"device {device} of {socket.gethostname()} does not work ({str(error).partition(chr(10))[0]})",
+            "a device that adds four numbers",
+            "see nvidia-smi there, or use --device cpu",
+        ) from error
+    if total != 4:
+        raise SurroundingsError(f"device {device} of {socket.gethostname()} adds four ones to {total}", "4")
 
 
 class FastForward:
     """A frozen network: batch normalisation folded into the convolutions, then the device's fastest form.
 
-    On a CPU a graph is traced for each picture size and packed for oneDNN, which halves shufflenetv2k16's time; on CUDA
-    the network runs channels-last in mixed precision.
+    On a CPU a traced graph is packed for oneDNN, which halves shufflenetv2k16's time; on CUDA the network runs
+    channels-last in mixed precision. One graph serves pictures of every size: it ends with the heads' convolutions, as
+    what follows them turns sizes into constants, and torch never frees a graph.
 
     Args:
-        model: a network in eval mode; left as it is.
+        model: a network of openpifpaf in eval mode; left as it is.
         device: "cpu", or a CUDA device.
     """
 
     def __init__(self, model: nn.Module, device: str) -> None:
         folded = fold_batch_norm(copy.deepcopy(model)).to(device)
-        self._model = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trunk = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = torch.device(device)
-        self._graphs: dict[tuple[int, ...], Any] = {}
+        self._heads = trunk.head_nets
+        trunk.head_nets = nn.ModuleList([head.conv for head in self._heads])
+        for head in self._heads:
+            head.conv = nn.Identity()
+        self._trunk = _packed(trunk) if self._device.type == "cpu" else trunk
 
     def suitable_batch(self, shape: torch.Size) -> int:
         """How many pictures of a shape (H, W, 3) run fastest together; at least 1."""
@@ -42,26 +145,18 @@ class FastForward:
     def __call__(self, batch: Tensor) -> list[Tensor]:
         """uint8 (B, H, W, 3) RGB -> the heads' fields, float32 on the CPU."""
         batch = normalise(batch.to(self._device)).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            if self._device.type == "cpu":
-                fields = self._graph(batch)(batch)
-            else:
-                with torch.autocast(self._device.type):
-                    fields = self._model(batch)
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=self._device.type != "cpu"):
+            fields = [head(raw) for head, raw in zip(self._heads, self._trunk(batch), strict=True)]
         return [head.float().cpu() for head in fields]
 
-    def _graph(self, batch: Tensor) -> Any:
-        size = tuple(batch.shape[1:])
-        if size not in self._graphs:
-            if len(self._graphs) >= MAX_GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
-            # Two pictures: a batch of one could be traced as a constant.
-            example = torch.zeros(2, *size).contiguous(memory_format=torch.channels_last)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the heads turn sizes into constants, which is what is wanted here
-                traced = torch.jit.trace(self._model, example, check_trace=False)
-                self._graphs[size] = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-        return self._graphs[size]
+
+def _packed(model: nn.Module) -> torch.jit.ScriptModule:
+    # Two pictures: a batch of one could be traced as a constant. Their size does not matter.
+    example = torch.zeros(2, 3, 129, 65).contiguous(memory_format=torch.channels_last)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # openpifpaf's shape checks are traced as constants, which is harmless
+        traced = torch.jit.trace(model, example, check_trace=False)
+        return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from math import isfinite
 import numpy as np
 
 from ..errors import SettingsError
-from .evidence import PersonLike
+from .selection import PersonLike, checked_numbers
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class GapSettings:
     """When and how gaps are filled; reasons: docs/selection.md.
 
     Attributes:
-        max_distance: frames between the two poses that enclose a gap, at most; 1 fills nothing.
-        decay: confidence is multiplied with it for each frame to the nearer of the two poses.
+        max_distance: frame numbers between the two poses that enclose a gap, at most; 1 fills nothing.
+        decay: confidence is multiplied with it for each frame number to the nearer of the two poses.
         max_shift: a joint that moved further between them is left out, in crop heights: it swung, or was not the same.
     """
 
@@ -52,7 +52,10 @@ class Filled:
 
 
 def fill_gaps(
-    chosen: Sequence[PersonLike | None], sizes: Sequence[tuple[int, int]], settings: GapSettings | None = None
+    chosen: Sequence[PersonLike | None],
+    sizes: Sequence[tuple[int, int]],
+    settings: GapSettings | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[Filled | None]:
     """Put poses into the gaps between chosen people that are few frames apart.
 
@@ -61,28 +64,28 @@ def fill_gaps(
     or into frames that could not be read. A gap whose ends share no joint stays one.
 
     Args:
-        chosen: one entry a frame, in time order; see selection.select_people.
+        chosen: one entry per frame, in time order; see selection.select_people.
         sizes: width and height of each frame in pixels; (0, 0) where it could not be read.
         settings: None for the default.
+        numbers: rising frame numbers, in which distances are counted; None for 0, 1, 2, ...
 
     Returns:
-        One entry a frame; None where there is still nobody.
+        One entry per frame; None where there is still nobody.
 
     Raises:
-        SettingsError: not one size a frame.
+        SettingsError: not one size and number per frame, or numbers that do not rise.
     """
     settings = settings or GapSettings()
-    if len(sizes) != len(chosen):
-        raise SettingsError(f"{len(sizes)} sizes for {len(chosen)} frames", "one width and height a frame")
+    numbers = checked_numbers(len(chosen), sizes, numbers)
     result = [None if person is None else Filled(person.score, person.keypoints, False) for person in chosen]
     seen = [(frame, person) for frame, person in enumerate(chosen) if person is not None]
     for (start, before), (end, after) in pairwise(seen):
-        if end - start > settings.max_distance:
+        if numbers[end] - numbers[start] > settings.max_distance:
             continue
         for frame in range(start + 1, end):
             if min(sizes[frame]) > 0:
-                ends = (before, sizes[start]), (after, sizes[end])
-                result[frame] = _between(*ends, (frame - start, end - frame), sizes[frame], settings)
+                distances = numbers[frame] - numbers[start], numbers[end] - numbers[frame]
+                result[frame] = _between((before, sizes[start]), (after, sizes[end]), distances, sizes[frame], settings)
     return result
 
 
@@ -93,7 +96,7 @@ def _between(
     size: tuple[int, int],
     settings: GapSettings,
 ) -> Filled | None:
-    """The pose at some frames' distance after `before` and before `after`, each a person and their frame's size."""
+    """The pose at two distances, after `before` and before `after`; each is a person and the size of the frame."""
     first, last = (_shares(person.keypoints, frame_size) for person, frame_size in (before, after))
     portion = distances[0] / sum(distances)
     decay = settings.decay ** min(distances)

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..skeleton import NUM_JOINTS
-from .forward import FastForward
-from .frames import Picture
+from .forward import FastForward, Picture
 from .settings import DecoderSettings
 
 if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpifpaf's visualizer names it at import

@@ -1,17 +1,45 @@
-"""Which of the people in each frame is the tracklet's own: one choice for the whole tracklet, not one a frame."""
+"""Which of the people in each frame is the tracklet's own: one choice per tracklet, not one per frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from math import isfinite, log
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import SettingsError
-from ..skeleton import NUM_JOINTS
-from .evidence import PersonLike, body_height, off_centre, similarities, stack_poses
+from ..skeleton import JOINT_INDEX, NUM_JOINTS
+
+# Where joints lie on an upright body, as shares of its height from the top; wrists and elbows swing too much to tell.
+_LEVELS = {"nose": 0.07, "eye": 0.06, "ear": 0.07, "shoulder": 0.18, "hip": 0.50, "knee": 0.73, "ankle": 0.95}
+# How far a joint of the same person moves from frame to frame: standard deviations, shares of the crop's height.
+_MOTION = {
+    "nose": 0.05, "eye": 0.05, "ear": 0.05, "shoulder": 0.05, "hip": 0.05,
+    "elbow": 0.08, "knee": 0.08, "wrist": 0.12, "ankle": 0.12,
+}  # fmt: skip
+MIN_LEVELS = 0.25  # joints that span less of the body than this do not tell its height
+
+
+def _by_joint(values: dict[str, float]) -> np.ndarray:
+    """float (17,): the value of each joint, NaN where it has none."""
+    return np.array([values.get(name.rpartition("_")[2], np.nan) for name in JOINT_INDEX])
+
+
+LEVELS, MOTION = _by_joint(_LEVELS), _by_joint(_MOTION)
+
+
+class PersonLike(Protocol):
+    """A detected person: score 0 to 1; keypoints float32 (17, 3): x, y in pixels of the frame, confidence 0 to 1."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def keypoints(self) -> np.ndarray: ...
+
 
 P = TypeVar("P", bound=PersonLike)
 Frames = Sequence[Sequence[P] | None]  # the people of each frame; None where the frame could not be read
@@ -31,7 +59,7 @@ class SelectionSettings:
         expected_height: of the person's body, in crop heights.
         jump: cost of two successive choices that have nothing in common: people do not leap.
         alike: similarity from which two successive choices may be one person, and cost nothing.
-        reach: frames after which the earlier choice is forgotten: the cost of a jump falls to 0 in a line.
+        reach: frame numbers after which the earlier choice is forgotten: the cost of a jump falls to 0 in a line.
         neutral: joints of similarity one half added to every comparison: few common joints say little.
         min_confidence: joints under it count as not found; decoders may be told to give joints that they do not see.
     """
@@ -62,8 +90,13 @@ def best_scores(frames: Frames[P]) -> list[P | None]:
     return [min(people, key=_order) if people else None for people in frames]
 
 
-def select_people(frames: Frames[P], sizes: Sizes, settings: SelectionSettings | None = None) -> list[P | None]:
-    """Choose at most one person a frame so that the whole tracklet makes sense.
+def select_people(
+    frames: Frames[P],
+    sizes: Sizes,
+    settings: SelectionSettings | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[P | None]:
+    """Choose at most one person per frame so that the tracklet as one makes sense.
 
     The choice maximises the sum of every chosen person's own evidence (see own_evidence) less the cost of each jump
     (see jump_costs) between successive choices, over all choices there are; found by dynamic programming. It depends
@@ -74,20 +107,21 @@ def select_people(frames: Frames[P], sizes: Sizes, settings: SelectionSettings |
         frames: the people of each frame, in time order; None for a frame that could not be read.
         sizes: width and height of each frame in pixels.
         settings: weights; None for the default.
+        numbers: rising frame numbers, in which `reach` is counted; None for 0, 1, 2, ...
 
     Returns:
-        One entry a frame: one of its people, or None.
+        One entry per frame: one of its people, or None.
 
     Raises:
-        SettingsError: not one size a frame.
+        SettingsError: not one size and number per frame, or numbers that do not rise.
     """
     settings = settings or SelectionSettings()
-    if len(sizes) != len(frames):
-        raise SettingsError(f"{len(sizes)} sizes for {len(frames)} frames", "one width and height a frame")
+    numbers = checked_numbers(len(frames), sizes, numbers)
     ordered = [sorted(people or (), key=_order) for people in frames]
     poses = [stack_poses(people, size) for people, size in zip(ordered, sizes, strict=True)]
     places = [(frame, person) for frame, people in enumerate(ordered) for person in people]
-    flat, times = np.concatenate([np.zeros((0, NUM_JOINTS, 3)), *poses]), np.array([frame for frame, _ in places], int)
+    flat = np.concatenate([np.zeros((0, NUM_JOINTS, 3)), *poses])
+    times = np.array([numbers[frame] for frame, _ in places], np.int64)
     own = [
         own_evidence(person, pose, sizes[frame], settings) for (frame, person), pose in zip(places, flat, strict=True)
     ]
@@ -98,12 +132,26 @@ def select_people(frames: Frames[P], sizes: Sizes, settings: SelectionSettings |
     return result
 
 
+def checked_numbers(count: int, sizes: Sizes, numbers: Sequence[int] | None) -> Sequence[int]:
+    """The numbers of so many frames; refuses sizes and numbers that do not fit."""
+    if len(sizes) != count:
+        raise SettingsError(f"{len(sizes)} sizes for {count} frames", "one width and height per frame")
+    if numbers is None:
+        return range(count)
+    if len(numbers) != count:
+        raise SettingsError(f"{len(numbers)} frame numbers for {count} frames", "one per frame")
+    for earlier, later in pairwise(numbers):
+        if later <= earlier:
+            raise SettingsError(f"frame number {later} comes after {earlier}", "numbers that rise within a tracklet")
+    return numbers
+
+
 def own_evidence(person: PersonLike, pose: np.ndarray, size: tuple[int, int], settings: SelectionSettings) -> float:
     """What a person's score, place and size say: more than 0 is better than nobody.
 
     Args:
         person: as detected.
-        pose: float (17, 3), the same person's, see evidence.in_crop.
+        pose: float (17, 3), the same person's, see in_crop.
         size: width and height of the frame in pixels.
         settings: weights.
     """
@@ -117,9 +165,9 @@ def jump_costs(pose: np.ndarray, earlier: np.ndarray, gaps: np.ndarray, settings
     """float (N,): cost of choosing a pose right after each of N earlier ones.
 
     Args:
-        pose: float (17, 3), see evidence.in_crop.
+        pose: float (17, 3), see in_crop.
         earlier: float (N, 17, 3).
-        gaps: int (N,), how many frames earlier; 1 is the frame before.
+        gaps: int (N,), how many frame numbers earlier; 1 is the frame before.
         settings: weights.
     """
     fade = np.maximum(0, 1 - (gaps - 1) / settings.reach)
@@ -138,8 +186,8 @@ def best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: 
     totals[i] is the best sum of a chain that ends in candidate i. Jumps over more than `reach` frames are free.
 
     Args:
-        poses: float (N, 17, 3), see evidence.in_crop, sorted by frame.
-        times: int (N,), the frame of each.
+        poses: float (N, 17, 3), see in_crop, sorted by frame.
+        times: int (N,), the frame number of each.
         own: float (N,), the evidence of each.
         settings: weights.
     """
@@ -158,3 +206,76 @@ def best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: 
         chain.append(index)
         index = int(previous[index])
     return chain[::-1]
+
+
+def in_crop(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float64 (17, 3): x, y from the crop's centre in crop heights, and the confidence unchanged.
+
+    Args:
+        keypoints: float (17, 3), pixels of the frame.
+        size: width and height of the frame in pixels.
+    """
+    width, height = size
+    relative = np.array(keypoints, np.float64)
+    relative[:, :2] = (relative[:, :2] - np.array([width, height]) / 2) / height
+    return relative
+
+
+def off_centre(pose: np.ndarray, size: tuple[int, int], min_confidence: float) -> float:
+    """How far the body is from the crop's middle, sideways: 0 in the middle, 1 at the edge or beyond.
+
+    Up and down say nothing where half the body is hidden.
+
+    Args:
+        pose: float (17, 3), see in_crop.
+        size: width and height of the frame in pixels.
+        min_confidence: joints under it count as not found.
+    """
+    weights = np.where(pose[:, 2] >= min_confidence, pose[:, 2], 0)
+    if not weights.any():
+        return 1.0
+    half_width = size[0] / size[1] / 2
+    return min(1.0, abs(float((weights * pose[:, 0]).sum() / weights.sum())) / half_width)
+
+
+def body_height(pose: np.ndarray, min_confidence: float) -> float | None:
+    """Height of the body in crop heights, also of one that is partly hidden; None where the joints do not tell.
+
+    Args:
+        pose: float (17, 3), see in_crop.
+        min_confidence: joints under it count as not found.
+    """
+    found = (pose[:, 2] >= min_confidence) & ~np.isnan(LEVELS)
+    if not found.any():
+        return None
+    levels = LEVELS[found]
+    span = levels.max() - levels.min()
+    return float(np.ptp(pose[found, 1]) / span) if span >= MIN_LEVELS else None
+
+
+def similarities(pose: np.ndarray, others: np.ndarray, min_confidence: float, neutral: float) -> np.ndarray:
+    """How alike one pose is to each of several: 1 the same, 0 elsewhere; symmetric.
+
+    The mean over joints found in both of a Gaussian of their distance, as in COCO's OKS. `neutral` joints of
+    similarity one half are added, so that few common joints say little.
+
+    Args:
+        pose: float (17, 3), see in_crop.
+        others: float (N, 17, 3).
+        min_confidence: joints under it count as not found.
+        neutral: number of joints.
+
+    Returns:
+        float (N,), 0 to 1.
+    """
+    both = (pose[:, 2] >= min_confidence) & (others[:, :, 2] >= min_confidence)
+    squared = ((others[:, :, :2] - pose[:, :2]) ** 2).sum(axis=2)
+    alike = np.exp(-squared / (2 * MOTION**2))
+    return (np.where(both, alike, 0).sum(axis=1) + neutral / 2) / (both.sum(axis=1) + neutral)
+
+
+def stack_poses(people: Sequence[PersonLike], size: tuple[int, int]) -> np.ndarray:
+    """float64 (N, 17, 3): the people of one frame, see in_crop."""
+    if not people:
+        return np.zeros((0, NUM_JOINTS, 3))
+    return np.stack([in_crop(person.keypoints, size) for person in people])

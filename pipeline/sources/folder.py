@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
-from ..manifest import SourceTracklet
 from ..environment import progress_bar
+from ..errors import SourceError
+from ..manifest import Reading, SourceTracklet
 from ..records import SPLITS
-from .folders import is_image, list_folder
-from .numbering import number_names
-from .reading import Reading, without_junk
+from .reading import is_image, list_folder
 
 LAYOUT = "ROOT/train|query|gallery/identity/camera/tracklet/frame.jpg"
 LEVELS = ("an identity folder", "a camera folder", "a tracklet folder")
+FRAME_NUMBER = re.compile(r"(?<![0-9])[0-9]{1,18}(?=\.[^.]*$)")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Found:
-    split: str
-    identity: str
-    camera: str
-    frame_paths: tuple[str, ...]
 
 
 def read(root: Path) -> Reading:
     """Read a tree of folders; frames are sorted naturally (frame2 before frame10).
 
-    Identity and camera folders are numbers, or any text: then they are numbered in sorted order, from 1, and the
-    numbers are kept in notes["identity_numbers"] and notes["camera_numbers"]. Splits that are not there are named in
-    notes["absent_splits"]. Tracklet folders without frames are named as missing.
+    Identity and camera folders are numbers or any text (see manifest.number_names). Splits that are not there are
+    named in notes["absent_splits"]. Tracklet folders without frames are named as missing.
 
     Raises:
         SourceError: none of the splits is there, or an image lies where a folder is expected.
@@ -54,33 +46,36 @@ def read(root: Path) -> Reading:
         notes["ignored_folders"] = others
     if len(splits) < len(SPLITS):
         notes["absent_splits"] = [split for split in SPLITS if split not in splits]
-    found, empty = _walk(root, splits)
-    identities, given_identities = number_names((item.identity for item in found), "identity")
-    cameras, given_cameras = number_names((item.camera for item in found), "camera")
-    notes.update({"identity_numbers": given_identities} if given_identities else {})
-    notes.update({"camera_numbers": given_cameras} if given_cameras else {})
-    tracklets = [
-        SourceTracklet(item.split, identities[item.identity], cameras[item.camera], item.frame_paths) for item in found
-    ]
-    return Reading(root.resolve().name, root, without_junk(tracklets, notes), tuple(empty), notes=notes)
+    tracklets, empty = _walk(root, splits)
+    name = root.resolve().name.encode(errors="replace").decode()
+    return Reading(name, root, tuple(tracklets), tuple(empty), notes=notes)
 
 
-def _walk(root: Path, splits: list[str]) -> tuple[list[_Found], list[str]]:
+def _walk(root: Path, splits: list[str]) -> tuple[list[SourceTracklet], list[str]]:
     """All tracklets in natural order, and the tracklet folders without frames."""
     found, empty = [], []
     identities = [(split, identity) for split in splits for identity in _folders(root, split, level=0)]
     with progress_bar(len(identities), "identity folders", "folders") as bar:
         for split, identity in identities:
             for camera in _folders(root, f"{split}/{identity}", level=1):
-                for tracklet in _folders(root, f"{split}/{identity}/{camera}", level=2):
-                    folder = f"{split}/{identity}/{camera}/{tracklet}"
-                    frames = tuple(f"{folder}/{name}" for name in list_folder(root / folder)[1] if is_image(name))
-                    if frames:
-                        found.append(_Found(split, identity, camera, frames))
+                for name in _folders(root, f"{split}/{identity}/{camera}", level=2):
+                    folder = f"{split}/{identity}/{camera}/{name}"
+                    files = [file for file in list_folder(root / folder)[1] if is_image(file)]
+                    paths = tuple(f"{folder}/{file}" for file in files)
+                    if paths:
+                        found.append(SourceTracklet(split, identity, camera, paths, _frame_numbers(files), name=name))
                     else:
                         empty.append(f"{folder}/ (no frames in it)")
             bar.update()
     return found, empty
+
+
+def _frame_numbers(files: Sequence[str]) -> tuple[int, ...] | None:
+    """The digits that all names end with, if they rise from frame to frame."""
+    found = [FRAME_NUMBER.search(file) for file in files]
+    numbers = tuple(int(match[0]) for match in found if match is not None)
+    rising = len(numbers) == len(files) and all(before < after for before, after in pairwise(numbers))
+    return numbers if rising else None
 
 
 def _folders(root: Path, parent: str, level: int) -> list[str]:

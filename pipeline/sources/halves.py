@@ -1,19 +1,58 @@
-"""Divisions of the persons into halves for training and testing, as files state them."""
+"""Divisions of the persons into halves for training and testing, as files state them; tables in MATLAB files."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..commit import MAX_JSON_BYTES
 from ..errors import SourceError
 from ..manifest import IdentitySplit
-from .matlab import load_integers
 
 Halves = tuple[list[str], list[str]]  # folder names of the training and of the test persons
+NUMERIC = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+MAX_DEFLATION = 1032  # zlib makes a byte of at most so many
+MAX_WHOLE = 2**53  # beyond it not every whole number is a double
+
+
+def load_integers(path: Path, key: str) -> np.ndarray:
+    """The two-dimensional variable `key` of a .mat file, int64 (rows, columns).
+
+    Raises:
+        SourceError: the file is broken, or the variable is missing, empty or not made of whole numbers.
+    """
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import matfile_version
+
+    try:
+        if matfile_version(path)[0] != 1:  # scipy's reader of version 4 walks in circles where a size is negative
+            raise ValueError("it is not of MATLAB 5 to 7.2")
+        found = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+    except Exception as error:  # scipy raises a dozen kinds on broken files
+        raise SourceError(f"{path} cannot be read ({error})", "a MATLAB file", "copy it again") from error
+    if key not in found:
+        names = ", ".join(map(repr, found)) or "nothing"
+        raise SourceError(f"{path} holds {names}", f"a variable {key}", "copy the file again")
+    shape, kind = found[key]
+    what = f"{key} in {path} is {kind} of shape {shape}"
+    if kind not in NUMERIC or len(shape) != 2 or min(shape) < 1:
+        raise SourceError(what, "a table of whole numbers", "copy it again")
+    if math.prod(shape) > MAX_DEFLATION * path.stat().st_size:
+        raise SourceError(f"{what}, more than {path.stat().st_size:,} bytes can hold", "a table", "copy it again")
+    try:
+        value = np.asarray(loadmat(path, variable_names=[key])[key])
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read ({error})", "a MATLAB file", "copy it again") from error
+    if value.shape != shape or value.dtype.kind not in "iuf" or not (np.abs(value.astype(float)) <= MAX_WHOLE).all():
+        raise SourceError(f"{what} and holds {value.dtype}", "a table of whole numbers", "copy it again")
+    if not np.array_equal(value, np.trunc(value)):
+        raise SourceError(f"{what} and holds fractions", "a table of whole numbers", "copy it again")
+    return value.astype(np.int64)
 
 
 def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
@@ -49,8 +88,10 @@ def read_json(path: Path) -> list[Halves]:
         SourceError: not such a file.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON ({error})", "", "write it again") from error
     if not isinstance(value, list) or not value or not all(_is_split(item) for item in value):
         raise SourceError(
@@ -71,15 +112,13 @@ def check_halves(path: Path, halves: Sequence[Halves], persons: Iterable[str]) -
         SourceError: naming the division, from 0, and the person.
     """
     for index, (train, test) in enumerate(halves):
-        where = f"split {index} of {path}"
         both = sorted(set(train) & set(test))
-        if both:
-            raise SourceError(f"{where} has {both[0]} in both halves", "each person in one of them", "write it again")
         neither = sorted(set(persons) - set(train) - set(test))
-        if neither:
-            raise SourceError(
-                f"{where} has {neither[0]} in neither half", "each person in one of them", "write it again"
-            )
+        for found, where in ((both, "both halves"), (neither, "neither half")):
+            if found:
+                raise SourceError(
+                    f"split {index} of {path} has {found[0]} in {where}", "each person in one of them", "write it again"
+                )
 
 
 def identity_splits(
@@ -94,8 +133,8 @@ def identity_splits(
     """
     return tuple(
         IdentitySplit(
-            tuple(sorted(numbers[person] for person in train if person in numbers)),
-            tuple(sorted(numbers[person] for person in test if person in numbers)),
+            tuple(sorted(numbers[person] for person in set(train) if person in numbers)),
+            tuple(sorted(numbers[person] for person in set(test) if person in numbers)),
             query_camera,
         )
         for train, test in halves

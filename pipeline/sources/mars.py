@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import SourceError
-from ..manifest import SourceTracklet
-from .folders import require_root, split_missing
-from .matlab import load_integers
-from .reading import Reading, without_junk
+from ..manifest import Reading, SourceTracklet, is_junk
+from .halves import load_integers
+from .reading import require_root, split_missing
 
 INFO_FILES = (
     "info/train_name.txt",
@@ -23,14 +24,17 @@ INFO_FILES = (
     "info/query_IDX.mat",
 )
 JUNK_FOLDER = "00-1"
-FILE_NAME = re.compile(r"(?P<identity>\d{4}|00-1)C(?P<camera>\d)T(?P<track>\d+)F(?P<frame>\d+)\.jpg", re.IGNORECASE)
+FILE_NAME = re.compile(
+    r"(?P<identity>\d{4}|00-1)C(?P<camera>\d)T(?P<track>\d{1,18})F(?P<frame>\d{1,18})\.jpg", re.IGNORECASE
+)
 
 
 def read(root: Path) -> Reading:
     """Read the dataset's five tables and check them against the file names and the files.
 
-    The query tracklets are those of query_IDX.mat, the other test tracklets are the gallery. Junk (identity -1) is
-    left out and counted in the notes, distractors (identity 0) stay. Cameras are 1 to 6.
+    The query tracklets are those of query_IDX.mat, the other test tracklets are the gallery. Junk has identity -1,
+    distractors have identity 0. Cameras are 1 to 6. Tracklets are called what their file names begin with, such as
+    0001C1T0001.
 
     Raises:
         SourceError: a table is missing, points outside the name list, or contradicts a file name.
@@ -40,21 +44,24 @@ def read(root: Path) -> Reading:
     test = _read_tracklets(root, "test")
     test = _mark_queries(root / "info/query_IDX.mat", test)
     notes: dict[str, Any] = {}
+    tracklets = [*train, *test]
     # Junk is never opened: a copy without the 00-1 folder is as good.
-    tracklets = without_junk([*train, *test], notes)
-    paths = [path for tracklet in tracklets for path in tracklet.frame_paths]
+    paths = [path for tracklet in tracklets if not is_junk(tracklet.identity) for path in tracklet.frame_paths]
     lost, missing = split_missing(root, paths, "MARS folders")
     if lost:
-        tracklets = tuple(_without(tracklet, lost) for tracklet in tracklets)
-        tracklets = tuple(tracklet for tracklet in tracklets if tracklet.frame_paths)
+        tracklets = [_without(tracklet, lost) for tracklet in tracklets]
+        tracklets = [tracklet for tracklet in tracklets if tracklet.frame_paths]
         notes["missing_frames"] = len(lost)
-    return Reading("mars", root, tracklets, tuple(missing), notes=notes)
+    return Reading("mars", root, tuple(tracklets), tuple(missing), notes=notes)
 
 
 def _read_tracklets(root: Path, half: str) -> list[SourceTracklet]:
     names_path = root / f"info/{half}_name.txt"
     table_path = root / f"info/tracks_{half}_info.mat"
-    names = names_path.read_text(encoding="utf-8").split()
+    try:
+        names = names_path.read_text(encoding="utf-8").split()
+    except ValueError as error:
+        raise SourceError(f"{names_path} is not UTF-8 ({error})", "one file name a line", "copy it again") from error
     table = load_integers(table_path, f"track_{half}_info")
     if table.shape[1] != 4:
         raise SourceError(
@@ -72,13 +79,12 @@ def _read_tracklets(root: Path, half: str) -> list[SourceTracklet]:
                 "the two files do not belong together or one was cut short: copy both again",
             )
         chosen = names[start - 1 : end]
-        paths = _frame_paths(chosen, half, identity, camera, f"row {row} of {table_path}")
-        tracklets.append(SourceTracklet(split, identity, camera, paths))
+        tracklets.append(_tracklet(chosen, half, split, identity, camera, f"row {row} of {table_path}"))
     return tracklets
 
 
-def _frame_paths(names: Sequence[str], half: str, identity: int, camera: int, row: str) -> tuple[str, ...]:
-    """Paths of a tracklet's frames in time order, each name checked against the table's identity and camera."""
+def _tracklet(names: Sequence[str], half: str, split: str, identity: int, camera: int, row: str) -> SourceTracklet:
+    """A tracklet's frames in time order, each name checked against the table's identity and camera."""
     ordered = []
     for name in names:
         match = FILE_NAME.fullmatch(name)
@@ -94,7 +100,18 @@ def _frame_paths(names: Sequence[str], half: str, identity: int, camera: int, ro
                 "the tables and name lists are of different versions: copy the info folder again",
             )
         ordered.append((int(match["track"]), int(match["frame"]), f"bbox_{half}/{match['identity']}/{name}"))
-    return tuple(path for _, _, path in sorted(ordered))
+    ordered.sort()
+    _, numbers, paths = zip(*ordered, strict=True)
+    first = paths[0].rpartition("/")[2]
+    return SourceTracklet(
+        split,
+        identity,
+        camera,
+        paths,
+        numbers if all(before < after for before, after in pairwise(numbers)) else None,  # several tracks in a row
+        name=first[: first.upper().rindex("F")],
+        identity_name=JUNK_FOLDER if identity < 0 else f"{identity:04d}",
+    )
 
 
 def _mark_queries(path: Path, test: list[SourceTracklet]) -> list[SourceTracklet]:
@@ -115,10 +132,15 @@ def _mark_queries(path: Path, test: list[SourceTracklet]) -> list[SourceTracklet
         if tracklet.identity < 1:
             kind = "junk" if tracklet.identity < 0 else "a distractor"
             raise SourceError(f"{path} names test tracklet {index}, which is {kind}", "a person", "copy info again")
-        marked[index - 1] = SourceTracklet("query", tracklet.identity, tracklet.camera, tracklet.frame_paths)
+        marked[index - 1] = replace(tracklet, split="query")
     return marked
 
 
 def _without(tracklet: SourceTracklet, lost: set[str]) -> SourceTracklet:
-    paths = tuple(path for path in tracklet.frame_paths if path not in lost)
-    return SourceTracklet(tracklet.split, tracklet.identity, tracklet.camera, paths)
+    kept = [path not in lost for path in tracklet.frame_paths]
+    numbers = tracklet.frame_numbers
+    return replace(
+        tracklet,
+        frame_paths=tuple(compress(tracklet.frame_paths, kept)),
+        frame_numbers=None if numbers is None else tuple(compress(numbers, kept)),
+    )

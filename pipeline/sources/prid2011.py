@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from ..manifest import SourceTracklet
-from .folders import list_folder, require_root
+from ..manifest import Reading, SourceTracklet
 from .halves import Halves, check_halves, identity_splits, names_in, read_json
-from .reading import Reading
+from .reading import list_folder, require_root
 
 SEQUENCES = "prid_2011/multi_shot"
 CAMERAS = {1: "cam_a", 2: "cam_b"}
@@ -23,9 +22,10 @@ SPLITS_FILE = "splits_prid2011.json"
 NUM_OWN_SPLITS = 10
 OWN_SPLITS_SEED = 0
 PERSON_FOLDER = re.compile(r"person_(\d{4})")
-FRAME_FILE = re.compile(r"\d+\.png", re.IGNORECASE)
+FRAME_FILE = re.compile(r"(\d{1,18})\.png", re.IGNORECASE)
 
-Sequences = dict[int, dict[str, tuple[str, ...]]]  # camera -> person folder -> frame paths
+Frames = list[tuple[int, str]]  # number and path, in time order
+Sequences = dict[int, dict[str, Frames]]  # camera -> person folder -> frames
 
 
 def read(root: Path) -> Reading:
@@ -37,7 +37,7 @@ def read(root: Path) -> Reading:
     Raises:
         SourceError: the layout or a name is wrong, too few persons are left, or the split file does not fit them.
     """
-    require_root(root, [f"{SEQUENCES}/{folder}" for folder in CAMERAS.values()], "PRID2011")
+    require_root(root, [f"{SEQUENCES}/{folder}/" for folder in CAMERAS.values()], "PRID2011")
     frames: Sequences = {camera: _read_camera(root, folder) for camera, folder in CAMERAS.items()}
     persons = sorted(set().union(*frames.values()))
     long_enough = [p for p in persons if all(len(frames[camera].get(p, ())) >= MIN_FRAMES for camera in CAMERAS)]
@@ -62,9 +62,18 @@ def read(root: Path) -> Reading:
         notes["persons_left_out"] = len(persons) - len(long_enough)
     numbers = {person: _identity(person) for person in long_enough}
     tracklets = tuple(
-        SourceTracklet("train", numbers[person], camera, frames[camera][person])  # build_manifest sets the split
+        SourceTracklet(
+            "train",  # write_manifest sets the split
+            numbers[person],
+            camera,
+            tuple(path for _, path in frames[camera][person]),
+            tuple(number for number, _ in frames[camera][person]),
+            name=f"{folder}/{person}",
+            identity_name=person,
+            camera_name=folder,
+        )
         for person in long_enough
-        for camera in CAMERAS
+        for camera, folder in CAMERAS.items()
     )
     splits = identity_splits(halves, numbers, QUERY_CAMERA)
     return Reading("prid2011", root, tracklets, tuple(_missing(frames, persons, named)), splits, notes)
@@ -90,18 +99,21 @@ def _identity(person: str) -> int:
     return int(match[1])
 
 
-def _read_camera(root: Path, camera_folder: str) -> dict[str, tuple[str, ...]]:
-    """Frame paths of each person that the other camera shows too, in time order."""
-    result = {}
+def _read_camera(root: Path, camera_folder: str) -> dict[str, Frames]:
+    """The frames of each person that the other camera shows too, in time order."""
+    result: dict[str, Frames] = {}
     for person in list_folder(root / SEQUENCES / camera_folder)[0]:
         if not 1 <= _identity(person) <= NUM_SHARED:
             continue
         folder = f"{SEQUENCES}/{camera_folder}/{person}"
-        files = [file for file in list_folder(root / folder)[1] if file.lower().endswith(".png")]
-        wrong = next((file for file in files if not FRAME_FILE.fullmatch(file)), None)
-        if wrong is not None:
-            raise SourceError(f"a file {folder}/{wrong}", "names like 0001.png", "remove it")
-        result[person] = tuple(f"{folder}/{file}" for file in files)
+        result[person] = []
+        for file in list_folder(root / folder)[1]:
+            match = FRAME_FILE.fullmatch(file)
+            if match is not None:
+                result[person].append((int(match[1]), f"{folder}/{file}"))
+            elif file.lower().endswith(".png"):
+                raise SourceError(f"a file {folder}/{file}", "names like 0001.png", "remove it")
+        result[person].sort()
     return result
 
 

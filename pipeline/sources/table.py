@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import SourceError
-from ..manifest import SourceTracklet
+from ..manifest import Reading, SourceTracklet
 from ..records import SPLITS
-from .folders import natural_key, split_missing
-from .numbering import number_names
-from .reading import Reading, without_junk
+from .reading import natural_key, split_missing
 
 COLUMNS = ("frame_path", "tracklet", "identity", "camera", "split")
-ORDER_COLUMN = "frame_index"
+NUMBER_COLUMNS = ("frame_number", "frame_index")  # two names of one column
+TIME_COLUMN = "time"
+OPTIONAL = (*NUMBER_COLUMNS, TIME_COLUMN)
+MAX_ROWS_PER_BYTE = 100  # of a Parquet file: paths that differ need more than that, however they are compressed
+MAX_EXPANSION = 1000
+MAX_WHOLE = 2**53  # beyond it not every whole number is a double
 
 
 def read(path: Path, root: Path | None = None) -> Reading:
-    """Read a table of frames; columns frame_path, tracklet, identity, camera, split and, if you like, frame_index.
+    """Read a table of frames; columns frame_path, tracklet, identity, camera, split and, if you like, frame_number
+    (or frame_index, its other name) and time.
 
-    Frames of a tracklet are ordered by frame_index, or naturally by their path where there is no such column; the
-    order of the rows has no meaning. Identities and cameras are numbers, or any text, which is then numbered as in
-    the folder source.
+    Frames of a tracklet are ordered by frame_number, or by time where every row has one, or naturally by their path;
+    the order of the rows has no meaning. Identities and cameras are numbers or any text (see manifest.number_names).
 
     Args:
         path: a file .csv or .parquet.
@@ -35,17 +43,24 @@ def read(path: Path, root: Path | None = None) -> Reading:
     root = path.parent if root is None else root
     if not root.is_dir():
         raise SourceError(f"--root {root} is not a folder", "the folder that frame paths start from", "check the path")
-    frames = _load(path)
-    _check_values(path, frames)
+    given = _load(path)
+    frames = pd.DataFrame({column: _texts(path, given[column], column) for column in COLUMNS})
+    unknown = sorted(set(frames["split"]) - set(SPLITS))
+    if unknown:
+        raise SourceError(f"{path} has split {unknown[0]!r}", "one of " + ", ".join(SPLITS), "rename it")
     frames["frame_path"] = _relative_paths(frames["frame_path"], root)
-    _check_tracklets(path, frames)
     notes: dict[str, Any] = {}
+    number_column = next((column for column in NUMBER_COLUMNS if column in given), None)
+    if number_column is not None:
+        frames["number"] = _whole_numbers(path, given[number_column], number_column)
+    if TIME_COLUMN in given:
+        frames["time"], notes["times"] = _times(path, given[TIME_COLUMN])
+    _check_tracklets(path, frames)
     lost, missing = split_missing(root, frames["frame_path"].tolist(), "frame folders")
     if lost:
         frames = frames[~frames["frame_path"].isin(lost)]
         notes["missing_frames"] = len(lost)
-    tracklets = _tracklets(frames, notes)
-    return Reading(path.stem, root, without_junk(tracklets, notes), tuple(missing), notes=notes)
+    return Reading(path.stem, root, tuple(_tracklets(frames)), tuple(missing), notes=notes)
 
 
 def _load(path: Path) -> pd.DataFrame:
@@ -55,45 +70,98 @@ def _load(path: Path) -> pd.DataFrame:
     if suffix not in (".csv", ".parquet"):
         raise SourceError(f"a table {path.name}", "a file .csv or .parquet", "convert it or rename it")
     try:
-        frames = _read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
-    except (ValueError, OSError) as error:
+        frames = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
+    except SourceError:
+        raise
+    except Exception as error:  # of pandas and pyarrow, which raise a dozen kinds on broken files
         raise SourceError(f"{path} cannot be read ({error})", "a table .csv or .parquet", "write it again") from error
-    lacking = [column for column in COLUMNS if column not in frames.columns]
-    if lacking:
-        raise SourceError(
-            f"{path} has no column {', '.join(lacking)} (it has {', '.join(map(str, frames.columns))})",
-            f"columns {', '.join(COLUMNS)}",
-            "rename or add them",
-        )
     if frames.empty:
         raise SourceError(f"{path} has no rows", "one row a frame", "write it again")
     return frames
 
 
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    lacking = [column for column in COLUMNS if column not in names]
+    if lacking:
+        raise SourceError(
+            f"{path} has no column {', '.join(lacking)} (it has {', '.join(names)})",
+            f"columns {', '.join(COLUMNS)}",
+            "rename or add them",
+        )
+    repeated = next((name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1), None)
+    if repeated is not None:
+        raise SourceError(f"{path} has two columns {repeated}", "one", "remove the other")
+    if all(column in names for column in NUMBER_COLUMNS):
+        raise SourceError(f"{path} has the columns {' and '.join(NUMBER_COLUMNS)}", "one of them", "remove the other")
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     """All columns as text: identity 0001 stays what it is, and "NA" is a name like any other."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
+    _check_columns(path, pd.read_csv(path, header=None, nrows=1, **options).iloc[0].tolist())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows with more fields than the header
+        return pd.read_csv(path, **options)
 
 
-def _check_values(path: Path, frames: pd.DataFrame) -> None:
-    """Turn the columns into text (frame_index into numbers) and refuse empty or unknown values."""
-    for column in COLUMNS:
-        empty = frames[column].isna() | (frames[column].astype(str).str.strip() == "")
-        if empty.any():
-            row = int(empty.to_numpy().argmax()) + 1
-            raise SourceError(f"row {row} of {path} has no {column} ({int(empty.sum())} rows lack it)", "a value", "")
-        if pd.api.types.is_float_dtype(frames[column]) and (frames[column] % 1 == 0).all():
-            frames[column] = frames[column].astype("int64")  # 3.0 means person 3, not a person called "3.0"
-        frames[column] = frames[column].astype(str).str.strip()
-    unknown = sorted(set(frames["split"]) - set(SPLITS))
-    if unknown:
-        raise SourceError(f"{path} has split {unknown[0]!r}", "one of " + ", ".join(SPLITS), "rename it")
-    if ORDER_COLUMN in frames.columns:
-        numbers = pd.to_numeric(frames[ORDER_COLUMN], errors="coerce")
-        if numbers.isna().any():
-            row = int(numbers.isna().to_numpy().argmax()) + 1
-            raise SourceError(f"row {row} of {path} has a {ORDER_COLUMN} that is no number", "a number", "")
-        frames[ORDER_COLUMN] = numbers
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The columns that are read, as text or floating-point numbers."""
+    size = path.stat().st_size
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        rows, expanded = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
+        if rows > MAX_ROWS_PER_BYTE * size or expanded > MAX_EXPANSION * size:
+            raise ValueError(f"it claims {rows:,} rows of {expanded:,} bytes in a file of {size:,}")
+        names = file.schema_arrow.names
+        _check_columns(path, names)
+        table = file.read(columns=[name for name in names if name in (*COLUMNS, *OPTIONAL)])
+    if table.num_rows != rows:
+        raise ValueError(f"it has {table.num_rows:,} rows and claims {rows:,}")
+    kinds = [field.type if pa.types.is_floating(field.type) else pa.string() for field in table.schema]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True)))).to_pandas(ignore_metadata=True)
+
+
+def _texts(path: Path, column: pd.Series, name: str) -> pd.Series:
+    """A column as text; refuses empty values, fractions and infinite numbers."""
+    if pd.api.types.is_float_dtype(column):
+        wrong = column.notna() & ~((column % 1 == 0) & (column.abs() <= MAX_WHOLE))
+        _refuse(path, wrong, column, f"{name} that is neither text nor a whole number")
+        filled = column.fillna(0).astype("int64").astype(str)  # 3.0 means person 3, not a person called "3.0"
+        column = filled.where(column.notna(), "")
+    texts = column.where(column.notna(), "").astype(str).str.strip()
+    empty = texts == ""
+    if empty.any():
+        row = int(empty.to_numpy().argmax()) + 1
+        raise SourceError(f"row {row} of {path} has no {name} ({int(empty.sum())} rows lack it)", "a value", "")
+    return texts
+
+
+def _whole_numbers(path: Path, column: pd.Series, name: str) -> pd.Series:
+    numbers = pd.to_numeric(column.astype(str).str.strip(), errors="coerce").astype("float64")
+    _refuse(path, ~((numbers % 1 == 0) & (numbers.abs() <= MAX_WHOLE)), column, f"{name} that is no whole number")
+    return numbers.astype("int64")
+
+
+def _times(path: Path, column: pd.Series) -> tuple[pd.Series, str]:
+    """Seconds, and what they count from: "unix" (ISO 8601, UTC where no zone is given) or "seconds" (the table's own).
+
+    NaN where there is no time.
+    """
+    texts = column.where(column.notna(), "").astype(str).str.strip()
+    given = texts != ""
+    seconds = pd.to_numeric(texts, errors="coerce")
+    if (seconds.notna() == given).all():
+        _refuse(path, np.isinf(seconds), column, "time that is infinite")
+        return seconds.astype("float64"), "seconds"
+    stamps = pd.to_datetime(texts.where(given, None), errors="coerce", utc=True, format="ISO8601")
+    _refuse(path, stamps.isna() & given, column, "time that is no ISO 8601 and no number of seconds")
+    return (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), "unix"
+
+
+def _refuse(path: Path, wrong: pd.Series, column: pd.Series, what: str) -> None:
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise SourceError(f"row {row + 1} of {path} has a {what}: {column.iloc[row]!r}", "another value", "correct it")
 
 
 def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
@@ -106,47 +174,52 @@ def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
             if top is None:
                 raise SourceError(f"frame_path {text} is not under {root}", "paths under it", "give --root, such as /")
             path = path.relative_to(top)
+        if ".." in path.parts or not path.parts or "\0" in text:
+            raise SourceError(f"frame_path {text!r} leaves {root}", "paths under it", "give --root, such as /")
         result.append(path.as_posix())
     return result
 
 
 def _check_tracklets(path: Path, frames: pd.DataFrame) -> None:
     for column, plural in (("identity", "identities"), ("camera", "cameras"), ("split", "splits")):
-        values = frames.groupby("tracklet", sort=True)[column].unique()
-        mixed = values[values.map(len) > 1]
+        pairs = frames[["tracklet", column]].drop_duplicates()
+        mixed = pairs["tracklet"][pairs["tracklet"].duplicated()]
         if len(mixed):
-            found = ", ".join(sorted(mixed.iloc[0]))
+            found = sorted(pairs[column][pairs["tracklet"] == mixed.iloc[0]])
             raise SourceError(
-                f"tracklet {mixed.index[0]!r} of {path} has {len(mixed.iloc[0])} {plural}: {found}",
+                f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}",
                 "one: a tracklet is one person under one camera in one split",
                 "give the pieces different names in the column tracklet",
             )
-    repeated = frames[frames.duplicated(["tracklet", "frame_path"])]
-    if len(repeated):
-        first = repeated.iloc[0]
-        raise SourceError(
-            f"tracklet {first['tracklet']!r} of {path} names {first['frame_path']} twice", "each frame once", ""
-        )
+    for column, noun in (("frame_path", ""), ("number", "frame number ")):
+        repeated = frames[frames.duplicated(["tracklet", column])] if column in frames else frames[:0]
+        if len(repeated):
+            first = repeated.iloc[0]
+            raise SourceError(
+                f"tracklet {first['tracklet']!r} of {path} names {noun}{first[column]} twice", "each frame once", ""
+            )
 
 
-def _tracklets(frames: pd.DataFrame, notes: dict[str, Any]) -> list[SourceTracklet]:
+def _tracklets(frames: pd.DataFrame) -> list[SourceTracklet]:
     """Tracklets by split, identity, camera and name: the same whatever the order of the rows."""
-    numbers: dict[str, dict[str, int]] = {}
-    for column in ("identity", "camera"):
-        numbers[column], given = number_names(frames[column], column)
-        if given:
-            notes[f"{column}_numbers"] = given
+    columns = {name: frames[name].tolist() for name in frames}
+    order = next((name for name in ("number", "time") if name in frames and frames[name].notna().all()), None)
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(columns["tracklet"]):
+        rows_of.setdefault(name, []).append(row)
+    keys = [natural_key(path) for path in columns["frame_path"]]
     found = []
-    for name, rows in frames.groupby("tracklet", sort=True):
-        order = rows[ORDER_COLUMN].tolist() if ORDER_COLUMN in rows else [0] * len(rows)
-        paths = sorted(zip(order, rows["frame_path"], strict=True), key=lambda pair: (pair[0], natural_key(pair[1])))
-        first = rows.iloc[0]
+    for name, rows in rows_of.items():
+        rows.sort(key=lambda row: (columns[order][row] if order else 0, keys[row]))
+        split, identity, camera = (columns[noun][rows[0]] for noun in ("split", "identity", "camera"))
         tracklet = SourceTracklet(
-            first["split"],
-            numbers["identity"][first["identity"]],
-            numbers["camera"][first["camera"]],
-            tuple(path for _, path in paths),
+            split,
+            identity,
+            camera,
+            tuple(columns["frame_path"][row] for row in rows),
+            tuple(columns["number"][row] for row in rows) if "number" in columns else None,
+            tuple(columns["time"][row] for row in rows) if "time" in columns else None,
+            name=name,
         )
-        key = (SPLITS.index(tracklet.split), tracklet.identity, tracklet.camera, natural_key(str(name)))
-        found.append((key, tracklet))
+        found.append(((SPLITS.index(split), natural_key(identity), natural_key(camera), natural_key(name)), tracklet))
     return [tracklet for _, tracklet in sorted(found, key=lambda pair: pair[0])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,24 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.io import savemat
 
-from ..errors import SettingsError
+from ..commit import write_json
 from ..environment import progress_bar
+from ..errors import SettingsError, SurroundingsError
 from ..sources import prid2011
-from .plan import JUNK, PlannedTracklet, RenderedTracklet, SyntheticSettings, plan_tracklets, render_all
+from .plan import JUNK, PlannedTracklet, SyntheticSettings, plan_tracklets, render_all
 
-NOTE_FILE = "SYNTHETIC.json"  # marks a made dataset, and holds its counts
+NOTE_FILE = "SYNTHETIC.json"  # marks a synthetic dataset, and holds its counts
 TRUTH_FILE = "true_keypoints.parquet"  # for tests and measurements alone
 
 FramePaths = Callable[[PlannedTracklet], list[str]]
 
 
 def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int = 1) -> dict[str, int]:
-    """Write a synthetic dataset; `out` appears only when it is whole.
+    """Write a synthetic dataset; `out` appears only when it is complete.
 
     Args:
         out: folder to make; it must not exist yet, or be empty.
         layout: one of LAYOUTS.
-        settings: what to draw.
+        settings: of people and cameras.
         workers: processes that render.
 
     Returns:
@@ -38,20 +38,26 @@ def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int
 
     Raises:
         SettingsError: an unknown layout, a folder that is not empty, or settings that the layout cannot hold.
+        SurroundingsError: the disk is full, or the folder cannot be written.
     """
     if layout not in LAYOUTS:
         raise SettingsError(f"layout {layout!r}", "one of " + ", ".join(LAYOUTS))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"{out} exists and is not an empty folder", "a new folder", "choose another name")
+    out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    counts = LAYOUTS[layout](partial, settings, workers)
-    note = {"layout": layout, "settings": asdict(settings), "counts": counts}
-    (partial / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n")
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SettingsError(f"{out} exists and is not an empty folder", "a new folder", "choose another name")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir(parents=True)
+        counts = LAYOUTS[layout](partial, settings, workers)
+        write_json(partial / NOTE_FILE, {"layout": layout, "settings": asdict(settings), "counts": counts})
+        partial.rename(out)  # in place of an empty folder too
+    except OSError as error:
+        raise SurroundingsError(
+            f"{out} cannot be written ({error})", "", "make room or choose another folder; nothing of it was kept"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return counts
 
 
@@ -115,7 +121,7 @@ def _prid2011(out: Path, settings: SyntheticSettings, workers: int) -> dict[str,
         found = f"{settings.num_identities} identities with {settings.min_frames} frames or more"
         raise SettingsError(found, f"up to {prid2011.NUM_SHARED} with {prid2011.MIN_FRAMES} in the prid2011 layout")
     people = plan_tracklets(settings, extras=False)
-    # Two people with one number, as the real tree has them: the reader must not take them for the same person.
+    # Two people with the same number, as in the real tree: the reader must not take them for one person.
     number, after = prid2011.NUM_SHARED + 1, settings.num_identities
     strangers = [PlannedTracklet("test", number, after + c, c, 1, settings.min_frames) for c in prid2011.CAMERAS]
 
@@ -168,7 +174,6 @@ def _write_frames(
     truth: list[np.ndarray] = []
     total = sum(tracklet.num_frames for tracklet in planned)
     with progress_bar(total, "synthesize", "frames") as bar:
-        rendered: RenderedTracklet
         for rendered in render_all(settings, planned, size=size, file_format=file_format, workers=workers):
             paths = frame_paths(rendered.planned)
             (out / paths[0]).parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,235 @@
-"""Paints one walking person, far parts first."""
+"""A synthetic person: appearance, walk, and how both are painted on a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from .appearance import Appearance, Colour
-from .canvas import Canvas
-from .gait import ProjectedBody
+Colour = tuple[int, int, int]
 
+# Colours of clothes. Identities draw from the same few, so that arrangement tells them apart and not mere presence.
+CLOTHES: tuple[Colour, ...] = (
+    (28, 28, 32), (222, 220, 214), (122, 124, 128), (40, 58, 110), (150, 38, 40),
+    (52, 102, 60), (176, 150, 108), (92, 64, 46), (196, 168, 52), (98, 52, 112), (62, 140, 160), (206, 118, 128),
+)  # fmt: skip
+HAIR: tuple[Colour, ...] = ((24, 20, 18), (70, 46, 30), (156, 116, 62), (128, 126, 124), (110, 48, 26))
+SKIN: tuple[Colour, ...] = ((232, 190, 160), (204, 158, 122), (160, 112, 80), (104, 70, 50))
+PATTERNS = ("plain", "plain", "hoops", "stripes", "checks", "halves", "badge")
+BOTTOMS = ("trousers", "trousers", "trousers", "shorts", "skirt")
+HAIRSTYLES = ("short", "short", "long", "cap", "bald")
+BAGS = ("none", "none", "backpack", "left_bag", "right_bag", "sling")
+
+HIP_TO_SHOULDER = 0.30  # these three in body heights
+UPPER_ARM = 0.165
+FOREARM = 0.15
 TORSO_DEPTH = 0.62  # half depth of the trunk over its half width
 
+OVERSAMPLING = 2  # people are painted so many times larger, then reduced
 # Marks that the pieces of the tracklet's own person leave on the canvas's map.
 LAYERS = {"trunk": 1, "head": 2, "left_arm": 3, "right_arm": 4, "left_leg": 5, "right_leg": 6, "backpack": 7}
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One identity. Lengths are shares of the body height; colours are RGB 0 to 255."""
+
+    shoulder_width: float
+    hip_width: float
+    leg_length: float
+    limb_width: float
+    head_size: float
+    skin: Colour
+    hair: Colour
+    hairstyle: str
+    top: Colour
+    top_second: Colour
+    pattern: str
+    left_sleeve: Colour
+    right_sleeve: Colour
+    long_sleeves: bool
+    bottom: Colour
+    bottom_style: str
+    left_shoe: Colour
+    right_shoe: Colour
+    bag: str
+    bag_colour: Colour
+    stride: float
+    arm_swing: float
+
+
+def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np.random.Generator) -> Appearance:
+    """Draw an identity.
+
+    Args:
+        rng: draws of this identity alone.
+        difficulty: 0 to 1. At 0 the identity has colours of its own; at 1 it shares a wardrobe of three colours with
+            the others whose `group_rng` starts alike, and differs in what it wears where.
+        group_rng: draws shared by a group of look-alikes.
+    """
+    shared = group_rng.choice(len(CLOTHES), size=3, replace=False)
+    own = rng.choice(len(CLOTHES), size=4, replace=False)
+    use_shared = rng.random(6) < difficulty
+    order = rng.permutation(3)
+
+    def cloth(slot: int) -> Colour:
+        index = int(shared[order[slot % 3]]) if use_shared[slot] else int(own[slot % 4])
+        tint = rng.normal(0, 6, 3)
+        r, g, b = np.clip(np.array(CLOTHES[index]) + tint, 0, 255).astype(int).tolist()
+        return (r, g, b)
+
+    top, second, bottom, shoe, bag_colour, sleeve = [cloth(slot) for slot in range(6)]
+    uneven = rng.random() < 0.4  # one sleeve differs: an arm band, a cast, a half-worn coat
+    other_shoe = rng.random() < 0.15
+    return Appearance(
+        shoulder_width=float(rng.uniform(0.105, 0.14)),
+        hip_width=float(rng.uniform(0.07, 0.10)),
+        leg_length=float(rng.uniform(0.48, 0.53)),
+        limb_width=float(rng.uniform(0.034, 0.05)),
+        head_size=float(rng.uniform(0.062, 0.074)),
+        skin=SKIN[int(rng.integers(len(SKIN)))],
+        hair=HAIR[int(rng.integers(len(HAIR)))],
+        hairstyle=str(rng.choice(HAIRSTYLES)),
+        top=top,
+        top_second=second,
+        pattern=str(rng.choice(PATTERNS)),
+        left_sleeve=sleeve if uneven and rng.random() < 0.5 else top,
+        right_sleeve=sleeve if uneven else top,
+        long_sleeves=bool(rng.random() < 0.65),
+        bottom=bottom,
+        bottom_style=str(rng.choice(BOTTOMS)),
+        left_shoe=shoe,
+        right_shoe=top if other_shoe else shoe,
+        bag=str(rng.choice(BAGS)),
+        bag_colour=bag_colour,
+        stride=float(rng.uniform(0.35, 0.55)),
+        arm_swing=float(rng.uniform(0.2, 0.6)),
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """How the body stands in front of the camera.
+
+    Attributes:
+        yaw: radians; 0 faces the camera, pi / 2 walks to the right of the picture, pi turns the back.
+        elevation: radians; how far the camera looks down.
+        height: body height in pixels.
+        x, y: pixel of the point on the ground between the feet.
+    """
+
+    yaw: float
+    elevation: float
+    height: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class ProjectedBody:
+    """Joints and helper points in the picture, and the view that they were projected with.
+
+    Attributes:
+        points: name -> float (3,): x, y in pixels, and depth, larger nearer to the camera, in body heights.
+    """
+
+    points: dict[str, np.ndarray]
+    view: View
+
+
+def walk(appearance: Appearance, phase: float) -> dict[str, np.ndarray]:
+    """Joints of the body at a gait phase (radians), as name -> (forward, left, up) in body heights."""
+    points: dict[str, np.ndarray] = {}
+    thigh, shin = appearance.leg_length * 0.5, appearance.leg_length * 0.5 - 0.04
+    hip_height = appearance.leg_length + 0.01
+    shoulder_height = hip_height + HIP_TO_SHOULDER
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        swing = sign * np.sin(phase)
+        lift = max(0.0, sign * np.cos(phase))  # the leg that moves forward bends its knee
+        hip = np.array([0.0, sign * appearance.hip_width, hip_height])
+        angle = appearance.stride * swing + 0.15 * lift
+        knee = hip + thigh * np.array([np.sin(angle), 0, -np.cos(angle)])
+        bend = angle - 0.12 - 0.9 * lift
+        ankle = knee + shin * np.array([np.sin(bend), 0, -np.cos(bend)])
+        shoulder = np.array([0.0, sign * appearance.shoulder_width, shoulder_height])
+        arm = -appearance.arm_swing * swing
+        elbow = shoulder + UPPER_ARM * np.array([np.sin(arm), sign * 0.22, -np.cos(arm)])
+        fold = arm + 0.25 + 0.3 * max(0.0, -swing)
+        wrist = elbow + FOREARM * np.array([np.sin(fold), sign * 0.05, -np.cos(fold)])
+        points |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_ankle": ankle}
+        points |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_wrist": wrist}
+        points[f"{side}_toe"] = ankle + np.array([0.06, 0, -0.025])
+    size = appearance.head_size
+    head = np.array([0.015, 0.0, shoulder_height + 0.05 + size])
+    points["neck"] = np.array([0.0, 0.0, shoulder_height + 0.01])
+    points["head"] = head
+    points["nose"] = head + size * np.array([0.95, 0, -0.1])
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        points[f"{side}_eye"] = head + size * np.array([0.8, 0.38 * sign, 0.18])
+        points[f"{side}_ear"] = head + size * np.array([0.0, 0.85 * sign, 0.0])
+    ground = min(points["left_ankle"][2], points["right_ankle"][2]) - 0.04
+    return {name: point - np.array([0, 0, ground]) for name, point in points.items()}
+
+
+def project(points: dict[str, np.ndarray], view: View) -> ProjectedBody:
+    """See the body from the view: orthographic, the camera looking down by the elevation."""
+    sin, cos = np.sin(view.yaw), np.cos(view.yaw)
+    projected = {}
+    for name, (forward, left, up) in points.items():
+        right = forward * sin + left * cos
+        near = forward * cos - left * sin
+        rise = up * np.cos(view.elevation) - near * np.sin(view.elevation)
+        projected[name] = np.array([view.x + view.height * right, view.y - view.height * rise, near])
+    return ProjectedBody(projected, view)
+
+
+class Canvas:
+    """A picture, and a map of what was painted last at each pixel: paints shapes, in final pixel coordinates, on both.
+
+    Attributes:
+        layer: number that the next shapes leave on the map, 0 to 255 (0: background).
+    """
+
+    def __init__(self, background: Image.Image) -> None:
+        size = (background.width * OVERSAMPLING, background.height * OVERSAMPLING)
+        self._picture = background.resize(size, Image.Resampling.BILINEAR)
+        self._map = Image.new("L", size, 0)
+        self._paint = ImageDraw.Draw(self._picture)
+        self._mark = ImageDraw.Draw(self._map)
+        self.layer = 0
+
+    def polygon(self, points: Sequence[np.ndarray], colour: Colour) -> None:
+        corners = [(float(p[0]) * OVERSAMPLING, float(p[1]) * OVERSAMPLING) for p in points]
+        self._paint.polygon(corners, fill=colour)
+        self._mark.polygon(corners, fill=self.layer)
+
+    def ellipse(self, centre: np.ndarray, radius_x: float, radius_y: float, colour: Colour) -> None:
+        x, y = float(centre[0]) * OVERSAMPLING, float(centre[1]) * OVERSAMPLING
+        rx, ry = radius_x * OVERSAMPLING, radius_y * OVERSAMPLING
+        box = (x - rx, y - ry, x + rx, y + ry)
+        self._paint.ellipse(box, fill=colour)
+        self._mark.ellipse(box, fill=self.layer)
+
+    def limb(self, start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float, colour: Colour) -> None:
+        """A tapered limb with round ends."""
+        direction = end[:2] - start[:2]
+        length = float(np.hypot(*direction))
+        if length > 1e-3:
+            normal = np.array([-direction[1], direction[0]]) / length
+            a, b = normal * start_radius, normal * end_radius
+            self.polygon([start[:2] + a, end[:2] + b, end[:2] - b, start[:2] - a], colour)
+        self.ellipse(start, start_radius, start_radius, colour)
+        self.ellipse(end, end_radius, end_radius, colour)
+
+    def picture(self) -> np.ndarray:
+        """uint8 (H, W, 3): the picture at its final size."""
+        return np.asarray(self._picture.reduce(OVERSAMPLING))
+
+    def layers(self) -> np.ndarray:
+        """uint8 (H, W): the layer seen at each final pixel."""
+        return np.asarray(self._map)[::OVERSAMPLING, ::OVERSAMPLING]
 
 
 def paint_person(canvas: Canvas, body: ProjectedBody, appearance: Appearance, layers: dict[str, int]) -> None:
@@ -35,7 +251,10 @@ def paint_person(canvas: Canvas, body: ProjectedBody, appearance: Appearance, la
             _backpack(canvas, body, appearance)
         else:
             side, limb = piece.split("_")
-            (_arm if limb == "arm" else _leg)(canvas, body, appearance, side)
+            if limb == "arm":
+                _arm(canvas, body, appearance, side)
+            else:
+                _leg(canvas, body, appearance, side)
 
 
 def _shade(colour: Colour, near: float) -> Colour:

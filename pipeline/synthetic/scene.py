@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .appearance import CLOTHES
-from .canvas import Canvas
+from .person import CLOTHES, Canvas
 
 OCCLUDER_LAYER = 30
 

@@ -1,9 +1,9 @@
-"""Trains the small PifPaf network behind `--checkpoint synthetic` on drawn people.
+"""Trains the small PifPaf network behind `--checkpoint synthetic` on synthetic people.
 
-    .venv/bin/python benchmarks/train_synthetic_pifpaf.py --out synthetic.safetensors
+    .venv/bin/python tools/train_synthetic_pifpaf.py --out synthetic.safetensors
 
-openpifpaf's own network, target encoders and losses; the people are those of keyreid-prep synthesize, other seeds than
-any that the tests or the demo use. A pool of crops and their targets is made once, then sampled.
+openpifpaf's own network, target encoders and losses; the people are those of keyreid-prep synthesize, with other seeds
+than any that the tests or the demo use. A pool of crops and their targets is made once, then sampled.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tqdm import tqdm
 
-from keyreid.pipeline.pose import pifpaf
-from keyreid.pipeline.pose.frames import PADDING_VALUE, normalise
+from keyreid.pipeline.pose.forward import PADDING_VALUE, normalise
+from keyreid.pipeline.pose.pifpaf import build_network, openpifpaf
 from keyreid.pipeline.skeleton import JOINT_FLIP
-from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.person import sample_appearance
+from keyreid.pipeline.synthetic.plan import HEIGHT, WIDTH, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera
-from keyreid.pipeline.synthetic.tracklets import HEIGHT, WIDTH, render_tracklet
 
 BASE_NAME, UPSAMPLE_STRIDE, INPUT_HEIGHT = "mobilenetv3small", 2, 128
 FRAMES_PER_SCENE = 6
 SEED_BASE = 7_000_000  # far from the seeds of datasets
 
 
-def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def render_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Crops of one scene, uint8 (F, 129, 65, 3), and the joints in them of two people, float32 (F, 2, 17, 3)."""
     rng = np.random.default_rng([SEED_BASE, seed])
     difficulty = float(rng.uniform(0.1, 1.0))
@@ -60,9 +62,10 @@ def mirrored(pictures: np.ndarray, joints: np.ndarray) -> tuple[np.ndarray, np.n
     return pictures, joints
 
 
-def targets(model: object, pictures: np.ndarray, joints: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def targets(model: Any, pictures: np.ndarray, joints: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """openpifpaf's CIF and CAF fields for a batch of crops."""
-    cif_encoder, caf_encoder = pifpaf.encoders(model)
+    cif_meta, caf_meta = model.head_metas
+    cif_encoder, caf_encoder = openpifpaf.encoder.Cif(cif_meta, bmin=0.1), openpifpaf.encoder.Caf(caf_meta, bmin=0.1)
     cif, caf = [], []
     for picture, people in zip(pictures, joints, strict=True):
         annotations = [_annotation(person) for person in people if person[:, 2].any()]
@@ -80,12 +83,12 @@ def _annotation(person: np.ndarray) -> dict[str, object]:
     return {"keypoints": keypoints, "bbox": np.concatenate([low, high - low]), "iscrowd": 0}
 
 
-def build_pool(model: object, num_scenes: int, workers: int) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-    """Crops with their targets; each scene as drawn and mirrored."""
+def build_pool(model: Any, num_scenes: int, workers: int) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """Crops with their targets; each scene as rendered and mirrored."""
     pictures, cifs, cafs = [], [], []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        scenes = pool.map(draw_scene, range(num_scenes), chunksize=8)
-        for scene in tqdm(scenes, total=num_scenes, desc="draw", unit=" scenes"):
+        scenes = pool.map(render_scene, range(num_scenes), chunksize=8)
+        for scene in tqdm(scenes, total=num_scenes, desc="render", unit=" scenes"):
             for crops, joints in (scene, mirrored(*scene)):
                 cif, caf = targets(model, crops, joints)
                 pictures.append(crops)
@@ -94,14 +97,16 @@ def build_pool(model: object, num_scenes: int, workers: int) -> tuple[np.ndarray
     return np.concatenate(pictures), torch.cat(cifs), torch.cat(cafs)
 
 
-def train(model: torch.nn.Module, pool: tuple[np.ndarray, torch.Tensor, torch.Tensor], steps: int, seed: int) -> float:
+def train(model: Any, pool: tuple[np.ndarray, torch.Tensor, torch.Tensor], steps: int, seed: int) -> float:
     """AdamW with a cosine; returns the mean loss of the last tenth."""
     pictures, cifs, cafs = pool
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.05
     model.train().to(memory_format=torch.channels_last)
-    loss_of = pifpaf.training_loss(model)
+    losses = openpifpaf.network.losses
+    of_heads = [losses.composite.CompositeLoss.factory_from_headmeta(meta) for meta in model.head_metas]
+    loss_of = losses.multi_head.MultiHeadLoss(of_heads, None)  # every term with weight 1
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99), weight_decay=1e-2)
     warmup = min(200, steps // 5)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -134,6 +139,18 @@ def _vary(pictures: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     return normalise(torch.from_numpy(np.clip(pictures * gain, 0, 255).astype(np.uint8)))
 
 
+def save_network(model: torch.nn.Module, path: Path, metadata: dict[str, Any]) -> None:
+    """Write what pifpaf.load_network reads: weights as float16 safetensors.
+
+    The buffers of batch normalisation stay float32: float16 loses small variances.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
+    state = {
+        name: (value if name in buffers else value.half()).contiguous() for name, value in model.state_dict().items()
+    }
+    save_file(state, path, metadata={"keyreid_pifpaf": json.dumps(metadata, sort_keys=True)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -143,7 +160,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    model = pifpaf.build_network(BASE_NAME, UPSAMPLE_STRIDE)
+    model = build_network(BASE_NAME, UPSAMPLE_STRIDE)
     start = time.time()
     pool = build_pool(model, options.scenes, options.workers)
     loss = train(model, pool, options.steps, options.seed)
@@ -154,7 +171,7 @@ def main() -> None:
         "steps": options.steps,
         "scenes": options.scenes,
     }
-    pifpaf.save_network(model.eval(), options.out, metadata)
+    save_network(model.eval(), options.out, metadata)
     print(json.dumps({**metadata, "loss": round(loss, 2), "seconds": round(time.time() - start)}))
 
 

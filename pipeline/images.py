@@ -23,6 +23,7 @@ MAX_PIXELS = 50_000_000  # of one image: decoding takes about 12 bytes for each
 MAX_FILE_BYTES = 1 << 30  # of one image file: 50 megapixels of 16-bit RGB take 300 MB uncompressed
 
 _PNG_BIT_DEPTH = 24  # offset of the byte that holds it
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _Result = TypeVar("_Result")
 
@@ -134,15 +135,20 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     limit = f"at most {MAX_PIXELS:,} pixels"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:  # its header alone was read
-                raise UnreadableImage(f"an image of {image.width:,} x {image.height:,} pixels", limit)
+            tags = getattr(image, "tag_v2", {})  # a TIFF's tiles may be larger than the image
+            for noun, width, height in (
+                ("an image", image.width, image.height),
+                ("an image in tiles", tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)),
+            ):
+                if width * height > MAX_PIXELS:  # the header alone was read
+                    raise UnreadableImage(f"{noun} of {width:,} x {height:,} pixels", limit)
             yield image
     except (UnreadableImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"not a readable image ({error})", limit) from error
     except Exception as error:
-        if "out of memory" in str(error):  # from Pillow's C code
+        if "out of memory" in str(error) or "decoder error -9" in str(error):  # the same, from Pillow's C code
             raise MemoryError(str(error)) from error
         reason = str(error).split(" <_io")[0] or type(error).__name__
         raise UnreadableImage(

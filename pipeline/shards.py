@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,8 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
     lengths = [len(image) for tracklet in tracklets for image in tracklet.encoded]
     with open(path, "w+b", buffering=0) as file:
         target = _Target(file.fileno())
-        with target.checked(), h5py.File(target, "w", libver=("v110", "v110"), rdcc_nbytes=0) as shard:
+        options = {"driver": "fileobj", "fileobj": target, "libver": ("v110", "v110"), "rdcc_nbytes": 0}
+        with target.checked(), h5py.File("shard", "w", **options) as shard:
             shard.attrs["format_version"] = FORMAT_VERSION
             for name, value in sorted(attributes.items()):
                 shard.attrs[name] = value
@@ -116,33 +117,37 @@ class _Target:
         return self._position
 
     def write(self, data: memoryview) -> int:
-        written = 0
-        try:
-            while self._failure is None and written < len(data):
-                written += os.pwrite(self._descriptor, data[written:], self._position + written)
-        except BaseException as error:  # of a signal's handler too
-            self._failure = error
+        self._attempt(self._write, data)
         self._position += len(data)
         return len(data)
 
-    def read(self, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, self._position).ljust(size, b"\0")
-        self._position += size
-        return data
-
     def readinto(self, buffer: memoryview) -> int:
-        buffer[:] = self.read(len(buffer))
+        self._attempt(self._read, buffer)
+        self._position += len(buffer)
         return len(buffer)
 
     def truncate(self, size: int) -> int:
-        try:
-            os.ftruncate(self._descriptor, size)
-        except OSError as error:
-            self._failure = self._failure or error
+        self._attempt(os.ftruncate, self._descriptor, size)
         return size
 
     def flush(self) -> None:
         """Writes are not buffered."""
+
+    def _attempt(self, action: Callable[..., None], *arguments: Any) -> None:
+        if self._failure is None:
+            try:
+                action(*arguments)
+            except BaseException as error:  # of a signal's handler too
+                self._failure = error
+
+    def _write(self, data: memoryview) -> None:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._descriptor, data[written:], self._position + written)
+
+    def _read(self, buffer: memoryview) -> None:
+        data = os.pread(self._descriptor, len(buffer), self._position)
+        buffer[: len(data)] = data
 
 
 def _stack(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -239,14 +244,14 @@ class ShardReader:
             position: tracklet of this shard, from 0.
             frames: indices into the readable frames of the tracklet; repeats are allowed.
         """
-        opened, images = self._open(), []
-        for row in self._rows(position, frames):
-            start, end = int(opened.offsets[row]), int(opened.offsets[row + 1])
-            with self._naming_failures():
+        opened, rows, images = self._open(), self._rows(position, frames), []
+        with self._naming_failures():
+            for row in rows:
+                start, end = int(opened.offsets[row]), int(opened.offsets[row + 1])
                 image = os.pread(opened.descriptor, end - start, opened.blob_start + start)
-            if len(image) != end - start:
-                raise self._changed("ends within a frame")
-            images.append(image)
+                if len(image) != end - start:
+                    raise self._changed("ends within a frame")
+                images.append(image)
         return images
 
     def heatmaps(self, position: int, frames: Sequence[int]) -> np.ndarray:
@@ -272,9 +277,10 @@ class ShardReader:
 
     def _gather(self, dataset: h5py.Dataset, position: int, frames: Sequence[int]) -> np.ndarray:
         # Row by row: for HDF5 one selection of several rows is many times slower than several of one.
-        gathered = np.empty((len(frames), *dataset.shape[1:]), dataset.dtype)
+        rows = self._rows(position, frames)
+        gathered = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
         with self._naming_failures():
-            for place, row in enumerate(self._rows(position, frames)):
+            for place, row in enumerate(rows):
                 gathered[place] = dataset[row]
         return gathered
 

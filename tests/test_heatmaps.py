@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from keyreid.pipeline.heatmaps import render_part_heatmaps, scale_heatmaps, stored_heatmaps
+from keyreid.pipeline import heatmaps
+from keyreid.pipeline.heatmaps import render_part_heatmaps, stored_heatmaps, stretch_heatmaps
 from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS
 
 
@@ -64,7 +65,7 @@ def test_a_joint_at_the_confidence_threshold_leaves_no_trace() -> None:
 def test_scaling_stretches_each_part_to_one_and_leaves_empty_parts_empty() -> None:
     heatmaps = torch.zeros(1, 6, 256, 128)
     heatmaps[0, 2, 100:110, 50:60] = 0.25
-    scaled = scale_heatmaps(heatmaps)
+    scaled = stretch_heatmaps(heatmaps)
     assert scaled[0, 2].max() == pytest.approx(1, abs=1e-5)
     assert scaled[0, [0, 1, 3, 4, 5]].abs().max() == 0
 
@@ -76,9 +77,35 @@ def test_stored_heatmaps_are_the_scaled_ones_averaged_over_four_by_four_pixels()
     assert stored.shape == (3, 6, 64, 32) and stored.dtype == np.uint8
     for frame, (height, width) in enumerate([(256, 128), (256, 128), (128, 64)]):
         plain = torch.from_numpy(slow_part_heatmaps(keypoints[frame], height, width)).float()[None]
-        scaled = scale_heatmaps(plain)[0].numpy()
+        scaled = stretch_heatmaps(plain)[0].numpy()
         means = scaled.reshape(6, 64, 4, 32, 4).mean(axis=(2, 4))
         np.testing.assert_allclose(stored[frame] / 255, means, atol=0.5 / 255 + 1e-5)
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(80, 256, 128), (1, 2000, 1000)])
+def test_memory_is_bounded_however_many_frames_there_are(count: int, height: int, width: int) -> None:
+    """Rendered at once, 920 frames of 256x128 take 2.2 GB."""
+    keypoints = random_keypoints(np.random.default_rng(0), count, height, width)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
+        stored_heatmaps(keypoints, np.tile([[width, height]], (count, 1)))
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert peak < 100e6
+
+
+def test_chunks_have_the_same_bytes_as_all_frames_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keypoints = random_keypoints(np.random.default_rng(0), 12, 100, 50)
+    sizes = np.array([[50, 100]] * 7 + [[128, 256]] * 2 + [[50, 100]] * 3)
+    at_once = stored_heatmaps(keypoints, sizes)
+    monkeypatch.setattr(heatmaps, "CHUNK_BYTES", 8 << 20)
+    np.testing.assert_array_equal(stored_heatmaps(keypoints, sizes), at_once)
+    monkeypatch.setattr(heatmaps, "CHUNK_BYTES", 1)
+    np.testing.assert_array_equal(stored_heatmaps(keypoints, sizes), at_once)
 
 
 def test_stored_heatmaps_of_no_frames() -> None:

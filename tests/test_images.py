@@ -170,9 +170,30 @@ def test_too_many_pixels_for_pillow_itself() -> None:
         decode_rgb(data)
 
 
+def test_tiles_of_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 KB that took 1 GB."""
+    tags = [
+        (256, 64),
+        (257, 64),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 1 << 15),
+        (323, 1 << 15),
+        (324, 8),
+        (325, 99),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(1000)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
+    with pytest.raises(UnreadableImage, match=r"tiles of 32,768 x 32,768 pixels; expected at most 50,000,000 pixels"):
+        decode_rgb(data)
+
+
 def test_lack_of_memory_says_nothing_about_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw("RGB").save(tmp_path / "frame.png")
-    for error in (MemoryError(), OSError("out of memory error when reading image file")):
+    for error in (MemoryError(), OSError("out of memory error when reading image file"), OSError("decoder error -9")):
         monkeypatch.setattr(Image.Image, "convert", _raiser(error))
         with pytest.raises(MemoryError):
             read_frame(tmp_path / "frame.png")

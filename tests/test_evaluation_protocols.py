@@ -93,9 +93,9 @@ def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):
     savemat(tmp_path / "info/query_IDX.mat", {"query_IDX": np.array(queries)})
     monkeypatch.setattr("keyreid.pipeline.sources.mars.split_missing", lambda *_: (set(), []))  # tables, no frames
     reading = read_mars(tmp_path)
-    assert len(rows) == 12_180 and reading.notes["junk"]["tracklets"] == 870
-
     manifest = write_manifest(tmp_path / "prepared", reading)
+    assert len(rows) == 12_180 and manifest.notes["junk"]["tracklets"] == 870
+
     counts = {}
     for protocol in find_protocols("all", manifest):
         selection = protocol.select(manifest.tracklets)
@@ -144,11 +144,11 @@ def test_a_mean_of_splits_says_of_how_many(splits, label):
 
 
 def test_protocols_of_ten_splits_are_for_their_dataset():
-    ilids = Manifest("ilids-vid", "/", DATASET, TEN)
+    ilids = Manifest("ilids-vid", tuple(DATASET), identity_splits=TEN)
     assert [p.name for p in find_protocols("ilids-vid", ilids)] == ["ilids-vid"]
     assert [p.name for p in find_protocols("all", ilids)] == ["standard", "mars-official", "ilids-vid", "authors-code"]
     message = "protocol prid2011 for ilids-vid, which has 10 identity splits; expected the dataset prid2011 with its 10"
     with pytest.raises(SettingsError, match=message):
         find_protocols("prid2011", ilids)
     with pytest.raises(SettingsError, match="protocol ilids-vid for ilids-vid, which has no identity splits"):
-        find_protocols("ilids-vid", Manifest("ilids-vid", "/", DATASET))
+        find_protocols("ilids-vid", Manifest("ilids-vid", tuple(DATASET)))

@@ -2,15 +2,16 @@
 
 import logging
 import os
-import random
 import resource
 import signal
 from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from click.testing import CliRunner
+from mutations import mutate
 from prepared_dataset import change_a_bit, flat_frames, make_prepared, prepare, rebuild_with_other_keypoints
 from training_fixtures import CPU, TINY, assignments, records, tensors
 
@@ -188,7 +189,7 @@ def test_a_changed_byte_that_still_decodes_is_found_before_training(tmp_path):
     settings = config("training.epochs=1")
     train(prepared, tmp_path / "untouched", settings, device=CPU)
     measured = config("training.epochs=1", "training.validate_on=test", "model.camera_scale=0")
-    message = rf"shards/{shards[0]:05d}.h5 has SHA-256 \w+\.\.\.; expected .* its receipt; run keyreid-prep verify .*"
+    message = rf"shards/{shards[0]:05d}.h5 has SHA-256 \w+\.\.\.: it was damaged, .*; run keyreid-prep verify "
     with pytest.raises(FormatError, match=message):
         train(prepared, tmp_path / "run", measured, device=CPU)
     assert not (tmp_path / "run").exists()
@@ -242,15 +243,13 @@ def test_what_a_killed_save_left_goes_when_the_run_resumes(prepared, tmp_path):
     assert not list(run.rglob("*.partial"))
 
 
-def test_a_changed_bit_of_a_checkpoint_is_refused(tmp_path):
-    settings, draw, path = config(), random.Random(0), tmp_path / "last.safetensors"
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    settings, generator, path = config(), np.random.default_rng(0), tmp_path / "last.safetensors"
     state = build_state(settings.model_config(LabelTables((1, 2), (1,))), settings.training, CPU)
     save_checkpoint(path, state, Progress(epoch=3))
     content = path.read_bytes()
-    for _ in range(200):
-        changed = bytearray(content)
-        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-        path.write_bytes(changed)
+    for damaged in {mutate(content, generator) for _ in range(200)} - {content}:
+        path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"last.safetensors .*delete it to start this run from its beginning"):
             load_checkpoint(path, state)
     path.write_bytes(content)

@@ -57,10 +57,9 @@ class PlainTracklet:
 
 
 def made_tracklets(num_tracklets: int, num_frames: int, first_identity: int = 1) -> Iterator[SourceTracklet]:
-    lengths = np.random.default_rng(first_identity).integers(SHORTEST, LONGEST + 1, num_tracklets)
-    excess = int(lengths.sum()) - num_frames
-    lengths[np.argsort(lengths)[::-1][: abs(excess)]] -= np.sign(excess)
-    assert lengths.sum() == num_frames
+    weights = np.random.default_rng(first_identity).uniform(SHORTEST, LONGEST, num_tracklets)
+    ends = np.round(np.cumsum(weights) / weights.sum() * num_frames).astype(int)
+    lengths = np.diff(ends, prepend=0)
     for row, length in enumerate(lengths.tolist()):
         identity = first_identity + row // PER_IDENTITY
         camera, number = 1 + row % CAMERAS, 1 + row % PER_IDENTITY // CAMERAS

@@ -250,21 +250,20 @@ def number_names(names: Iterable[str], noun: str, known: dict[str, int] | None =
     """
     numbers = dict(known or {})
     name_of = {number: name for name, number in numbers.items()}
+    written = {int(name): name for name in numbers if INTEGER.fullmatch(name)}
     text = []
     for name in sorted(set(names) - set(numbers)):
-        if not INTEGER.fullmatch(name):
-            text.append(name)
-            continue
-        other = name_of.get(int(name))
-        if other is None:
-            numbers[name] = int(name)
-            name_of[int(name)] = name
-        elif INTEGER.fullmatch(other) and int(other) == int(name):
-            raise SourceError(
-                f"{noun} {other!r} and {noun} {name!r} are the same number", "one way of writing it", "rename one"
-            )
-        else:
-            text.append(name)  # an earlier generation gave that number to a text
+        if INTEGER.fullmatch(name):
+            other = written.setdefault(int(name), name)
+            if other != name:
+                raise SourceError(
+                    f"{noun} {other!r} and {noun} {name!r} are the same number", "one way of writing it", "rename one"
+                )
+            if int(name) not in name_of:
+                numbers[name] = int(name)
+                name_of[int(name)] = name
+                continue
+        text.append(name)  # a number too, if an earlier generation gave it to a text
     following = max([0, *name_of]) + 1
     return numbers | {name: following + place for place, name in enumerate(text)}
 

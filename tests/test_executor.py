@@ -1,17 +1,24 @@
-"""One test for every executor: the serial one says what the result is."""
+"""One test for every executor: the serial one says what the result is. Workers really are killed."""
 
+import logging
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
-from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Executor, Report, SerialExecutor
-from keyreid.pipeline.trial import MEMORY_VARIABLE
+from keyreid.pipeline import executor as executor_module
+from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SurroundingsError
+from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Executor, Outcome, Report, SerialExecutor
 
-UNITS = [3, 1, 2]
+DASK = Path(sys.executable).with_name("dask")
 
 
 def square(unit: int, report: Report) -> int:
@@ -19,109 +26,237 @@ def square(unit: int, report: Report) -> int:
     return unit * unit
 
 
-def refuse(unit: int, report: Report) -> int:
-    raise FormatError(f"unit {unit}", "another", "try again")
-
-
-def die_once(folder: Path, unit: int, report: Report) -> int:
-    """The first time that a unit is begun its process is killed, as by a machine that runs out of memory."""
-    marker = folder / str(unit)
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return unit
-
-
-def die_of_two(unit: int, report: Report) -> int:
+def refuse_two(unit: int, report: Report) -> int:
     if unit == 2:
+        raise FormatError(f"unit {unit}", "another", "try again")
+    return square(unit, report)
+
+
+def note_and_fail(folder: Path, unit: int, report: Report) -> int:
+    """Unit 1 is killed once, as by a machine that runs out of memory, 2 each time; 3 raises."""
+    (folder / f"{unit}-{os.getpid()}").touch()
+    if unit == 2 or (unit == 1 and len(list(folder.glob("1-*"))) == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if unit == 3:
+        raise RuntimeError("stumbled")
     return unit
 
 
-def stumble(unit: int, report: Report) -> int:
-    raise RuntimeError(f"stumbled over {unit}")
+def note_worker(folder: Path) -> None:
+    (folder / f"{os.environ[WORKER_VARIABLE]}-{os.getpid()}").touch()
 
 
-def leave_name(folder: Path) -> None:
-    path = folder / os.environ[WORKER_VARIABLE]
-    assert not path.exists()
-    path.write_text(os.environ[MEMORY_VARIABLE])
+def unfit_but_one() -> None:
+    if os.environ[WORKER_VARIABLE] != "1":
+        raise SurroundingsError("the frames' folder /data is not there", "", "mount it")
 
 
-def die(unit: int, report: Report) -> int:
+def unfit() -> None:
+    raise RuntimeError("no kernel image is available")
+
+
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
 
 
-@pytest.mark.parametrize("executor", [SerialExecutor(), DaskExecutor(workers=2)], ids=["serial", "dask"])
-def test_every_unit_is_run_and_reported(executor: Executor) -> None:
-    reported: list[int] = []
-    with executor:
-        assert sorted(executor.run(square, UNITS, reported.append)) == [1, 4, 9]
-    assert sorted(reported) == [1, 2, 3]
+def number_of_worker(unit: int, report: Report) -> str:
+    time.sleep(0.01)
+    return os.environ[WORKER_VARIABLE]
 
 
-@pytest.mark.parametrize("executor", [SerialExecutor(), DaskExecutor(workers=1)], ids=["serial", "dask"])
-def test_an_error_arrives_as_it_was_raised(executor: Executor) -> None:
-    with pytest.raises(FormatError, match=r"unit 7; expected another; try again") as caught, executor:
-        list(executor.run(refuse, [7], lambda frames: None))
-    assert caught.value.remedy == "try again"
+def worker_memory(unit: int, report: Report) -> dict[str, Any]:
+    import dask
+
+    return dict(dask.config.get("distributed.worker.memory"))
 
 
-def test_a_unit_whose_worker_was_killed_is_given_to_another(tmp_path: Path) -> None:
+def ignore(frames: int) -> None:
+    """Nobody looks."""
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[DaskExecutor]:
     with DaskExecutor(workers=2) as executor:
-        assert sorted(executor.run(partial(die_once, tmp_path), UNITS, lambda frames: None)) == [1, 2, 3]
-    assert len(list(tmp_path.iterdir())) == 3, "each was killed once"
+        yield executor
 
 
-def test_a_worker_that_dask_gives_up_is_replaced(tmp_path: Path) -> None:
+@pytest.fixture
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return SerialExecutor() if request.param == "serial" else request.getfixturevalue("dask")
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "LOOK_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize("executor", ["serial", "dask"], indirect=True)
+def test_every_unit_has_one_outcome_whatever_happens_to_others(executor: Executor) -> None:
+    reported: list[int] = []
+    outcomes = sorted(executor.run(refuse_two, [3, 1, 2], reported.append), key=lambda one: one.unit)
+    assert [(one.unit, one.result) for one in outcomes] == [(1, 1), (2, None), (3, 9)]
+    error = outcomes[1].error
+    assert isinstance(error, FormatError) and error.remedy == "try again", "an error arrives as it was raised"
+    assert all(one.machine == os.uname().nodename for one in outcomes)
+    assert sorted(reported) == [1, 3]
+
+
+def test_the_serial_executor_raises_what_prepare_raises_and_can_be_interrupted() -> None:
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        next(SerialExecutor().run(square, [1], ignore, prepare=unfit))
+
+    def interrupt(unit: int, report: Report) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(SerialExecutor().run(interrupt, [1], ignore))
+
+
+def test_a_unit_that_fails_is_tried_once_more_by_another_worker(dask: DaskExecutor, tmp_path: Path) -> None:
+    outcomes = {one.unit: one for one in dask.run(partial(note_and_fail, tmp_path), [1, 2, 3, 4, 5], ignore)}
+    assert sorted(outcomes) == [1, 2, 3, 4, 5]
+    assert [outcomes[unit].result for unit in (1, 4, 5)] == [1, 4, 5], "1 was killed once, and went well then"
+    assert "worker that was at it" in str(outcomes[2].error) and isinstance(outcomes[2].error, KeyReIDError)
+    assert isinstance(outcomes[3].error, RuntimeError)
+    assert [len(list(tmp_path.glob(f"{unit}-*"))) for unit in range(1, 6)] == [2, 2, 2, 1, 1], "processes"
+
+
+def test_every_worker_is_prepared_once_and_knows_its_number(dask: DaskExecutor, tmp_path: Path) -> None:
+    list(dask.run(number_of_worker, range(40), ignore, prepare=partial(note_worker, tmp_path)))
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_a_worker_that_is_unfit_gets_no_units(dask: DaskExecutor, caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = list(dask.run(number_of_worker, range(10), ignore, prepare=unfit_but_one))
+    assert [one.result for one in outcomes] == ["1"] * 10
+    assert caplog.messages == [f"{os.uname().nodename} gets no shards: the frames' folder /data is not there; mount it"]
+
+
+def test_no_worker_is_fit(dask: DaskExecutor) -> None:
+    message = rf"no worker .*\({os.uname().nodename}: RuntimeError: no kernel image.*\); .*shards are kept.* resumes"
+    with pytest.raises(SurroundingsError, match=message):
+        list(dask.run(square, [1, 2], ignore, prepare=unfit))
+
+
+def test_workers_that_die_while_they_start(dask: DaskExecutor) -> None:
+    with pytest.raises(SurroundingsError, match=r"workers die while they start.*shards are kept"):
+        list(dask.run(square, [1, 2], ignore, prepare=die))
+    assert [one.result for one in dask.run(square, [4], ignore)] == [16], "and are there again for the next run"
+
+
+def test_the_local_cluster_is_encrypted_and_never_pauses(dask: DaskExecutor) -> None:
+    assert dask._client.scheduler.address.startswith("tls://")
+    memory = next(dask.run(worker_memory, [1], ignore)).result
+    assert memory is not None
+    assert [memory[key] for key in ("target", "spill", "pause", "terminate")] == [False, False, False, 0.95]
+
+
+def test_a_run_leaves_no_settings_behind_and_replaces_a_worker_that_dask_gives_up(tmp_path: Path) -> None:
     """Dask drops a worker that is not back in time, as on a busy machine; a run would wait for another one forever."""
     import dask
 
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}), DaskExecutor(workers=1) as executor:
-        assert list(executor.run(partial(die_once, tmp_path), [1], lambda frames: None)) == [1]
-
-
-def test_a_unit_that_kills_every_worker_ends_in_one_clear_error() -> None:
-    with pytest.raises(KeyReIDError, match=r"shard 00005: 4 workers died over it; .*--serial"):  # noqa: SIM117
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
+        settings, environment = repr(dask.config.config), dict(os.environ)
+        level = logging.getLogger("distributed").level
         with DaskExecutor(workers=1) as executor:
-            list(executor.run(die, [5], lambda frames: None))
+            assert [one.result for one in executor.run(partial(note_and_fail, tmp_path), [1], ignore)] == [1]
+        assert repr(dask.config.config) == settings
+    assert dict(os.environ) == environment
+    assert logging.getLogger("distributed").level == level
 
 
-def test_the_rescue_of_a_unit_whose_workers_die(tmp_path: Path) -> None:
-    with DaskExecutor(workers=2) as executor:
-        results = executor.run(die_of_two, UNITS, lambda frames: None, rescue=square)
-        assert sorted(results) == [1, 3, 4], "unit 2 is squared by the rescue"
+def test_workers_for_which_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import system
+
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 8 << 30)
+    with pytest.raises(
+        SettingsError, match=r"8 workers need 16.0 GiB of memory, and this machine has 8.0; --workers 3"
+    ):
+        DaskExecutor(8, bytes_per_worker=2 << 30).__enter__()
 
 
-@pytest.mark.parametrize("executor", [SerialExecutor(), DaskExecutor(workers=1)], ids=["serial", "dask"])
-def test_the_rescue_of_a_unit_that_fails_by_accident_and_not_on_purpose(executor: Executor) -> None:
-    with executor:
-        assert list(executor.run(stumble, [4], lambda frames: None, rescue=square)) == [16]
-        with pytest.raises(RuntimeError, match="stumbled over 4"):
-            list(executor.run(stumble, [4], lambda frames: None))
-        with pytest.raises(FormatError, match="unit 7"):
-            list(executor.run(refuse, [7], lambda frames: None, rescue=square))
+def test_workers_that_do_not_even_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('MALLOC_TRIM_THRESHOLD_'): os._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(SurroundingsError, match="the workers on this machine did not start"):
+        DaskExecutor(workers=1).__enter__()
+    assert "Traceback" not in capfd.readouterr().err
 
 
-def test_every_worker_is_prepared_once_and_knows_its_number(tmp_path: Path) -> None:
-    with DaskExecutor(workers=2) as executor:
-        list(executor.run(square, UNITS, lambda frames: None, prepare=partial(leave_name, tmp_path)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
-    assert all(int(path.read_text()) > 1 << 20 for path in tmp_path.iterdir()), "bytes that it may use"
+@contextmanager
+def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and two workers, without memory limits; yields the scheduler's file and process."""
+    file = folder / "scheduler.json"
+    where = ["--scheduler-file", str(file), "--no-dashboard"]
+    commands = [
+        [DASK, "scheduler", *where, "--port", "0", "--host", "127.0.0.1"],
+        [DASK, "worker", *where, "--nworkers", "2", "--nthreads", "1", "--name", "host", "--memory-limit", "0"],
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this file is among the paths
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) for command in commands]
+    try:
+        wait_until(file.exists)
+        yield str(file), processes[0]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=60)
 
 
-def test_a_scheduler_that_already_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def pause(dask_worker: Any) -> None:
+    dask_worker.status = type(dask_worker.status).paused
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def listeners(dask_scheduler: Any) -> set[str]:
+    return {name for name, topic in dask_scheduler._broker._topics.items() if topic.subscribers}
+
+
+def test_a_cluster_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with remote(tmp_path) as (file, scheduler):
+        with DaskExecutor(scheduler_file=file) as one, DaskExecutor(scheduler_file=file) as other:
+            frames: tuple[list[int], list[int]] = ([], [])
+            first = one.run(square, range(9), frames[0].append)
+            second = other.run(square, range(9, 14), frames[1].append)
+            results = [next(run).result for run in (first, second, first, second)]  # at the same time
+            results += [outcome.result for run in (first, second) for outcome in run]
+            assert sorted(results) == [unit * unit for unit in range(14)]
+            assert [sorted(some) for some in frames] == [list(range(9)), list(range(9, 14))], "each sees its own alone"
+            for client in (one._client, other._client):  # a run that is over listens no more
+                wait_until(lambda client=client: client.id not in client.run_on_scheduler(listeners))
+            assert len([line for line in caplog.messages if "no workers yet" in line]) <= 2
+
+            monkeypatch.setattr(executor_module, "PAUSED_SECONDS", 0.3)
+            one._client.run(pause, workers=list(one._client.scheduler_info()["workers"])[:1])
+            assert sorted(outcome.result for outcome in one.run(square, range(4), ignore)) == [0, 1, 4, 9]
+            one._client.run(pause)
+            with pytest.raises(
+                SurroundingsError, match=r"no worker is left.*paused it, since its memory is full.*kept"
+            ):
+                list(one.run(square, range(4), ignore))
+        with DaskExecutor(scheduler_file=file) as one:
+            run = one.run(square, range(4), ignore)
+            scheduler.kill()
+            with pytest.raises(SurroundingsError, match=r"scheduler at tcp://127.0.0.1:\d+ is lost.*shards are kept"):
+                list(run)
+
+
+def test_a_scheduler_by_dasks_own_setting_starts_no_workers_here(tmp_path: Path) -> None:
     import dask
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        with DaskExecutor(scheduler_address=cluster.scheduler_address) as executor:
-            assert list(executor.run(square, [4], lambda frames: None)) == [16]
-        with dask.config.set({"scheduler-address": cluster.scheduler_address}):  # as DASK_SCHEDULER_ADDRESS does
-            with DaskExecutor() as executor:
-                assert list(executor.run(square, [5], lambda frames: None)) == [25]
-            assert len(cluster.workers) == 1 and len(cluster.scheduler_info["workers"]) == 1, "no cluster of its own"
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False) as cluster,
+        dask.config.set({"scheduler-address": cluster.scheduler_address}),  # as DASK_SCHEDULER_ADDRESS does
+        DaskExecutor() as executor,
+    ):
+        assert next(executor.run(square, [5], ignore)) == Outcome(5, 25, machine=os.uname().nodename)
 
 
 def test_a_scheduler_that_does_not_answer(tmp_path: Path) -> None:

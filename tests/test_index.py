@@ -13,15 +13,14 @@ from click.testing import CliRunner, Result
 
 from keyreid.cli.index import index
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
-from keyreid.pipeline.manifest import SourceTracklet, read_manifest
-from keyreid.pipeline.sources import SOURCES, read_source
-from keyreid.pipeline.sources.completeness import check_completeness, count, flatten, load_description
-from keyreid.pipeline.sources.reading import Reading
+from keyreid.pipeline.manifest import IdentitySplit, Reading, SourceTracklet, read_manifest
+from keyreid.pipeline.sources import SOURCES, check_completeness, count, flatten, load_description, read_source
 
 TRACKLETS = (
     SourceTracklet("train", 1, 1, ("a.jpg", "b.jpg")),
     SourceTracklet("query", 2, 1, ("c.jpg",)),
     SourceTracklet("gallery", 2, 2, ("d.jpg",)),
+    *(SourceTracklet("gallery", -1, 3, ("e.jpg", "f.jpg", "g.jpg")) for _ in range(3)),
 )
 COUNTS = {"train": {"tracklets": 1, "frames": 2}, "junk": {"tracklets": 3}, "all": {"identities": 2, "cameras": 2}}
 
@@ -35,11 +34,23 @@ def make_folder(root: Path) -> Path:
 
 def synthetic(root: Path, counts: object) -> Reading:
     (root / "SYNTHETIC.json").write_text(json.dumps({"counts": counts}))
-    return Reading("mars", root, TRACKLETS, notes={"junk": {"tracklets": 3, "frames": 9}})
+    return Reading("mars", root, TRACKLETS)
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(index, [str(argument) for argument in arguments])
+
+
+def test_everything_is_counted_once() -> None:
+    counts = count(Reading("x", Path(), iter(TRACKLETS)))
+    names = ("tracklets", "frames", "identities", "cameras")
+    assert [counts[f"train.{name}"] for name in names] == [1, 2, 1, 1]
+    assert [counts[f"gallery.{name}"] for name in names] == [1, 1, 1, 1]
+    assert [counts[f"all.{name}"] for name in names] == [3, 4, 2, 2], "without junk"
+    assert (counts["junk.tracklets"], counts["junk.frames"], counts["identity_splits"]) == (3, 9, 0)
+    split = IdentitySplit((2,), (1,), query_camera=1)
+    counts = count(Reading("x", Path(), TRACKLETS, identity_splits=(split,)))
+    assert [counts[f"{name}.tracklets"] for name in ("train", "query", "gallery")] == [2, 1, 0]
 
 
 def test_descriptors_can_be_compared() -> None:
@@ -93,8 +104,12 @@ def test_the_real_dataset_is_measured_by_its_descriptor(tmp_path: Path) -> None:
 def test_counts_that_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"unknown count train.trackets"):
         check_completeness(synthetic(tmp_path, {"train": {"trackets": 1}}), "mars")
-    with pytest.raises(FormatError, match=r"SYNTHETIC.json has no counts"):
-        check_completeness(synthetic(tmp_path, None), "mars")
+    for counts in (None, {}, {"train": {"tracklets": "many"}}, {"train": {"tracklets": {"a": 1}}}, [1]):
+        with pytest.raises(FormatError, match=r"SYNTHETIC.json has no counts"):
+            check_completeness(synthetic(tmp_path, counts), "mars")
+    (tmp_path / "SYNTHETIC.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match=r"SYNTHETIC.json is not readable as JSON"):
+        check_completeness(Reading("mars", tmp_path, TRACKLETS), "mars")
 
 
 def test_unknown_source(tmp_path: Path) -> None:
@@ -117,6 +132,38 @@ def test_index_again_changes_nothing(tmp_path: Path) -> None:
     assert first.exit_code == second.exit_code == 0
     assert json.loads(first.stdout) == json.loads(second.stdout)
     assert json.loads(first.stdout)["counts"]["train"] == {"tracklets": 1, "frames": 2, "identities": 1, "cameras": 1}
+
+
+def test_what_does_not_count_is_printed(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "shop")
+    for identity in ("-1", "0", "ann"):
+        (root / f"gallery/{identity}/2/t").mkdir(parents=True)
+        (root / f"gallery/{identity}/2/t/1.jpg").write_bytes(b"")
+    result = run("folder", root, tmp_path / "prepared")
+    assert (
+        "3 gallery tracklets; 6 frames, 1 shards; 1 tracklets are distractors; 1 junk tracklets left" in result.stdout
+    )
+
+
+def test_append_says_what_was_added_and_what_was_there(tmp_path: Path) -> None:
+    root, prepared = make_folder(tmp_path / "shop"), tmp_path / "prepared"
+    refused = run("folder", root, prepared, "--append")
+    assert refused.exit_code == 1 and "holds no index to append to; leave --append out" in refused.stderr
+    first = json.loads(run("folder", root, prepared, "--json").stdout)
+    (root / "gallery/ann/door/t").mkdir(parents=True)
+    (root / "gallery/ann/door/t/1.jpg").write_bytes(b"")
+    refused = run("folder", root, prepared)
+    assert refused.exit_code == 1 and "add --append if these are further tracklets" in refused.stderr
+    grown = run("folder", root, prepared, "--append")
+    assert grown.stdout == (
+        "added 1 tracklets, 1 frames, 1 shards; 3 tracklets were there already\n"
+        f"shop: 1 train, 1 query, 2 gallery tracklets; 5 frames, 2 shards -> {prepared}\n"
+    )
+    again = json.loads(run("folder", root, prepared, "--append", "--json").stdout)
+    assert again["added"] == {"tracklets": 0, "frames": 0, "shards": 0}
+    assert again["already_indexed"] == {"tracklets": 4, "frames": 5}
+    assert (again["num_generations"], first["num_generations"]) == (2, 1)
+    assert again["fingerprint"] == read_manifest(prepared).fingerprint != first["fingerprint"]
 
 
 def test_index_refuses_an_incomplete_copy(tmp_path: Path) -> None:

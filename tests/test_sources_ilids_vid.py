@@ -14,9 +14,9 @@ from scipy.io import savemat
 from source_listings import reverse_listings
 
 from keyreid.pipeline.errors import SourceError
+from keyreid.pipeline.manifest import write_manifest
 from keyreid.pipeline.sources import read_source
-from keyreid.pipeline.sources.ilids_vid import read
-from keyreid.pipeline.sources.ilids_vid_splits import MAT_PATH
+from keyreid.pipeline.sources.ilids_vid import MAT_PATH, read
 
 PERSONS = [f"person{number:03d}" for number in (1, 2, 4, 9, 10, 13)]
 POSITIONS = np.stack([np.random.default_rng(row).permutation(6) + 1 for row in range(10)])
@@ -75,10 +75,13 @@ def test_mat_goes_before_json(tmp_path: Path) -> None:
 
 
 def test_manifest_has_the_first_split(tmp_path: Path) -> None:
-    manifest = read_source("ilids-vid", make_ilids(tmp_path), allow_incomplete=True)
+    manifest = write_manifest(tmp_path / "p", read_source("ilids-vid", make_ilids(tmp_path), allow_incomplete=True))
     assert len(manifest.tracklets) == 12
     assert {t.camera for t in manifest.split("query")} == {1}
     assert {t.camera for t in manifest.split("gallery")} == {2}
+    names = [(t.identity, t.identity_name, t.camera, t.camera_name, t.name) for t in manifest.tracklets[4:6]]
+    assert names == [(4, "person004", 1, "cam1", "cam1_person004"), (4, "person004", 2, "cam2", "cam2_person004")]
+    assert read(tmp_path).tracklets[4].frame_numbers == (8, 9, 10)
     for index, split in enumerate(manifest.identity_splits):
         chosen = manifest.with_identity_split(index)
         assert {t.identity for t in chosen.split("query")} == set(split.test)
@@ -142,7 +145,7 @@ BAD_INPUTS = [
     ("mat", lambda root: shutil.rmtree(root / SEQUENCES / "cam2"), r"lacks i-LIDS-VID/sequences/cam2"),
     ("mat", lambda root: (root / MAT_PATH).unlink(), r"has no splits; expected .*train_test_splits_ilidsvid.mat"),
     ("mat", lambda root: (root / MAT_PATH).write_bytes(b"broken"), r"train_test_splits_ilidsvid.mat cannot be read"),
-    ("mat", lambda root: savemat(root / MAT_PATH, {"x": [[1]]}), r"holds x; expected a variable ls_set"),
+    ("mat", lambda root: savemat(root / MAT_PATH, {"x": [[1]]}), r"holds 'x'; expected a variable ls_set"),
     ("mat", remove_person, r"counts 6 persons by position, but there are 5 person folders"),
     ("mat", save_positions(lambda positions: positions - 1), r"row 1 of .*; expected each position 1 to 6 once"),
     ("mat", save_positions(twice), r"row 5 of .*; expected each position 1 to 6 once"),
@@ -151,12 +154,15 @@ BAD_INPUTS = [
         lambda root: (root / SEQUENCES / "cam1/group01").mkdir(),
         r"a folder 'group01' in .*; expected folders like",
     ),
+    ("mat", lambda root: (root / SEQUENCES / f"cam1/person{'1' * 99}").mkdir(), r"expected folders like person001"),
     (
         "mat",
         lambda root: (root / SEQUENCES / "cam1/person001/cam2_person001_00001.png").write_bytes(b""),
         r"cam1/person001/cam2_person001_00001.png contradicts its folder; expected a name like cam1_person001_00001",
     ),
     ("json", lambda root: (root / "splits.json").write_text("{"), r"splits.json is not JSON"),
+    ("json", lambda root: (root / "splits.json").write_text("[" * 100_000), r"splits.json is not JSON"),
+    ("json", lambda root: (root / "splits.json").write_bytes(b'["\xff"]'), r"splits.json is not JSON"),
     ("json", lambda root: write_json(root, {"train": []}), r"has another form; expected a list"),
     ("json", lambda root: write_json(root, [{"train": [0], "test": [1]}]), r"has another form; expected a list"),
     ("json", lambda root: write_json(root, [{"train": PERSONS, "test": PERSONS}]), r"person001 in both halves"),

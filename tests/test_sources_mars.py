@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from scipy.io import loadmat, savemat
 from source_listings import reverse_listings
 
 from keyreid.pipeline.errors import SourceError
+from keyreid.pipeline.manifest import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.mars import read
 
@@ -50,24 +52,30 @@ def rewrite(root: Path, half: str, change: Callable[[np.ndarray], Any]) -> None:
     savemat(path, {key: table})
 
 
-def test_splits_junk_and_distractors(tmp_path: Path) -> None:
+def test_splits_names_and_numbers(tmp_path: Path) -> None:
     reading = read(make_mars(tmp_path))
-    found = [(t.split, t.identity, t.camera, len(t.frame_paths)) for t in reading.tracklets]
+    found = [(t.split, t.identity, t.identity_name, t.camera, t.name, t.frame_numbers) for t in reading.tracklets]
     assert found == [
-        ("train", 1, 1, 3),
-        ("train", 1, 2, 2),
-        ("train", 3, 1, 2),
-        ("gallery", 0, 2, 3),  # a distractor stays, junk does not
-        ("query", 2, 1, 2),
-        ("gallery", 2, 3, 4),
-        ("gallery", 4, 1, 2),
+        ("train", 1, "0001", 1, "0001C1T0001", (1, 2, 3)),
+        ("train", 1, "0001", 2, "0001C2T0002", (1, 2)),
+        ("train", 3, "0003", 1, "0003C1T0003", (1, 2)),
+        ("gallery", -1, "00-1", 1, "00-1C1T0001", (1, 2)),
+        ("gallery", 0, "0000", 2, "0000C2T0002", (1, 2, 3)),
+        ("query", 2, "0002", 1, "0002C1T0003", (1, 2)),
+        ("gallery", 2, "0002", 3, "0002C3T0004", (1, 2, 3, 4)),
+        ("gallery", 4, "0004", 1, "0004C1T0005", (1, 2)),
     ]
-    assert reading.notes["junk"] == {"tracklets": 1, "frames": 2}
     assert reading.tracklets[1].frame_paths == (
         "bbox_train/0001/0001C2T0002F001.jpg",
         "bbox_train/0001/0001C2T0002F002.jpg",
     )
     assert not reading.missing
+    made = write_manifest(tmp_path / "p", reading)
+    assert made.notes == {"junk": {"tracklets": 1, "frames": 2}, "distractors": {"tracklets": 1, "frames": 3}}
+    assert [(t.identity, t.identity_name, t.camera_name) for t in made.tracklets[2:4]] == [
+        (3, "0003", "1"),
+        (0, "0000", "2"),
+    ]
 
 
 def test_junk_images_may_be_absent(tmp_path: Path) -> None:
@@ -80,8 +88,9 @@ def test_frames_are_sorted_by_number(tmp_path: Path) -> None:
     names_path = tmp_path / "info/train_name.txt"
     lines = names_path.read_text().split()
     names_path.write_text("\n".join([lines[2], lines[0], lines[1], *lines[3:]]))
-    frames = read(tmp_path).tracklets[0].frame_paths
-    assert [path[-8:-4] for path in frames] == ["F001", "F002", "F003"]
+    tracklet = read(tmp_path).tracklets[0]
+    assert [path[-8:-4] for path in tracklet.frame_paths] == ["F001", "F002", "F003"]
+    assert tracklet.frame_numbers == (1, 2, 3)
 
 
 def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +110,19 @@ def save(name: str, **variables: Any) -> Callable[[Path], None]:
     return lambda root: savemat(root / name, variables)
 
 
+def claim_cells(root: Path) -> None:
+    path = root / "info/query_IDX.mat"
+    content = bytearray(path.read_bytes())
+    place = content.index(struct.pack("<ii", 1, 1), 128)  # the shape
+    content[place + 4 : place + 8] = struct.pack("<i", 2_000_000_000)
+    path.write_bytes(content)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 BAD_INPUTS = [
     (
         lambda root: (root / "info/query_IDX.mat").unlink(),
@@ -110,9 +132,28 @@ BAD_INPUTS = [
         lambda root: (root / "info/tracks_train_info.mat").write_bytes(b"x" * 200),
         r"tracks_train_info.mat cannot be read",
     ),
-    (save("info/tracks_train_info.mat", other=[[1]]), r"holds other; expected a variable track_train_info"),
+    (save("info/tracks_train_info.mat", other=[[1]]), r"holds 'other'; expected a variable track_train_info"),
     (save("info/tracks_test_info.mat", track_test_info=[[1, 2, 3]]), r"has 3 columns; expected 4"),
-    (save("info/query_IDX.mat", query_IDX=[[1.5]]), r"query_IDX in .* is float64 .*expected a table of whole numbers"),
+    (
+        save("info/query_IDX.mat", query_IDX=[[1.5]]),
+        r"query_IDX in .* is double .*fractions; expected a table of whole n",
+    ),
+    (save("info/query_IDX.mat", query_IDX=[[float("inf")]]), r"query_IDX in .* holds float64; expected a table of who"),
+    (save("info/query_IDX.mat", query_IDX=[[1e300]]), r"query_IDX in .* holds float64; expected a table of whole num"),
+    (save("info/query_IDX.mat", query_IDX=[[1j]]), r"query_IDX in .* holds complex128; expected a table of whole num"),
+    (
+        save("info/query_IDX.mat", query_IDX=np.array([["a"]], object)),
+        r"query_IDX in .* is cell of shape \(1, 1\); exp",
+    ),
+    (save("info/query_IDX.mat", query_IDX=[[]]), r"query_IDX in .* of shape \(1?0?, 0\); expected a table"),
+    (claim_cells, r"query_IDX in .* is uint16 of shape \(1, 2000000000\), more than \d+ bytes can hold"),
+    (
+        lambda root: savemat(root / "info/query_IDX.mat", {"query_IDX": [[3]]}, format="4"),
+        r"query_IDX.mat cannot be read \(it is not of MATLAB 5 to 7.2\)",
+    ),
+    (lambda root: make_pipe(root / "info/query_IDX.mat"), r"lacks info/query_IDX.mat"),
+    (lambda root: make_pipe(root / "info/train_name.txt"), r"lacks info/train_name.txt"),
+    (lambda root: (root / "info/train_name.txt").write_bytes(b"\xff\xfe"), r"train_name.txt is not UTF-8"),
     (set_cell("train", 2, 1, 99), r"row 3 of .*tracks_train_info.mat names lines 6 to 99 of train_name.txt; .*1 to 7"),
     (set_cell("train", 0, 0, 0), r"row 1 of .* names lines 0 to 3"),
     (set_cell("train", 0, 0, 5), r"row 1 of .* names lines 5 to 3"),
@@ -158,6 +199,7 @@ def test_missing_frames_are_named_and_left_out(tmp_path: Path) -> None:
     assert reading.missing == ("bbox_test/0004/ (2 frames)", "bbox_train/0001/0001C1T0001F002.jpg")
     assert reading.notes["missing_frames"] == 3
     assert [path[-8:-4] for path in reading.tracklets[0].frame_paths] == ["F001", "F003"]
+    assert reading.tracklets[0].frame_numbers == (1, 3)
     assert 4 not in {tracklet.identity for tracklet in reading.tracklets}
 
 
@@ -176,7 +218,6 @@ def test_folders_are_listed_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_through_read_source(tmp_path: Path) -> None:
-    manifest = read_source("mars", make_mars(tmp_path), allow_incomplete=True, frames_per_shard=5)
-    assert [t.tracklet_id for t in manifest.tracklets] == list(range(7))
-    assert manifest.num_shards == 5
-    assert manifest.root == str(tmp_path.resolve())
+    reading = read_source("mars", make_mars(tmp_path), allow_incomplete=True)
+    assert reading.notes["incomplete"][0] == "train.tracklets: 3 found, 8,298 expected"
+    assert "junk.tracklets: 1 found, 870 expected" in reading.notes["incomplete"]

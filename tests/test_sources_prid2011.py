@@ -16,7 +16,7 @@ from source_listings import reverse_listings
 from keyreid.cli.prep import main as prep
 from keyreid.model.evaluation.protocols import find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
-from keyreid.pipeline.manifest import read_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames, write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.prid2011 import SEQUENCES, SPLITS_FILE, own_halves, read
 from keyreid.pipeline.synthetic.layouts import synthesize
@@ -66,7 +66,14 @@ def test_frames_are_in_order_of_their_numbers(tmp_path: Path) -> None:
     folder = tmp_path / SEQUENCES / "cam_a/person_0001"
     for old, new in (("0002.png", "10000.png"), ("0003.png", "9999.png")):
         (folder / old).rename(folder / new)
-    names = [path.rsplit("/", 1)[1] for path in read(tmp_path).tracklets[0].frame_paths]
+    tracklet = read(tmp_path).tracklets[0]
+    assert (tracklet.name, tracklet.identity_name, tracklet.camera_name) == (
+        "cam_a/person_0001",
+        "person_0001",
+        "cam_a",
+    )
+    assert tracklet.frame_numbers == (1, *range(4, 28), 9999, 10000)
+    names = [path.rsplit("/", 1)[1] for path in tracklet.frame_paths]
     assert [*names[:2], *names[-2:]] == ["0001.png", "0004.png", "9999.png", "10000.png"]
 
 
@@ -141,7 +148,7 @@ def test_a_copy_is_compared_with_a_complete_one(tmp_path: Path) -> None:
 
 def test_protocol_prid2011_asks_camera_a_and_answers_from_camera_b(tmp_path: Path) -> None:
     """Every one of the ten divisions."""
-    whole = read_source("prid2011", make_prid(tmp_path), allow_incomplete=True)
+    whole = write_manifest(tmp_path / "p", read_source("prid2011", make_prid(tmp_path), allow_incomplete=True))
     (protocol,) = find_protocols("prid2011", whole)
     for index, split in enumerate(whole.identity_splits):
         manifest = whole.with_identity_split(index)
@@ -155,7 +162,7 @@ def test_protocol_prid2011_asks_camera_a_and_answers_from_camera_b(tmp_path: Pat
 def test_figures_of_own_splits_say_so(tmp_path: Path) -> None:
     published, own = make_prid(tmp_path / "published", SPLITS), make_prid(tmp_path / "own")
     for root, word in ((published, ""), (own, "own ")):
-        manifest = read_source("prid2011", root, allow_incomplete=True)
+        manifest = write_manifest(root / "p", read_source("prid2011", root, allow_incomplete=True))
         protocols = [p.on(manifest) for p in (find_protocol("prid2011"), find_protocol("standard"))]
         assert [p.label([3]) for p in protocols] == [f"prid2011 ({word}split 3 alone)", "standard"]
         assert protocols[0].label(range(10)) == f"prid2011 (mean of 10 {word}splits)"
@@ -179,7 +186,7 @@ def test_synthetic_tree_is_indexed_by_the_commands(tmp_path: Path) -> None:
     assert {t.identity for t in manifest.tracklets} == {1, 2, 3, 4}, "the strangers are not among them"
     assert (people / SEQUENCES / "cam_a/person_0201").is_dir() and (people / SEQUENCES / "cam_b/person_0201").is_dir()
     assert "incomplete" not in manifest.notes
-    with Image.open(people / manifest.tracklets[0].frame_paths[0]) as image:
+    with Image.open(people / read_shard_frames(prepared, 0).tracklets[0].paths[0]) as image:
         assert image.size == (64, 128) and image.format == "PNG"
 
 

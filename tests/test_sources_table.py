@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from keyreid.pipeline.errors import SettingsError, SourceError
+from keyreid.pipeline.manifest import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.table import read
 
@@ -27,8 +34,9 @@ def frame(rows: list[tuple[str, ...]] = ROWS) -> pd.DataFrame:
 
 def write_table(folder: Path, table: pd.DataFrame, name: str = "mine.csv") -> Path:
     for path in table.get("frame_path", []):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(b"")
+        if ".." not in path and len(path) < 200:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(b"")
     path = folder / name
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
@@ -38,13 +46,13 @@ def write_table(folder: Path, table: pd.DataFrame, name: str = "mine.csv") -> Pa
 
 
 def facts(path: Path, **options: Any) -> list[tuple[Any, ...]]:
-    return [(t.split, t.identity, t.camera, t.frame_paths) for t in read(path, **options).tracklets]
+    return [(t.split, t.identity, t.camera, t.name, t.frame_paths) for t in read(path, **options).tracklets]
 
 
 EXPECTED = [
-    ("train", 7, 1, ("a/f2.jpg", "a/f10.jpg")),
-    ("query", 9, 1, ("b/1.jpg",)),
-    ("gallery", 9, 2, ("b/2.jpg",)),
+    ("train", "7", "1", "walk", ("a/f2.jpg", "a/f10.jpg")),
+    ("query", "9", "1", "door", ("b/1.jpg",)),
+    ("gallery", "9", "2", "exit", ("b/2.jpg",)),
 ]
 
 
@@ -53,19 +61,16 @@ def test_csv_and_parquet(tmp_path: Path, name: str) -> None:
     assert facts(write_table(tmp_path, frame(), name)) == EXPECTED
 
 
-@pytest.mark.parametrize("kind", ["int64", "float64"], ids=["whole numbers", "floats of whole numbers"])
+@pytest.mark.parametrize("kind", ["int64", "float64", "Int64", "category"])
 def test_numbers_in_parquet(tmp_path: Path, kind: str) -> None:
-    table = frame().astype({"identity": kind, "camera": kind})
+    table = frame()
+    for column in ("identity", "camera"):
+        table[column] = (table[column].astype("int64") if kind == "Int64" else table[column]).astype(kind)
     assert facts(write_table(tmp_path, table, "mine.parquet")) == EXPECTED
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     assert facts(write_table(tmp_path, frame(ROWS[::-1]))) == EXPECTED
-
-
-def test_frame_index_orders_frames(tmp_path: Path) -> None:
-    table = frame().assign(frame_index=[1, 10, 2, 3])
-    assert facts(write_table(tmp_path, table))[0][3] == ("a/f10.jpg", "a/f2.jpg")
 
 
 def test_root_elsewhere_and_absolute_paths(tmp_path: Path) -> None:
@@ -79,17 +84,53 @@ def test_root_elsewhere_and_absolute_paths(tmp_path: Path) -> None:
         read(path, images / "b")
 
 
-def test_text_is_numbered(tmp_path: Path) -> None:
-    table = frame().assign(identity=["NA", "NA", "ann", "ann"], camera=["hall", "hall", "hall", "2"])
-    reading = read(write_table(tmp_path, table))
-    assert reading.notes == {"identity_numbers": {"NA": 1, "ann": 2}, "camera_numbers": {"2": 1, "hall": 2}}
-    assert [(t.identity, t.camera) for t in reading.tracklets] == [(1, 2), (2, 2), (2, 1)]
+def test_one_name_among_numbers_renumbers_nobody(tmp_path: Path) -> None:
+    """Before, junk and distractors became persons 1 and 2 here, and camera 10 camera 1."""
+    rows = [(f"{n}.jpg", f"t{n}", identity, camera, "gallery") for n, (identity, camera) in enumerate(
+        [("-1", "10"), ("0", "hall"), ("7", "10"), ("NA", "hall")])]  # fmt: skip
+    made = write_manifest(tmp_path / "p", read(write_table(tmp_path, frame(rows))))
+    found = [(t.identity, t.identity_name, t.camera, t.camera_name) for t in made.tracklets]
+    assert found == [(0, "0", 11, "hall"), (7, "7", 10, "10"), (8, "NA", 11, "hall")]
+    assert made.notes["junk"] == made.notes["distractors"] == {"tracklets": 1, "frames": 1}
 
 
-def test_junk_is_left_out(tmp_path: Path) -> None:
-    reading = read(write_table(tmp_path, frame().assign(identity=["-1", "-1", "9", "9"])))
-    assert reading.notes["junk"] == {"tracklets": 1, "frames": 2}
-    assert {t.identity for t in reading.tracklets} == {9}
+@pytest.mark.parametrize("column", ["frame_number", "frame_index"])
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_frame_numbers_order_frames_and_are_kept(tmp_path: Path, column: str, name: str) -> None:
+    tracklets = read(write_table(tmp_path, frame().assign(**{column: [1, 500, 2, -3]}), name)).tracklets
+    assert tracklets[0].frame_paths == ("a/f10.jpg", "a/f2.jpg")
+    assert [t.frame_numbers for t in tracklets] == [(1, 500), (2,), (-3,)]
+
+
+STAMPS = ["2024-05-01T12:00:00.25Z", "2024-05-01T11:00:00", "2024-05-01 13:00:00+02:00", ""]
+UTC = pd.to_datetime(STAMPS, utc=True, format="ISO8601")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "times", "since"),
+    [
+        ("mine.csv", ["7.5", "2", "1e3", ""], (2.0, 7.5, 1000.0), "seconds"),
+        ("mine.parquet", [7.5, 2, 1000, None], (2.0, 7.5, 1000.0), "seconds"),
+        ("mine.csv", STAMPS, (1714561200.0, 1714564800.25, 1714561200.0), "unix"),
+        ("mine.parquet", UTC, (1714561200.0, 1714564800.25, 1714561200.0), "unix"),
+        ("mine.parquet", UTC.tz_localize(None), (1714561200.0, 1714564800.25, 1714561200.0), "unix"),
+        ("mine.parquet", UTC.tz_convert("Asia/Tokyo"), (1714561200.0, 1714564800.25, 1714561200.0), "unix"),
+    ],
+    ids=["CSV", "Parquet", "ISO", "UTC", "no zone", "a zone"],
+)  # fmt: skip
+def test_times(tmp_path: Path, name: str, values: Any, times: tuple[float, ...], since: str) -> None:
+    """They order a tracklet's frames where each of all frames has one; these do not."""
+    reading = read(write_table(tmp_path, frame().assign(time=values), name))
+    found = [time for tracklet in reading.tracklets for time in tracklet.times or ()]
+    assert tuple(found[:3]) == times and math.isnan(found[3])
+    assert reading.notes == {"times": since}
+
+
+def test_times_order_frames_where_there_are_no_numbers(tmp_path: Path) -> None:
+    path = write_table(tmp_path, frame().assign(time=[0.5, 0.75, 0, 0]))
+    assert read(path).tracklets[0].frame_paths == ("a/f10.jpg", "a/f2.jpg")
+    path = write_table(tmp_path, frame().assign(time=[0.5, 0.75, 0, 0], frame_number=[9, 8, 1, 1]))
+    assert read(path).tracklets[0].times == (0.75, 0.5)
 
 
 def test_missing_files_are_named_and_counted(tmp_path: Path) -> None:
@@ -97,12 +138,13 @@ def test_missing_files_are_named_and_counted(tmp_path: Path) -> None:
     path = write_table(tmp_path, frame([*ROWS, *rows]))
     for number in range(25):
         (tmp_path / f"many/{number}.jpg").unlink()
+    os.mkfifo(tmp_path / "many/0.jpg")
     with pytest.raises(SourceError, match=r"missing: many/0.jpg\n[\s\S]*many/19.jpg\n  and 5 more files") as error:
         read_source("table", path)
     assert "many/20.jpg" not in str(error.value)
-    manifest = read_source("table", path, allow_incomplete=True)
-    assert manifest.notes["missing_frames"] == 25
-    assert manifest.name == "mine"
+    reading = read_source("table", path, allow_incomplete=True)
+    assert reading.notes["missing_frames"] == 25
+    assert reading.name == "mine"
 
 
 def change(column: str, value: str, row: int = 1) -> pd.DataFrame:
@@ -111,43 +153,86 @@ def change(column: str, value: str, row: int = 1) -> pd.DataFrame:
     return table
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (
-            frame().drop(columns=["camera", "split"]),
-            r"has no column camera, split \(it has frame_path, tracklet, identi",
-        ),
-        (frame([]), r"has no rows; expected one row a frame"),
-        (change("identity", "8"), r"tracklet 'walk' of .* has 2 identities: 7, 8; expected one"),
-        (change("camera", "2"), r"tracklet 'walk' of .* has 2 cameras: 1, 2; expected one"),
-        (change("split", "query"), r"tracklet 'walk' of .* has 2 splits: query, train; expected one"),
-        (change("split", "test"), r"has split 'test'; expected one of train, query, gallery"),
-        (change("identity", " "), r"row 2 of .* has no identity \(1 rows lack it\)"),
-        (change("frame_path", "a/f10.jpg"), r"tracklet 'walk' of .* names a/f10.jpg twice"),
-        (frame().assign(frame_index=["1", "two", "3", "4"]), r"row 2 of .* has a frame_index that is no number"),
-        (change("identity", "07", row=2).assign(tracklet=list("aabc")), r"identity '07' and identity '7' are the same"),
-    ],
-    ids=["column", "rows", "identities", "cameras", "splits", "split", "empty", "twice", "frame_index", "7 and 07"],
-)
+BAD_TABLES: list[tuple[str, pd.DataFrame, str]] = [
+    ("column", frame().drop(columns=["camera", "split"]), r"has no column camera, split \(it has frame_path, tracklet"),
+    ("two columns", pd.concat([frame(), frame()[["identity"]]], axis=1), r"has two columns identity"),
+    ("two numbers", frame().assign(frame_index=1, frame_number=2), r"the columns frame_number and frame_index; expec"),
+    ("rows", frame([]), r"has no rows; expected one row a frame"),
+    ("identities", change("identity", "8"), r"tracklet 'walk' of .* has 2 identities: 7, 8; expected one"),
+    ("cameras", change("camera", "2"), r"tracklet 'walk' of .* has 2 cameras: 1, 2; expected one"),
+    ("splits", change("split", "query"), r"tracklet 'walk' of .* has 2 splits: query, train; expected one"),
+    ("split", change("split", "test"), r"has split 'test'; expected one of train, query, gallery"),
+    ("empty", change("identity", " "), r"row 2 of .* has no identity \(1 rows lack it\)"),
+    ("twice", change("frame_path", "a/f10.jpg"), r"tracklet 'walk' of .* names a/f10.jpg twice"),
+    ("number twice", frame().assign(frame_number=[5, 5, 1, 1]), r"'walk' of .* names frame number 5 twice"),
+    ("no number", frame().assign(frame_index=["1", "two", "3", "4"]), r"row 2 .* frame_index that is no whole number"),
+    ("fraction", frame().assign(frame_number=[1, 2.5, 3, 4]), r"row 2 .* frame_number that is no whole number: '2.5'"),
+    ("infinite", frame().assign(frame_number=[1, float("inf"), 3, 4]), r"row 2 .* that is no whole number: 'inf'"),
+    ("huge", frame().assign(frame_number=["1", "9" * 30, "3", "4"]), r"row 2 .* that is no whole number: '9999"),
+    ("very huge", frame().assign(frame_number=["1", "9" * 9999, "3", "4"]), r"row 2 .* that is no whole number: '9999"),
+    ("time", frame().assign(time=["2024-05-01", "noon", "", ""]), r"row 2 of .* time that is no ISO 8601 and no "),
+    ("infinite time", frame().assign(time=["0", "-inf", "", ""]), r"row 2 of .* time that is infinite: '-inf'"),
+    ("leaves the root", change("frame_path", "../../x.jpg"), r"frame_path '../../x.jpg' leaves .*; expected paths u"),
+    ("long path", change("frame_path", "x" * 5000), r"not a complete copy of mine\n  missing: xxxx"),
+    ("long digits", frame([("9" * 5000, "9" * 5000, "1", "1", "train")]), r"no tracklets in .*\n  missing: 9{300}\.\."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "message"), [case[1:] for case in BAD_TABLES], ids=[case[0] for case in BAD_TABLES])
 def test_bad_input(tmp_path: Path, table: pd.DataFrame, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        read(write_table(tmp_path, table))
+        read_source("table", write_table(tmp_path, table))
 
 
-def test_not_a_table(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nowhere.csv is not a file; expected a table"):
-        read(tmp_path / "nowhere.csv")
-    (tmp_path / "table.xlsx").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"a table table.xlsx; expected a file .csv or .parquet"):
-        read(tmp_path / "table.xlsx")
-    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
-    with pytest.raises(SourceError, match=r"broken.parquet cannot be read"):
-        read(tmp_path / "broken.parquet")
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("identity", [7, 7, 9, float("inf")], r"row 4 .* identity that is neither text nor a whole number: 'inf'"),
+        ("identity", [7, 7, 9, 1e300], r"row 4 .* identity that is neither text nor a whole number: '1e\+300"),
+        ("camera", [1, 1, 1.5, 2], r"row 3 of .* camera that is neither text nor a whole number: '1.5"),
+        ("camera", [1, 1, None, 2], r"row 3 of .* has no camera"),
+        ("frame_number", [1, 2, None, 4], r"row 3 of .* frame_number that is no whole number"),
+        ("identity", [[7], [7], [9], [9]], r"mine.parquet cannot be read"),
+        ("identity", [b"\xff", b"\xff", b"9", b"9"], r"mine.parquet cannot be read \(.*UTF8"),
+        ("time", [datetime.time(12)] * 4, r"row 1 of .* time that is no ISO 8601"),
+    ],
+)
+def test_bad_values_in_parquet(tmp_path: Path, column: str, values: list[Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        read(write_table(tmp_path, frame().assign(**{column: values}), "mine.parquet"))
+
+
+def claim_rows(path: Path) -> None:
+    """A file whose rows are equal, so that a few bytes hold millions of them."""
+    table = pa.table(
+        {name: pa.repeat(pa.scalar(value), 2_000_000) for name, value in zip(COLUMNS, ROWS[0], strict=True)}
+    )
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("nowhere.csv", lambda path: None, r"nowhere.csv is not a file; expected a table"),
+        ("pipe.csv", os.mkfifo, r"pipe.csv is not a file; expected a table"),
+        ("loop.csv", lambda path: path.symlink_to(path), r"loop.csv is not a file; expected a table"),
+        ("table.xlsx", Path.touch, r"a table table.xlsx; expected a file .csv or .parquet"),
+        ("empty.csv", Path.touch, r"empty.csv cannot be read"),
+        ("latin.csv", lambda path: path.write_bytes(b"frame_path\xff"), r"latin.csv cannot be read .*utf-8"),
+        ("ragged.csv", lambda path: path.write_text(",".join(COLUMNS) + "\na,b,1,1,train,x\n"), "ragged.csv cannot be"),
+        ("quote.csv", lambda path: path.write_text(",".join(COLUMNS) + '\n"a,b,1,1,train\n'), "quote.csv cannot be re"),
+        ("broken.parquet", lambda path: path.write_bytes(b"no parquet"), r"broken.parquet cannot be read"),
+        ("claims.parquet", claim_rows, r"claims.parquet cannot be read \(it claims 2,000,000 rows of .* in a file of"),
+    ],
+)  # fmt: skip
+def test_not_a_table(tmp_path: Path, name: str, make: Callable[[Path], Any], message: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(SourceError, match=message):
+        read(tmp_path / name)
+
+
+def test_roots(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"--root .*nowhere is not a folder"):
         read(write_table(tmp_path, frame()), tmp_path / "nowhere")
-
-
-def test_root_belongs_to_tables_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--root with source folder"):
         read_source("folder", tmp_path, table_root=tmp_path)

@@ -155,7 +155,7 @@ def _expected(root: Path, source: str) -> tuple[dict[str, int], str]:
 
 
 def _listing(missing: Sequence[str]) -> str:
-    lines = [f"\n  missing: {path}" for path in missing[:MAX_NAMED]]
+    lines = [f"\n  missing: {path if len(path) < 300 else path[:300] + '...'}" for path in missing[:MAX_NAMED]]
     if len(missing) > MAX_NAMED:
         lines.append(f"\n  and {len(missing) - MAX_NAMED:,} more files or folders")
     return "".join(lines)

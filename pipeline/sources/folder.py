@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 def read(root: Path) -> Reading:
     """Read a tree of folders; frames are sorted naturally (frame2 before frame10).
 
-    Identity and camera folders are numbers or any text (see manifest.number_names). Splits that are not there are
-    named in notes["absent_splits"]. Tracklet folders without frames are named as missing.
+    Identity and camera folders are numbers or any text (see manifest.number_names). Tracklet folders without frames
+    are named as missing.
 
     Raises:
         SourceError: none of the splits is there, or an image lies where a folder is expected.
@@ -44,8 +44,6 @@ def read(root: Path) -> Reading:
     if others:
         log.warning("folders of %s that are no split and were not read: %s", root, ", ".join(others))
         notes["ignored_folders"] = others
-    if len(splits) < len(SPLITS):
-        notes["absent_splits"] = [split for split in SPLITS if split not in splits]
     tracklets, empty = _walk(root, splits)
     name = root.resolve().name.encode(errors="replace").decode()
     return Reading(name, root, tuple(tracklets), tuple(empty), notes=notes)

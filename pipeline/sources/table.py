@@ -21,7 +21,7 @@ COLUMNS = ("frame_path", "tracklet", "identity", "camera", "split")
 NUMBER_COLUMNS = ("frame_number", "frame_index")  # two names of one column
 TIME_COLUMN = "time"
 OPTIONAL = (*NUMBER_COLUMNS, TIME_COLUMN)
-MAX_ROWS_PER_BYTE = 100  # of a Parquet file: paths that differ need more than that, however they are compressed
+MAX_ROWS_PER_BYTE = 40  # of a Parquet file: paths that differ need more than that, however well they are compressed
 MAX_EXPANSION = 1000
 MAX_WHOLE = 2**53  # beyond it not every whole number is a double
 
@@ -155,19 +155,25 @@ def _times(path: Path, column: pd.Series) -> tuple[pd.Series, str]:
         return seconds.astype("float64"), "seconds"
     stamps = pd.to_datetime(texts.where(given, None), errors="coerce", utc=True, format="ISO8601")
     _refuse(path, stamps.isna() & given, column, "time that is no ISO 8601 and no number of seconds")
-    return (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), "unix"
+    nanoseconds = stamps.astype("datetime64[ns, UTC]").astype("int64")
+    seconds = nanoseconds // 10**9 + nanoseconds % 10**9 / 1e9  # whole seconds by themselves: a double holds 53 bits
+    return seconds.where(given), "unix"
 
 
 def _refuse(path: Path, wrong: pd.Series, column: pd.Series, what: str) -> None:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise SourceError(f"row {row + 1} of {path} has a {what}: {column.iloc[row]!r}", "another value", "correct it")
+        value = repr(str(column.iloc[row]))[:80]
+        raise SourceError(f"row {row + 1} of {path} has a value of {what}: {value}", "another value", "correct it")
 
 
 def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
     tops = [PurePosixPath(folder.as_posix()) for folder in (root.absolute(), root.resolve())]
     result = []
     for text in paths:
+        if text[0] not in "/." and "//" not in text and "/." not in text and "\0" not in text:
+            result.append(text.rstrip("/"))  # a million of them: nothing to resolve
+            continue
         path = PurePosixPath(text)
         if path.is_absolute():
             top = next((top for top in tops if path.is_relative_to(top)), None)

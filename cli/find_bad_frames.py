@@ -1,0 +1,55 @@
+"""keyreid-prep find-bad-frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .command import FriendlyCommand
+
+
+@click.command("find-bad-frames", cls=FriendlyCommand)
+@click.argument("prepared", type=click.Path(path_type=Path))
+@click.option("--shard", type=click.IntRange(min=0), required=True, help="Number of the shard that fails.")
+@click.option("--out", type=click.Path(path_type=Path), help="File for the list.  [default: standard output]")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, if it has moved since indexing.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=900,
+    show_default=True,
+    help="Seconds after which a try of at most 128 frames counts as hung.",
+)
+def find_bad_frames(
+    prepared: Path, shard: int, out: Path | None, root: Path | None, device: str, timeout: float
+) -> None:
+    """Find the frames of a shard that crash pose estimation.
+
+    For a shard that extract-keypoints could not finish: tries its frames in child processes, fewer and fewer at a time,
+    until single ones fail, and prints a list for extract-keypoints --skip-frames. A frame that is known to be good is
+    tried first: if that fails as well, the device, memory or the checkpoint is at fault, and no frame is named.
+    """
+    from keyreid.pipeline import find_bad_frames as search
+
+    found = search.find_bad_frames(prepared, shard, root=root, device=device, timeout=timeout)
+    lines = "".join(f"{frame.path}\n" for frame in found)
+    if out is None:
+        click.echo(lines, nl=False)
+    else:
+        out.write_text(lines, encoding="utf-8")
+    if not found:
+        click.echo(
+            f"no frame of shard {shard:05d} fails alone: look for lack of memory (fewer --workers), then run "
+            "extract-keypoints again",
+            err=True,
+        )
+        return
+    for frame in found:
+        click.echo(f"{frame.path}: {frame.reason}", err=True)
+    click.echo(
+        f"next, with the options of the first run: keyreid-prep extract-keypoints {prepared} --skip-frames "
+        f"{out or 'FILE'}",
+        err=True,
+    )

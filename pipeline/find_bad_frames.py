@@ -1,0 +1,213 @@
+"""Frames that crash pose estimation, found by bisection in child processes, which may die of them.
+
+`python -m keyreid.pipeline.find_bad_frames` is such a child: it reads pickled functions from standard input, calls one
+after the other, and answers each with a pickle: None, what went wrong, or an error that no frame makes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from select import select
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .environment import progress_bar
+from .errors import KeyReIDError, SurroundingsError
+from .manifest import read_shard_frames
+
+Work = Callable[[Sequence[str]], object]
+
+TIMEOUT = 900.0  # seconds for a trial, loading of the network included
+FRAMES_PER_TRIAL = 128  # of the trials that bisection begins from
+
+
+@dataclass(frozen=True)
+class BadFrame:
+    """A frame that pose estimation fails over, twice, when it is alone.
+
+    Attributes:
+        path: as the manifest has it.
+        reason: such as "killed by SIGSEGV".
+    """
+
+    path: str
+    reason: str
+
+
+def find_bad_frames(
+    prepared: Path, shard: int, *, root: Path | None = None, device: str = "auto", timeout: float = TIMEOUT
+) -> list[BadFrame]:
+    """Do what extract-keypoints does, with the settings it was started with, over fewer and fewer frames of a shard.
+
+    Args:
+        prepared: the prepared dataset; only read.
+        shard: number of the shard.
+        root: folder of the frames, if it has moved since indexing.
+        device: of the network: "auto", "cpu" or "cuda".
+        timeout: seconds after which a trial of at most FRAMES_PER_TRIAL frames counts as failed.
+
+    Raises:
+        SurroundingsError: a good frame fails as well: the device, memory or the checkpoint is at fault.
+        FormatError: no such shard.
+        KeyReIDError: a frame is missing, or another error that no image makes.
+    """
+    from .extract_keypoints import task_of_stage, try_frames  # which loads torch
+
+    frames = read_shard_frames(prepared, shard)
+    task = task_of_stage(prepared, root=root, device=device)
+    paths = list(dict.fromkeys(path for tracklet in frames.tracklets for path in tracklet.paths))
+    with tempfile.TemporaryDirectory() as folder:
+        noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+        Image.fromarray(noise).save(Path(folder, "noise.jpg"))
+        good = partial(try_frames, task, Path(folder), ["noise.jpg"])
+        found = search(partial(try_frames, task, task.roots[frames.generation]), good, paths, timeout)
+    return [BadFrame(path, reason) for path, reason in found.items()]
+
+
+def search(
+    work: Work, good_work: Callable[[], object], frames: Sequence[str], timeout: float = TIMEOUT
+) -> dict[str, str]:
+    """The frames over which a child process dies, fails or hangs when it does `work` with them alone.
+
+    Args:
+        work: picklable; what a worker does with some frames.
+        good_work: the same with a frame that is known to be good.
+        frames: all of them.
+        timeout: seconds for one trial.
+
+    Returns:
+        Frame -> what happened; empty where none fails alone.
+
+    Raises:
+        SurroundingsError: the good frame fails.
+    """
+    found: dict[str, str] = {}
+    with Trial(timeout) as trial, progress_bar(len(frames), "find bad frames", "frames") as bar:
+        _require_good(trial, good_work)
+        for start in range(0, len(frames), FRAMES_PER_TRIAL):
+            some = frames[start : start + FRAMES_PER_TRIAL]
+            found |= _bisect(trial, work, good_work, some)
+            bar.update(len(some))
+    return found
+
+
+def _bisect(trial: Trial, work: Work, good_work: Callable[[], object], frames: Sequence[str]) -> dict[str, str]:
+    if trial(partial(work, frames)) is None:
+        return {}
+    if len(frames) > 1:
+        middle = len(frames) // 2
+        halves = frames[:middle], frames[middle:]
+        return {frame: reason for half in halves for frame, reason in _bisect(trial, work, good_work, half).items()}
+    _require_good(trial, good_work)  # a device may have broken meanwhile
+    reason = trial(partial(work, frames))  # anything can be killed once
+    return {} if reason is None else {frames[0]: reason}
+
+
+def _require_good(trial: Trial, good_work: Callable[[], object]) -> None:
+    reason = trial(good_work)
+    if reason is not None:
+        raise SurroundingsError(
+            f"a frame that is known to be good fails as well ({reason}): the frames of the shard are not to blame",
+            "",
+            "look at the device, memory and the checkpoint; --device cpu tells whether it is the GPU",
+        )
+
+
+class Trial:
+    """A child process that calls one function after the other, and is replaced when it dies; a context manager.
+
+    Args:
+        timeout: seconds for a call.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, function: Callable[[], object]) -> str | None:
+        """Call `function`, which must be picklable: None where it went well, else what happened.
+
+        Raises:
+            KeyReIDError, OSError: of the function; or the child could not start.
+        """
+        if self._child is None:
+            self._start()
+        answer = self._ask(function)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._child is not None:
+            self._end()
+
+    def _start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        problem = self._ask(os.getpid)  # what it dies of from here on is the function's doing
+        if problem is not None:
+            raise SurroundingsError(f"a process to try frames in did not start ({problem})", "", "see its output above")
+
+    def _ask(self, function: Callable[[], object]) -> Any:
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        try:
+            pickle.dump(function, child.stdin)
+            child.stdin.flush()
+            if not select([child.stdout], [], [], self._timeout)[0]:
+                child.kill()
+                self._end()
+                return f"not done after {self._timeout:g} seconds"
+            return pickle.load(child.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return self._end()
+
+    def _end(self) -> str:
+        child, self._child = self._child, None
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        child.stdout.close()
+        with suppress(OSError):  # it may have died with bytes on the way to it
+            child.stdin.close()
+        code = child.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def main() -> None:
+    """The child; ends when standard input does, as it also does when the parent dies."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not mix with answers
+    while True:
+        try:
+            function = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        answer: object = None
+        try:
+            function()
+        except (KeyReIDError, OSError) as error:  # would happen whatever the frame
+            answer = error
+        except Exception as error:  # whatever it is: the parent decides
+            answer = f"{type(error).__name__}: {error}"
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

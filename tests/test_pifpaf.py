@@ -124,7 +124,7 @@ def test_the_best_score_comes_first(synthetic: Any, strangers: list[list[Synthet
 
 
 def test_a_stream_longer_than_a_chunk_is_the_same_as_its_tracklets(synthetic: Any, walks: list[Any]) -> None:
-    """Order, and one decoder a tracklet, across chunks and sizes; batches of one, so that rounding is the same."""
+    """Order, and one decoder per tracklet, across chunks and sizes; batches of one, so that rounding is the same."""
     sizes = [(256, 128), (256, 128), (200, 100)]
     tracklets = [
         [np.asarray(frame.image.resize(size[::-1])) for frame in walk] for walk, size in zip(walks, sizes, strict=False)
@@ -159,9 +159,9 @@ def test_a_network_that_fails_is_no_fact_about_the_frames(synthetic: Any, walks:
         def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
             raise failure
 
+    estimator = PifPafEstimator(synthetic)
+    estimator._forward = Broken()
     for failure in (RuntimeError("CUDA error: device-side assert triggered"), MemoryError()):
-        estimator = PifPafEstimator(synthetic)
-        estimator._forward = Broken()
         with pytest.raises(type(failure)) as raised:
             find(estimator, walks[0])
         assert raised.value is failure

@@ -138,17 +138,22 @@ def _allowed() -> list[Any]:
     layers = [getattr(nn.modules, name) for name in _LAYERS]
     families = [models.mobilenetv2, models.mobilenetv3, models.resnet, models.shufflenetv2, models.squeezenet]
     modules = [*layers, *families, ops.misc, network.basenetworks, network.heads, network.nets]
-    networks = [
-        (value, f"{module.__name__}.{name}")
-        for module in modules
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, nn.Module)
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    arrays = [
+        _known_as(f"numpy.{core}.multiarray._reconstruct", lambda *_: _NumberArray()) for core in ("core", "_core")
     ]
-    arrays = [(_empty_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     return [
-        *networks, headmeta.Cif, headmeta.Caf, headmeta.CifDet,
-        *arrays, (_NumberArray, "numpy.ndarray"), (_NumberType, "numpy.dtype"),
-    ]  # fmt: skip
+        *[value for value in classes if issubclass(value, nn.Module)],
+        *[headmeta.Cif, headmeta.Caf, headmeta.CifDet],
+        *[*arrays, _known_as("numpy.ndarray", _NumberArray), _known_as("numpy.dtype", _NumberType)],
+    ]
+
+
+def _known_as(name: str, value: Any) -> Any:
+    """The value itself, which the unpickler finds by what it calls itself."""
+    value.__module__, _, value.__name__ = name.rpartition(".")
+    value.__qualname__ = value.__name__
+    return value
 
 
 class _NumberType:
@@ -172,10 +177,6 @@ class _NumberArray(np.ndarray):
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, content = state
         super().__setstate__((1, shape, kind.dtype, fortran, content))
-
-
-def _empty_array(*_: object) -> _NumberArray:
-    return _NumberArray()
 
 
 def _fetch(name: str, url: str) -> Path:

@@ -339,7 +339,7 @@ class _Run(Generic[Result]):
         preparing = worker.state == "preparing"
         unit = self._withdraw(worker)
         if unit is not None:
-            self._fail(unit, worker, KeyReIDError(f"the worker that was at it on {worker.machine} died"))
+            self._fail(unit, worker, WorkerDiedError("killed, or out of memory (fewer --workers help)"))
         if preparing:
             self._deaths[worker.host] += 1
             if self._deaths[worker.host] >= DEATHS_AT_START:
@@ -446,6 +446,10 @@ class _Run(Generic[Result]):
         return SurroundingsError(
             f"the Dask scheduler at {address} is lost ({reason})", "", f"see that it runs; {RESUME}"
         )
+
+
+class WorkerDiedError(Exception):
+    """A worker's process died over a unit."""
 
 
 class _ProcessGoneError(Exception):

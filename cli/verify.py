@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keyreid.pipeline.inspection.verify import Problem, VerifyReport
 
 NAMED_AT_MOST = 10  # problems of a kind, leftovers, and frames that are left out
-NOT_STARTED = {"keypoints": "nothing has been extracted yet", "shards": "not built yet"}
+NOT_STARTED = {"keypoints": "nothing has been extracted yet", "shards": "no shard has been built yet"}
 LEFT_OUT_WHY = {"unreadable": "the content is no image", "skipped": "as --skip-frames asked"}
 
 

@@ -205,7 +205,7 @@ def test_frames_that_are_left_out_are_named_and_no_damage(tiny_mars: Path, tmp_p
 
 
 def test_a_bare_index_and_a_stage_that_is_not_started(copy: Path) -> None:
-    for stage, said in (("shards", "not built yet"), ("keypoints", "nothing has been extracted yet")):
+    for stage, said in (("shards", "no shard has been built yet"), ("keypoints", "nothing has been extracted yet")):
         shutil.rmtree(copy / stage)
         shutil.rmtree(copy / "receipts" / stage)
         change_stages(copy, **{stage: None})

@@ -47,7 +47,7 @@ def rebuild(dataset: TinyDataset, folder: Path, *options: object, **environment:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     for path in sorted((copy / "shards").iterdir()):

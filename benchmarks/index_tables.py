@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keyreid.pipeline.manifest import Reading, SourceTracklet, read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 
 MARS_TRACKLETS, MARS_FRAMES = 20_478, 1_191_003
 SHORTEST, LONGEST = 2, 114  # frames of a tracklet; 58 on average

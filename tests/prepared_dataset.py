@@ -12,16 +12,9 @@ from PIL import Image
 
 from keyreid.pipeline.commit import commit_shard, fingerprint, read_json, write_json
 from keyreid.pipeline.heatmaps import stored_heatmaps
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, write_keypoints
-from keyreid.pipeline.manifest import (
-    IdentitySplit,
-    Reading,
-    SourceTracklet,
-    dataset_path,
-    read_manifest,
-    read_shard_frames,
-    write_manifest,
-)
+from keyreid.pipeline.manifest import IdentitySplit, dataset_path, read_manifest, read_shard_frames
 from keyreid.pipeline.receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from keyreid.pipeline.records import FRAME_NO_POSE, FRAME_OK, ShardReceipt, Tracklet
 from keyreid.pipeline.shards import TrackletFrames, shard_path, write_shard

@@ -17,6 +17,7 @@ from keyreid.pipeline.commit import read_json, receipt_path, write_json
 from keyreid.pipeline.errors import SettingsError, SurroundingsError
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.inspection.contact_sheet import (
     FRAME_SIZE,
     HEADER,
@@ -32,7 +33,7 @@ from keyreid.pipeline.inspection.contact_sheet import (
     read_samples,
     write_contact_sheet,
 )
-from keyreid.pipeline.manifest import Manifest, write_manifest
+from keyreid.pipeline.manifest import Manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.records import FRAME_STATUSES, Tracklet
 from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS

@@ -10,9 +10,10 @@ from click.testing import CliRunner, Result
 from keyreid.cli.prep import main
 from keyreid.pipeline.commit import commit_shard, fingerprint, read_json, write_json
 from keyreid.pipeline.extract_keypoints import keypoint_notes
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.inspection.describe import describe
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, write_keypoints
-from keyreid.pipeline.manifest import Reading, SourceTracklet, read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINT_INDEX
 

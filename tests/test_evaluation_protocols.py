@@ -11,16 +11,15 @@ from keyreid.model.evaluation.measure import measure_distances
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import PROTOCOLS, authors_cameras, find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
-from keyreid.pipeline.manifest import IdentitySplit, Manifest, write_manifest
+from keyreid.pipeline.index import write_manifest
+from keyreid.pipeline.manifest import IdentitySplit, Manifest
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.sources.mars import read as read_mars
 
 
 def tracklets(*rows: tuple[str, int, int]) -> tuple[Tracklet, ...]:
     """From (split, identity, camera)."""
-    return tuple(
-        Tracklet(i, split, identity, camera, 0, 1) for i, (split, identity, camera) in enumerate(rows)
-    )
+    return tuple(Tracklet(i, split, identity, camera, 0, 1) for i, (split, identity, camera) in enumerate(rows))
 
 
 # Identity 2 has no gallery tracklet under another camera, but two queries of different cameras.

@@ -18,17 +18,15 @@ import numpy as np
 import pytest
 
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError, SurroundingsError
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.manifest import (
     IdentitySplit,
     Manifest,
-    Reading,
-    SourceTracklet,
     dataset_path,
     read_manifest,
     read_shard_frames,
     shard_inputs,
     shard_sizes,
-    write_manifest,
 )
 
 SPLITS = (IdentitySplit((1,), (2,), query_camera=1), IdentitySplit((2,), (1,), query_camera=2))

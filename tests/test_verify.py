@@ -16,9 +16,10 @@ from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import fingerprint, read_json, read_receipt, receipt_path, sha256_of, write_json
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.inspection.verify import verify
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints, write_keypoints
-from keyreid.pipeline.manifest import read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.sources import read_source
 

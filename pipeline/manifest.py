@@ -398,7 +398,7 @@ class _Writer:
     ) -> None:
         self._reading, self._before = reading, before
         self._limits = frames_per_shard, bytes_per_shard
-        self._root = str(reading.root.absolute())
+        self._root = reading.root.absolute()
         self.number = len(before.generations) if before else 0
         self._first_shard = before.num_shards if before else 0
         self._next_id = self._first_id = len(before.tracklets) if before else 0
@@ -436,7 +436,7 @@ class _Writer:
         sync_folder(self.partial)
         return Generation(
             number=self.number,
-            root=self._root,
+            root=str(self._root),
             first_shard=self._first_shard,
             num_shards=len(self._shards),
             num_tracklets=self._next_id - self._first_id,
@@ -616,7 +616,7 @@ def _key(tracklet: SourceTracklet) -> tuple[str, str, str, str]:
     return tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name
 
 
-def _estimate_bytes(root: str, paths: Sequence[str]) -> int:
+def _estimate_bytes(root: Path, paths: Sequence[str]) -> int:
     """Frames times the largest of three of them."""
     sizes = []
     for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
@@ -632,8 +632,7 @@ def _known_tracklets(prepared: Path, before: Manifest) -> dict[tuple[str, ...], 
     there: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for generation in before.generations:
         names = ("split", "identity_name", "camera_name", "name", "frames_hash")
-        table = _read_generation(prepared, generation, names)
-        for *key, digest in zip(*(_values(table[name]) for name in names), strict=True):
+        for *key, digest in zip(*_read_generation(prepared, generation, names), strict=True):
             there.setdefault(tuple(key), []).append((generation.root, digest))
     return there
 
@@ -659,7 +658,7 @@ def _read_table(path: Path, columns: Sequence[str], sha256: str) -> pa.Table:
             f"SHA-256 {sha256[:16]}...",
             "restore the folder `manifest` and dataset.json from a copy, or index the source into an empty folder",
         )
-    # pq.read_table, to_numpy and to_pylist of numbers would import pandas, which takes longer than all the rest
+    # pq.read_table imports pyarrow.dataset, and to_numpy imports pandas: slower and larger than MARS's own table
     return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
 
@@ -667,9 +666,10 @@ def _frames_path(folder: Path, shard: int) -> Path:
     return folder / "frames" / f"{shard:05d}.parquet"
 
 
-def _read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> pa.Table:
+def _read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> list[list[Any]]:
     path = _generation_folder(prepared, generation.number) / "tracklets.parquet"
-    return _read_table(path, columns, generation.tracklets_sha256)
+    table = _read_table(path, columns, generation.tracklets_sha256)
+    return [_values(table[name]) for name in columns]
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
@@ -709,8 +709,7 @@ def read_manifest(prepared: Path) -> Manifest:
     tracklets: list[Tracklet] = []
     for generation in generations:
         names = [name for name in TRACKLETS.names if name != "frames_hash"]
-        table = _read_generation(prepared, generation, names)
-        tracklets.extend(map(Tracklet, *(_values(table[name]) for name in names)))
+        tracklets.extend(map(Tracklet, *_read_generation(prepared, generation, names)))
     splits = tuple(
         IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
         for split in info["identity_splits"]
@@ -770,8 +769,9 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
     if shard not in found:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
     generation, digest = found[shard]
-    table = _read_table(_frames_path(_generation_folder(prepared, generation.number), shard), FRAMES.names, digest)
-    ids, numbers, times = (_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time"))
+    path = _frames_path(_generation_folder(prepared, generation.number), shard)
+    table = _read_table(path, FRAMES.names, digest)
+    ids, numbers, times = [_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time")]
     paths = table["path"].to_pylist()
     bounds = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
     tracklets = tuple(
@@ -791,7 +791,7 @@ def shard_sizes(prepared: Path) -> dict[int, int]:
     sizes: dict[int, int] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        sizes.update(zip(_values(table["shard"]), _values(table["num_frames"]), strict=True))
+        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
     return sizes
 
 
@@ -806,7 +806,7 @@ def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, s
     found: dict[int, tuple[Generation, str]] = {}
     for generation in _generations(read_dataset(prepared)):
         table = _read_shards(prepared, generation)
-        pairs = zip(_values(table["shard"]), _values(table["sha256"]), strict=True)
+        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
         found.update({shard: (generation, digest) for shard, digest in pairs})
     return found
 

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..skeleton import NUM_JOINTS
 from .forward import FastForward, Picture
 from .settings import DecoderSettings
 
@@ -42,7 +41,7 @@ except ImportError as error:
 Item = TypeVar("Item")
 
 CHUNK = 256  # pictures among which those of one size are looked for
-_RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint beside the one it was reached from
+_RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint next to the one it was reached from
 
 
 @dataclass(frozen=True)
@@ -125,28 +124,13 @@ def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
     return model.eval(), metadata
 
 
-def unpickle_network(path: Path) -> Any:
-    """The network in one of openpifpaf's own checkpoints. Runs code from the file: only for files that are trusted."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        model = checkpoint["model"]
-        network.model_migration.model_migration(model)
-        cif, caf = model.head_metas[:2]
-        fine = isinstance(cif, headmeta.Cif) and isinstance(caf, headmeta.Caf) and cif.n_fields == NUM_JOINTS
-    except Exception as error:  # whatever a pickle of another origin may raise
-        raise CheckpointError(
-            f"{path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
-            "a file that openpifpaf 0.12 or 0.13 wrote",
-        ) from error
-    if not fine:
-        raise CheckpointError(f"{path} has heads {[m.name for m in model.head_metas]}", "CIF and CAF of 17 COCO joints")
-    return model.eval()
-
-
 def official_urls() -> dict[str, str]:
     """Name -> address of openpifpaf's own checkpoints for people; the file name ends in 8 digits of its SHA-256."""
     openpifpaf.plugin.register()
-    return {name: url for name, url in openpifpaf.CHECKPOINT_URLS.items() if isinstance(url, str) and "-cocokp-" in url}
+    people = {
+        name: url for name, url in openpifpaf.CHECKPOINT_URLS.items() if isinstance(url, str) and "-cocokp-" in url
+    }
+    return {name: "https://" + url.partition("://")[2] for name, url in people.items()}  # openpifpaf names them by http
 
 
 class PifPafEstimator:
@@ -172,14 +156,15 @@ class PifPafEstimator:
 
         Pictures of one size go through the network together, whatever tracklet they are of; those of the batch before
         are decoded in a thread meanwhile. That thread has nothing to do while this one runs Python: two that want
-        Python's lock wait for each other. The decoder is made anew for each tracklet: openpifpaf's keeps a float32
+        Python's lock wait for each other. Each tracklet gets a decoder of its own: openpifpaf's keeps a float32
         accumulator from image to image, so only this makes the result a function of the tracklet.
 
         Args:
             pictures: tracklet and picture, tracklet by tracklet; None in the place of a frame that could not be read.
 
         Yields:
-            For each picture in turn its people, best score first, possibly none; None for None.
+            For each picture in turn its people, best score first, possibly none; None for None. A failure of the
+            network or the decoder is raised as it is: it says nothing about a picture.
         """
         tracklet_now, decode = None, None
         ready: list[_Decodable] = []

@@ -221,6 +221,8 @@ def _commit_generation(
         "identity_splits": [split.__dict__ for split in reading.identity_splits],
         "generations": [],
     }
+    if reading.name not in info["name"].split("+"):
+        info["name"] += f"+{reading.name}"  # no figure on a dataset that has grown passes for one on the published one
     info["generations"].append(generation.__dict__)
     write_json(dataset_path(prepared), info)
     return read_manifest(prepared)

@@ -274,7 +274,7 @@ def test_an_append_that_fails_leaves_the_old_dataset(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from keyreid.pipeline import manifest
+from keyreid.pipeline import index as manifest
 def stop(*_): os.kill(os.getpid(), signal.SIGKILL)
 def tracklets():
     yield manifest.SourceTracklet("train", 8, 1, ("8.jpg",) * 1)

@@ -11,9 +11,9 @@ from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, r
 from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
 from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
-from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.person import sample_appearance
+from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera
-from keyreid.pipeline.synthetic.tracklets import SyntheticFrame, render_tracklet
 
 CLOSE = 0.05 * 256  # five per cent of the crop's height
 

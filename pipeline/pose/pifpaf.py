@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -30,7 +30,7 @@ if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpif
 
 try:
     import openpifpaf
-    from openpifpaf import decoder, encoder, headmeta, network, plugins
+    from openpifpaf import decoder, headmeta, network, plugins
 except ImportError as error:
     raise CheckpointError(
         f"openpifpaf cannot be imported ({error})",
@@ -82,34 +82,8 @@ def build_network(base_name: str, upsample_stride: int) -> Any:
         return network.Factory(base_name=base_name).from_scratch([cif, caf])
 
 
-def encoders(model: Any) -> tuple[Any, Any]:
-    """openpifpaf's own target encoders for the two heads of a network made by build_network."""
-    cif, caf = model.head_metas
-    return encoder.Cif(cif, bmin=0.1), encoder.Caf(caf, bmin=0.1)
-
-
-def training_loss(model: Any) -> Any:
-    """openpifpaf's own composite loss over the two heads, every term with weight 1."""
-    losses = network.losses
-    return losses.multi_head.MultiHeadLoss(
-        [losses.composite.CompositeLoss.factory_from_headmeta(meta) for meta in model.head_metas], None
-    )
-
-
-def save_network(model: Any, path: Path, metadata: dict[str, Any]) -> None:
-    """Write the weights as float16 safetensors; `metadata` names base_name, upsample_stride and input_height.
-
-    The buffers of batch normalisation stay float32: float16 loses small variances.
-    """
-    buffers = {name for name, _ in model.named_buffers()}
-    state = {
-        name: (value if name in buffers else value.half()).contiguous() for name, value in model.state_dict().items()
-    }
-    save_file(state, path, metadata={"keyreid_pifpaf": json.dumps(metadata, sort_keys=True)})
-
-
 def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Read what save_network wrote: the network in eval mode, and the metadata."""
+    """Read what tools/train_synthetic_pifpaf.py wrote: the network in eval mode, and the metadata."""
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["keyreid_pifpaf"])
@@ -119,7 +93,7 @@ def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
     except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} does not hold a PifPaf network of this project ({str(error).splitlines()[0]})",
-            "safetensors written by benchmarks/train_synthetic_pifpaf.py",
+            "safetensors written by tools/train_synthetic_pifpaf.py",
         ) from error
     return model.eval(), metadata
 

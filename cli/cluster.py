@@ -33,8 +33,13 @@ def make_executor(
     scheduler_address: str | None,
     scheduler_file: str | None,
     performance_report: str | None,
+    bytes_per_worker: int = 0,
 ) -> Executor:
-    """The executor that the options ask for."""
+    """The executor that the options ask for.
+
+    Args:
+        bytes_per_worker: memory that a worker needs; 0: not checked before the workers on this machine start.
+    """
     from keyreid.pipeline.errors import SettingsError
     from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 
@@ -52,4 +57,6 @@ def make_executor(
         raise SettingsError(" and ".join(chosen) + " were given together", "at most one of them")
     if serial and performance_report:
         raise SettingsError("--performance-report was given with --serial", "Dask workers, which it reports on")
-    return SerialExecutor() if serial else DaskExecutor(workers, scheduler_address, scheduler_file, performance_report)
+    if serial:
+        return SerialExecutor()
+    return DaskExecutor(workers, scheduler_address, scheduler_file, performance_report, bytes_per_worker)

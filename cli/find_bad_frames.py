@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .command import FriendlyCommand
+from .command import FriendlyCommand, RootOption, collect_roots
 
 
 @click.command("find-bad-frames", cls=FriendlyCommand)
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--shard", type=click.IntRange(min=0), required=True, help="Number of the shard that fails.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the list.  [default: standard output]")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, if it has moved since indexing.")
+@click.option(
+    "--root",
+    type=RootOption(),
+    multiple=True,
+    callback=collect_roots,
+    help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--timeout",
@@ -22,9 +29,7 @@ from .command import FriendlyCommand
     show_default=True,
     help="Seconds after which a try of at most 128 frames counts as hung.",
 )
-def find_bad_frames(
-    prepared: Path, shard: int, out: Path | None, root: Path | None, device: str, timeout: float
-) -> None:
+def find_bad_frames(prepared: Path, shard: int, out: Path | None, root: Any, device: str, timeout: float) -> None:
     """Find the frames of a shard that crash pose estimation.
 
     For a shard that extract-keypoints could not finish: tries its frames in child processes, fewer and fewer at a time,
@@ -34,7 +39,7 @@ def find_bad_frames(
     from keyreid.pipeline import find_bad_frames as search
 
     found = search.find_bad_frames(prepared, shard, root=root, device=device, timeout=timeout)
-    lines = "".join(f"{frame.path}\n" for frame in found)
+    lines = "".join(f"{path}\n" for path in found)
     if out is None:
         click.echo(lines, nl=False)
     else:
@@ -46,8 +51,8 @@ def find_bad_frames(
             err=True,
         )
         return
-    for frame in found:
-        click.echo(f"{frame.path}: {frame.reason}", err=True)
+    for path, reason in found.items():
+        click.echo(f"{path}: {reason}", err=True)
     click.echo(
         f"next, with the options of the first run: keyreid-prep extract-keypoints {prepared} --skip-frames "
         f"{out or 'FILE'}",

@@ -18,7 +18,7 @@ from dask_jobqueue import SLURMCluster
 
 
 def make_cluster(cores: int, memory: str, queue: str | None, walltime: str, gpus: int) -> SLURMCluster:
-    """Jobs of one machine each, with single-threaded workers: one a core, or one a GPU where there are GPUs."""
+    """Jobs of one machine each, with single-threaded workers: one per core, or one per GPU where there are GPUs."""
     return SLURMCluster(
         queue=queue,
         cores=gpus or cores,
@@ -36,10 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--cores", type=int, default=16, help="of each job")
-    parser.add_argument("--memory", default="48GB", help="of each job; about 2 GB a worker")
+    parser.add_argument("--memory", default="48GB", help="of each job; about 2 GB per worker")
     parser.add_argument("--queue", help="Slurm's partition")
     parser.add_argument("--walltime", default="04:00:00")
-    parser.add_argument("--gpus", type=int, default=0, help="of each job; a worker each")
+    parser.add_argument("--gpus", type=int, default=0, help="of each job; one per worker")
     parser.add_argument("--show", action="store_true", help="print the job script and stop")
     parser.add_argument("command", nargs="*", help="of keyreid-prep, after --")
     options = parser.parse_args()

@@ -22,7 +22,7 @@ WORKER_VARIABLE = "KEYREID_WORKER"  # number of a worker among those of its mach
 RESUME = "finished shards are kept, and the same command resumes"
 
 LOOK_SECONDS = 2.0  # between two looks at the workers
-ANSWER_SECONDS = 30.0  # a scheduler or worker that says nothing for so long is lost
+ANSWER_SECONDS = 60.0  # a scheduler or worker that says nothing for so long is lost
 RETURN_SECONDS = 60.0  # that a run without workers waits for one in place of one that died
 PAUSED_SECONDS = 60.0  # without progress, after which a paused worker is given up
 PREPARE_SECONDS = 900.0  # to load a network, on a slow disk
@@ -339,7 +339,7 @@ class _Run(Generic[Result]):
         preparing = worker.state == "preparing"
         unit = self._withdraw(worker)
         if unit is not None:
-            self._fail(unit, worker, KeyReIDError(f"the worker that was at it on {worker.machine} died"))
+            self._fail(unit, worker, WorkerDiedError("killed, or out of memory (fewer --workers help)"))
         if preparing:
             self._deaths[worker.host] += 1
             if self._deaths[worker.host] >= DEATHS_AT_START:
@@ -446,6 +446,10 @@ class _Run(Generic[Result]):
         return SurroundingsError(
             f"the Dask scheduler at {address} is lost ({reason})", "", f"see that it runs; {RESUME}"
         )
+
+
+class WorkerDiedError(Exception):
+    """A worker's process died over a unit."""
 
 
 class _ProcessGoneError(Exception):

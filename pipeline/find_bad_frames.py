@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from select import select
@@ -33,47 +32,40 @@ TIMEOUT = 900.0  # seconds for a trial, loading of the network included
 FRAMES_PER_TRIAL = 128  # of the trials that bisection begins from
 
 
-@dataclass(frozen=True)
-class BadFrame:
-    """A frame that pose estimation fails over, twice, when it is alone.
-
-    Attributes:
-        path: as the manifest has it.
-        reason: such as "killed by SIGSEGV".
-    """
-
-    path: str
-    reason: str
-
-
 def find_bad_frames(
-    prepared: Path, shard: int, *, root: Path | None = None, device: str = "auto", timeout: float = TIMEOUT
-) -> list[BadFrame]:
-    """Do what extract-keypoints does, with the settings it was started with, over fewer and fewer frames of a shard.
+    prepared: Path,
+    shard: int,
+    *,
+    root: Path | Mapping[str, Path] | None = None,
+    device: str = "auto",
+    timeout: float = TIMEOUT,
+) -> dict[str, str]:
+    """Do what extract-keypoints does, with the settings of its last run, over fewer and fewer frames of a shard.
 
     Args:
-        prepared: the prepared dataset; only read.
+        prepared: the prepared dataset; it is only read.
         shard: number of the shard.
-        root: folder of the frames, if it has moved since indexing.
+        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
         device: of the network: "auto", "cpu" or "cuda".
         timeout: seconds after which a trial of at most FRAMES_PER_TRIAL frames counts as failed.
+
+    Returns:
+        Path of a frame -> what happens over it, such as "killed by SIGSEGV".
 
     Raises:
         SurroundingsError: a good frame fails as well: the device, memory or the checkpoint is at fault.
         FormatError: no such shard.
-        KeyReIDError: a frame is missing, or another error that no image makes.
+        SettingsError: keypoints were not extracted here.
     """
     from .extract_keypoints import task_of_stage, try_frames  # which loads torch
 
-    frames = read_shard_frames(prepared, shard)
-    task = task_of_stage(prepared, root=root, device=device)
+    frames, task = read_shard_frames(prepared, shard), task_of_stage(prepared, root, device)
     paths = list(dict.fromkeys(path for tracklet in frames.tracklets for path in tracklet.paths))
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
-        Image.fromarray(noise).save(Path(folder, "noise.jpg"))
-        good = partial(try_frames, task, Path(folder), ["noise.jpg"])
-        found = search(partial(try_frames, task, task.roots[frames.generation]), good, paths, timeout)
-    return [BadFrame(path, reason) for path, reason in found.items()]
+        Image.fromarray(noise).save(Path(folder) / "noise.jpg")
+        good_work = partial(try_frames, task, Path(folder), ["noise.jpg"])
+        return search(partial(try_frames, task, task.roots[frames.generation]), good_work, paths, timeout)
 
 
 def search(

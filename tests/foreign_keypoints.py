@@ -14,8 +14,9 @@ from PIL import Image
 from keyreid.pipeline.exchange.formats import JOINT_COLUMNS
 from keyreid.pipeline.exchange.import_keypoints import ImportSummary, import_keypoints
 from keyreid.pipeline.executor import SerialExecutor
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import Reading, SourceTracklet, read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINTS
 

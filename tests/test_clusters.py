@@ -37,7 +37,7 @@ def cluster(scheduler: list[str], worker: list[str], environment: dict[str, str]
             process.wait(timeout=60)
 
 
-def make_anew(dataset: TinyDataset, folder: Path, *options: object, **environment: str) -> str:
+def rebuild(dataset: TinyDataset, folder: Path, *options: object, **environment: str) -> str:
     """Delete what was prepared, prepare it again on a cluster, and compare; returns what the command printed."""
     copy = Path(shutil.copytree(dataset.prepared, folder / "prepared"))
     for name in ("receipts/shards", "shards"):
@@ -47,7 +47,7 @@ def make_anew(dataset: TinyDataset, folder: Path, *options: object, **environmen
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     for path in sorted((copy / "shards").iterdir()):
@@ -59,7 +59,7 @@ def test_a_scheduler_file_and_a_performance_report(tiny_dataset: TinyDataset, tm
     file, report = tmp_path / "scheduler.json", tmp_path / "report.html"
     where = ["--scheduler-file", str(file)]
     with cluster([*where, "--port", "0"], where, {}):
-        printed = make_anew(tiny_dataset, tmp_path, *where, "--performance-report", report)
+        printed = rebuild(tiny_dataset, tmp_path, *where, "--performance-report", report)
     assert "Dask's dashboard: http" in printed
     assert "<html" in report.read_text().lower()
 
@@ -84,7 +84,7 @@ def test_encrypted_and_by_environment_alone(tiny_dataset: TinyDataset, tmp_path:
             pass
         address = json.loads(file.read_text())["address"]
         assert address.startswith("tls://")
-        make_anew(tiny_dataset, tmp_path, **environment, DASK_SCHEDULER_ADDRESS=address)
+        rebuild(tiny_dataset, tmp_path, **environment, DASK_SCHEDULER_ADDRESS=address)
 
 
 def test_the_job_script_for_slurm() -> None:
@@ -101,7 +101,7 @@ def test_the_job_script_for_slurm() -> None:
     assert "--nthreads 1" in shown and "--nworkers 2" in shown
 
 
-def test_slurm_workers_are_single_threaded_one_a_core() -> None:
+def test_slurm_workers_are_single_threaded_one_per_core() -> None:
     pytest.importorskip("dask_jobqueue")
     spec = importlib.util.spec_from_file_location("slurm_cluster", SLURM)
     assert spec is not None and spec.loader is not None

@@ -15,8 +15,16 @@ from typing import Any
 import pytest
 
 from keyreid.pipeline import executor as executor_module
-from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SurroundingsError
-from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Executor, Outcome, Report, SerialExecutor
+from keyreid.pipeline.errors import FormatError, SettingsError, SurroundingsError
+from keyreid.pipeline.executor import (
+    WORKER_VARIABLE,
+    DaskExecutor,
+    Executor,
+    Outcome,
+    Report,
+    SerialExecutor,
+    WorkerDiedError,
+)
 
 DASK = Path(sys.executable).with_name("dask")
 
@@ -116,7 +124,7 @@ def test_a_unit_that_fails_is_tried_once_more_by_another_worker(dask: DaskExecut
     outcomes = {one.unit: one for one in dask.run(partial(note_and_fail, tmp_path), [1, 2, 3, 4, 5], ignore)}
     assert sorted(outcomes) == [1, 2, 3, 4, 5]
     assert [outcomes[unit].result for unit in (1, 4, 5)] == [1, 4, 5], "1 was killed once, and went well then"
-    assert "worker that was at it" in str(outcomes[2].error) and isinstance(outcomes[2].error, KeyReIDError)
+    assert isinstance(outcomes[2].error, WorkerDiedError) and "out of memory" in str(outcomes[2].error)
     assert isinstance(outcomes[3].error, RuntimeError)
     assert [len(list(tmp_path.glob(f"{unit}-*"))) for unit in range(1, 6)] == [2, 2, 2, 1, 1], "processes"
 

@@ -13,21 +13,22 @@ from click.testing import CliRunner
 
 from keyreid.cli.prep import main as prep
 from keyreid.pipeline import find_bad_frames as module
-from keyreid.pipeline.errors import CheckpointError, SurroundingsError
-from keyreid.pipeline.find_bad_frames import Trial, search
+from keyreid.pipeline.errors import CheckpointError, FormatError, SurroundingsError
+from keyreid.pipeline.find_bad_frames import Trial, find_bad_frames, search
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 
-FRAMES = ["0", "1", "2", "3", "4", "5"]
+FRAMES = ["0.jpg", "1.jpg", "dies", "raises", "4.jpg", "5.jpg"]
 
 
 def handle(frames: Sequence[str]) -> None:
     """Dies, stumbles or hangs over some frames."""
-    for index in frames:
+    for frame in frames:
         os.write(1, b"chatter on standard output must not disturb the answers")
-        if index == "2":
+        if frame == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        if index == "3":
+        if frame == "raises":
             raise RuntimeError("cannot decode")
-        if index == "99":
+        if frame == "hangs":
             time.sleep(600)
 
 
@@ -54,17 +55,17 @@ def stumble_once(folder: Path, frames: Sequence[str]) -> None:
     """Killed the first time that it sees one frame alone, as by chance; fails over more than two."""
     if len(frames) > 2:
         raise MemoryError("too much")
-    if frames == ["2"] and not (folder / "seen").exists():
+    if frames == ["dies"] and not (folder / "seen").exists():
         (folder / "seen").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_each_bad_frame_is_found_among_many() -> None:
-    assert search(handle, good, FRAMES) == {"2": "killed by SIGSEGV", "3": "RuntimeError: cannot decode"}
+    assert search(handle, good, FRAMES) == {"dies": "killed by SIGSEGV", "raises": "RuntimeError: cannot decode"}
 
 
 def test_a_frame_that_hangs() -> None:
-    assert search(handle, good, ["99"], timeout=5) == {"99": "not done after 5 seconds"}
+    assert search(handle, good, ["hangs"], timeout=5) == {"hangs": "not done after 5 seconds"}
 
 
 def test_a_broken_device_names_no_frame(tmp_path: Path) -> None:
@@ -98,15 +99,30 @@ def test_the_child_ends_with_its_parent() -> None:
     assert child.poll() == 0
 
 
-def test_the_command_prints_paths_and_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: [module.BadFrame("2.jpg", "killed by SIGSEGV")])
-    arguments = ["find-bad-frames", "P", "--shard", "0"]
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """An index of five frames, which need not be there."""
+    tracklets = [SourceTracklet("train", 1, 1, [f"{number}.jpg" for number in range(5)])]
+    write_manifest(tmp_path / "prepared", Reading("made", tmp_path, tracklets))
+    return tmp_path / "prepared"
+
+
+def test_a_shard_that_is_not_there(prepared: Path) -> None:
+    with pytest.raises(FormatError, match="has no shard 00001"):
+        find_bad_frames(prepared, 1)
+
+
+def test_the_command_prints_paths_and_what_to_do_next(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: {"2.jpg": "killed by SIGSEGV"})
+    arguments = ["find-bad-frames", str(prepared), "--shard", "0"]
     result = CliRunner().invoke(prep, arguments)
     assert result.exit_code == 0 and result.stdout == "2.jpg\n"
     assert "2.jpg: killed by SIGSEGV" in result.stderr
     result = CliRunner().invoke(prep, [*arguments, "--out", str(tmp_path / "bad.txt")])
     assert (tmp_path / "bad.txt").read_text() == "2.jpg\n" and result.stdout == ""
-    assert f"extract-keypoints P --skip-frames {tmp_path / 'bad.txt'}" in result.stderr
-    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: [])
+    assert f"extract-keypoints {prepared} --skip-frames {tmp_path / 'bad.txt'}" in result.stderr
+    monkeypatch.setattr(module, "find_bad_frames", lambda *_, **__: {})
     result = CliRunner().invoke(prep, arguments)
     assert result.exit_code == 0 and result.stdout == "" and "no frame of shard 00000 fails alone" in result.stderr

@@ -289,7 +289,7 @@ def read_mutated_sources(folder: Path, count: int, seed: int) -> None:
 def test_mutated_sources_are_read_or_refused_in_words(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from test_import_keypoints_refused import read_mutated_sources as read; "
-        f"read(Path({str(tmp_path)!r}), 700, 20)"
+        f"read(Path({str(tmp_path)!r}), 700, 33)"
     )
     command = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)

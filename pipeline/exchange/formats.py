@@ -36,6 +36,8 @@ JOINT_COLUMNS = tuple(f"{joint}_{axis}" for joint in JOINTS for axis in "xyc")
 BATCH_ROWS = 1024  # of a Parquet file in memory at once
 ROWS_OF_ANY_TABLE = 1_000_000  # more rows than that must take a byte each in the file
 JOINT_VALUES = "x, y and confidence of the 17 COCO joints"
+PLAIN = {int, float}  # types of numbers that need no second look
+LARGEST = float(np.finfo(np.float32).max)
 OVERSHOOT = 0.2  # networks that learn heatmaps go a little beyond 0 and 1: clipped; farther off is another unit
 
 
@@ -143,35 +145,39 @@ def source_person(
         keypoints[:, 2] /= full_confidence
     else:
         keypoints[:, 2] = _numbers(confidences, ((NUM_JOINTS,),), "one confidence per joint", where)
-    lowest, highest = keypoints[:, 2].min(), keypoints[:, 2].max()
+    confidence = keypoints[:, 2]
+    lowest, highest = confidence.min(), confidence.max()
     if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
         raise SourceError(
             f"{where} has a joint of confidence {lowest if lowest < -OVERSHOOT else highest:g}",
             "0 to 1",
             "scale them: percent by 1/100, logits through a sigmoid",
         )
-    keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
-    number = keypoints[:, 2].mean() if score is None else _numbers([score], ((1,),), "a score", where)[0]
+    if highest > 1:
+        np.minimum(confidence, 1, out=confidence)
+    if lowest <= 0:
+        keypoints[confidence <= 0] = 0
+    number = float(confidence.mean() if score is None else _numbers([score], ((1,),), "a score", where)[0])
     if number < 0:
         raise SourceError(
             f"{where} has score {number:g}", "0 or more", "the best score counts most: shift or scale them"
         )
-    keypoints[keypoints[:, 2] == 0] = 0
-    return SourcePerson(float(number), keypoints)
+    return SourcePerson(number, keypoints)
 
 
 def _numbers(values: Any, shapes: tuple[tuple[int, ...], ...], meaning: str, where: str) -> np.ndarray:
     """Finite float32 numbers of one of the shapes, in memory of their own."""
-    nested = isinstance(values, list) and any(isinstance(value, list) for value in values)
-    flat = chain.from_iterable(v if isinstance(v, list) else [v] for v in values) if nested else values
-    kinds = set(map(type, flat)) if isinstance(values, list) else {type(values)}
-    strange = [kind for kind in kinds if not issubclass(kind, (Real, Decimal, NoneType)) or kind is bool]
-    if strange:  # numpy would take "1.5" and true for numbers
-        raise SourceError(f"{where} holds something that is no number ({strange[0].__name__})", f"numbers: {meaning}")
+    kinds = {values.dtype.type} if isinstance(values, np.ndarray) else {type(values)}
+    if isinstance(values, list):
+        kinds = set(map(type, values))
+        if list in kinds:
+            kinds = set(map(type, chain.from_iterable(one if isinstance(one, list) else [one] for one in values)))
+    if not kinds <= PLAIN:
+        for kind in kinds:  # numpy would take "1.5" and true for numbers
+            if kind is bool or not issubclass(kind, (Real, np.floating, Decimal, NoneType)):
+                raise SourceError(f"{where} holds something that is no number ({kind.__name__})", f"numbers: {meaning}")
     try:
         numbers = np.array(values, np.float64)
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-            numbers = numbers.astype(np.float32)
     except (ValueError, OverflowError) as error:
         raise SourceError(f"{where} has numbers that fit no table ({_first_line(error)})", f"{meaning}") from error
     if numbers.shape not in shapes:
@@ -181,11 +187,11 @@ def _numbers(values: Any, shapes: tuple[tuple[int, ...], ...], meaning: str, whe
             f"{' or '.join(' x '.join(map(str, shape)) for shape in shapes)}: {meaning}",
             "leave out other joints, and bring these into the order of docs/keypoints.md",
         )
-    if not np.isfinite(numbers).all():
+    if not (np.abs(numbers) < LARGEST).all():  # false for NaN
         raise SourceError(
             f"{where} holds NaN, null or infinity", f"numbers: {meaning}", "write 0, 0, 0 for a joint that is missing"
         )
-    return numbers
+    return numbers.astype(np.float32)
 
 
 def walk(folder: Path, suffix: str) -> Iterator[Path]:
@@ -288,16 +294,29 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Any, Any, Any]]:
             raise ValueError(f"{table.metadata.num_rows:,} rows in {num_bytes:,} bytes")
         columns = ["keypoints"] if "keypoints" in names else list(JOINT_COLUMNS)
         chosen = ["frame_path", *columns, *(name for name in ("score",) if name in names)]
+        table.scan_contents(chosen)  # raises where the metadata of a column, asked below, would end the process
         for index in range(table.num_row_groups):
             group = table.metadata.row_group(index)
             for leaf in map(group.column, range(group.num_columns)):
                 if leaf.path_in_schema.split(".")[0] in chosen and leaf.num_values > NUM_JOINTS * 3 * group.num_rows:
                     raise ValueError(f"{leaf.num_values:,} values of {leaf.path_in_schema} in {group.num_rows:,} rows")
         for batch in table.iter_batches(BATCH_ROWS, columns=chosen, use_threads=False):
-            for row in zip(*(batch.column(name) for name in chosen), strict=True):
-                cells = [cell.as_py() for cell in row]
-                points = cells[1] if "keypoints" in names else cells[1 : 1 + len(columns)]
-                yield cells[0], points, cells[-1] if "score" in names else None
+            scores = batch.column("score") if "score" in names else pa.nulls(len(batch))
+            for name, points, score in zip(batch.column("frame_path"), _points(batch, columns), scores, strict=True):
+                yield name.as_py(), points, score.as_py()
+
+
+def _points(batch: pa.RecordBatch, columns: list[str]) -> Iterator[Any]:
+    """What each row has as keypoints; arrays where that is plain, since Python's numbers take ten times as long."""
+    first = batch.column(columns[0])
+    if len(columns) > 1:
+        rows = zip(*(batch.column(name) for name in columns), strict=True)
+        yield from ([cell.as_py() for cell in row] for row in rows)
+    elif pa.types.is_list(first.type) and pa.types.is_floating(first.type.value_type) and not first.null_count:
+        numbers = first.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
+        yield from np.split(numbers, np.cumsum(first.value_lengths())[:-1])
+    else:
+        yield from (cell.as_py() for cell in first)
 
 
 def _check_columns(path: Path, names: list[str]) -> None:

@@ -31,12 +31,11 @@ def prepare(folder: Path, settings: SyntheticSettings, workers: int) -> None:
         if not prepared.exists():
             partial = folder / f".{keypoints}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            write_manifest(partial, read_source("mars", people, frames_per_shard=1024))
+            write_manifest(partial, read_source("mars", people), frames_per_shard=1024)
             partial.rename(prepared)
-        with DaskExecutor(workers=workers) as executor:
-            if keypoints == "pifpaf":
-                extract_keypoints(prepared, resolve_checkpoint("synthetic"), executor)
-            else:
-                import_keypoints(prepared, people / TRUTH_FILE)
-            build_shards(prepared, executor)
+        if keypoints == "pifpaf":
+            extract_keypoints(prepared, resolve_checkpoint("synthetic"), DaskExecutor(workers=workers))
+        else:
+            import_keypoints(prepared, people / TRUTH_FILE, DaskExecutor(workers=workers))
+        build_shards(prepared, DaskExecutor(workers=workers))
     ready.touch()

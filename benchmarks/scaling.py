@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Report
+from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Outcome, Report
 from keyreid.pipeline.extract_keypoints import (
     STAGE,
     ExtractTask,
@@ -55,7 +55,7 @@ def prepared_dataset(frames_per_shard: int, shards: int) -> Iterator[tuple[Extra
         folder = Path(name)
         identities = 4 + 2 * (frames_per_shard * shards // 140)
         synthesize(folder / "people", "mars", SyntheticSettings(num_identities=identities, seed=4))
-        write_manifest(folder / "prepared", read_source("mars", folder / "people", frames_per_shard=frames_per_shard))
+        write_manifest(folder / "prepared", read_source("mars", folder / "people"), frames_per_shard=frames_per_shard)
         checkpoint = resolve_checkpoint("synthetic")
         settings = KeypointSettings(
             checkpoint.sha256, PoseSettings(checkpoint.input_height), "tracklet", SelectionSettings(), GapSettings()
@@ -65,7 +65,7 @@ def prepared_dataset(frames_per_shard: int, shards: int) -> Iterator[tuple[Extra
             sum(tracklet.num_frames for tracklet in manifest.shard(shard)) > 0.9 * frames_per_shard
             for shard in range(manifest.num_shards)
         )
-        yield ExtractTask(folder / "prepared", folder / "people", checkpoint, settings, "cpu"), min(whole, shards)
+        yield ExtractTask(folder / "prepared", {0: folder / "people"}, checkpoint, settings, "cpu"), min(whole, shards)
 
 
 def timed(task: ExtractTask, shard: int, report: Report) -> tuple[float, int, int]:
@@ -109,10 +109,18 @@ def run_plain(pool: ProcessPoolExecutor, task: ExtractTask, shards: list[int]) -
     return {"wall": wall, "busy": sum(spent for spent, _, _ in results), "frames": sum(rows for _, rows, _ in results)}
 
 
+def result_of(outcome: Outcome[tuple[float, int, int]]) -> tuple[float, int, int]:
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.result is not None
+    return outcome.result
+
+
 def run(executor: DaskExecutor, task: ExtractTask, shards: list[int]) -> dict[str, float]:
     """Make shards, and say how long that took and how much of it was spent in the tasks."""
     start = time.perf_counter()
-    results = list(executor.run(partial(timed, task), shards, lambda frames: None, partial(prepare_pinned, task)))
+    outcomes = executor.run(partial(timed, task), shards, lambda frames: None, partial(prepare_pinned, task))
+    results = [result_of(outcome) for outcome in outcomes]
     wall = time.perf_counter() - start
     shutil.rmtree(task.prepared / "receipts" / STAGE)
     frames = sum(rows for _, rows, _ in results)
@@ -165,7 +173,8 @@ def memory(task: ExtractTask, num_shards: int, frames: int) -> dict[str, Any]:
     with DaskExecutor(workers=1) as executor, tqdm(total=frames, unit=" frames") as bar:
         while done < frames:
             shards = list(range(num_shards))
-            for _, rows, size in executor.run(partial(timed, task), shards, bar.update, partial(prepare_worker, task)):
+            for outcome in executor.run(partial(timed, task), shards, bar.update, partial(prepare_worker, task)):
+                _, rows, size = result_of(outcome)
                 held.append(size)
                 done += rows
     quarter = max(1, len(held) // 4)

@@ -24,7 +24,7 @@ from keyreid.model.data.transform import Draw, transform_heatmaps
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
-from keyreid.pipeline.heatmaps import FRAME_SIZE, render_part_heatmaps, scale_heatmaps
+from keyreid.pipeline.heatmaps import FRAME_SIZE, render_part_heatmaps, stretch_heatmaps
 from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import keypoints_path
 from keyreid.pipeline.manifest import read_manifest
@@ -71,7 +71,7 @@ def patch_weight_errors(prepared: Path, frames: int) -> dict[str, dict[str, floa
     with h5py.File(shard_path(prepared, 0)) as file:
         stored = torch.from_numpy(file["frames/heatmaps"][:frames])
         keypoints = torch.from_numpy(file["frames/keypoints"][:frames])
-    exact = scale_heatmaps(render_part_heatmaps(keypoints.double(), FRAME_SIZE)).double()
+    exact = stretch_heatmaps(render_part_heatmaps(keypoints.double(), FRAME_SIZE)).double()
     errors = {}
     for name, settings in CASES.items():
         generator = torch.Generator().manual_seed(0)

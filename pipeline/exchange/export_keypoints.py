@@ -75,12 +75,12 @@ def _rows(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[int
     for shard in shards:
         rows = read_keypoints(keypoints_path(prepared, shard))
         paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
-        for path, tracklet_id, index, size, status, score, keypoints in zip(
+        for path, tracklet_id, index, (width, height), status, score, keypoints in zip(
             paths, *(getattr(rows, name) for name in rows.__dataclass_fields__), strict=True
         ):
             number += 1
             bar.update()
-            yield number, path, FramePose(tracklet_id, index, *size.tolist(), status, score, keypoints)
+            yield number, path, FramePose(tracklet_id, index, int(width), int(height), status, score, keypoints)
 
 
 def _write_elements(file: TextIO, elements: Iterable[dict[str, Any] | None]) -> int:

@@ -232,7 +232,7 @@ def _poses(
         statuses.append(status)
         sizes.append(size)
     people = [there if width else None for there, (width, _) in zip(found, sizes, strict=True)]
-    chosen = _choose(people, sizes, tracklet.numbers, task.settings, as_they_are=as_they_are)
+    chosen = _choose(people, sizes, tracklet.numbers.tolist(), task.settings, as_they_are=as_they_are)
     for index, (person, status, (width, height)) in enumerate(zip(chosen, statuses, sizes, strict=True)):
         keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
         if person is not None:
@@ -244,7 +244,7 @@ def _poses(
 def _choose(
     people: Sequence[Sequence[SourcePerson] | None],
     sizes: Sequence[tuple[int, int]],
-    numbers: np.ndarray,
+    numbers: Sequence[int],
     settings: ImportSettings,
     *,
     as_they_are: bool,

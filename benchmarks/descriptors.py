@@ -56,7 +56,7 @@ def prepare(folder: Path, identities: int, frames: Sequence[int]) -> TrackletSto
     settings = SyntheticSettings(num_identities=identities, min_frames=frames[0], max_frames=frames[1], seed=3)
     synthesize(folder / "people", "mars", settings)
     write_manifest(folder / "prepared", read_source("mars", folder / "people"))
-    import_keypoints(folder / "prepared", folder / "people" / TRUTH_FILE)
+    import_keypoints(folder / "prepared", folder / "people" / TRUTH_FILE, SerialExecutor())
     build_shards(folder / "prepared", SerialExecutor())
     return TrackletStore(folder / "prepared")
 

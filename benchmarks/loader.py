@@ -47,7 +47,7 @@ def prepare(folder: Path, identities: int) -> TrackletStore:
     synthesize(folder / "people", "mars", SyntheticSettings(num_identities=identities, seed=3))
     prepared = folder / "prepared"
     write_manifest(prepared, read_source("mars", folder / "people"))
-    import_keypoints(prepared, folder / "people" / TRUTH_FILE)
+    import_keypoints(prepared, folder / "people" / TRUTH_FILE, SerialExecutor())
     build_shards(prepared, SerialExecutor())
     return TrackletStore(prepared)
 

@@ -24,6 +24,7 @@ from .shards import FORMAT_VERSION, TrackletFrames, shard_path, write_shard
 from .stages import MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 
 STAGE = "shards"
+MAKE_KEYPOINTS = "run keyreid-prep extract-keypoints (or import-keypoints) again"
 PACKAGES = ("torch", "pillow", "numpy", "h5py")
 
 
@@ -94,8 +95,8 @@ def build_shard(task: BuildTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard: HDF5, then its receipt."""
     keypoints = read_receipt(task.prepared, extract_keypoints.STAGE, shard)
     if keypoints is None:
-        raise FormatError(f"keypoints of shard {shard:05d} vanished", "", "run keyreid-prep extract-keypoints again")
-    remedy = "run keyreid-prep extract-keypoints (or import-keypoints) again with --overwrite"
+        raise FormatError(f"keypoints of shard {shard:05d} vanished", "", MAKE_KEYPOINTS)
+    remedy = f"delete receipts/keypoints/{shard:05d}.json and {MAKE_KEYPOINTS}"
     rows = read_keypoints(require_intact(task.prepared, keypoints, remedy))
     frames = read_shard_frames(task.prepared, shard)
     tracklets, left_out, start = [], {}, 0
@@ -130,7 +131,7 @@ def _read_tracklet(root: Path, source: SourceFrames, rows: KeypointColumns) -> T
         raise FormatError(
             f"keypoints of tracklet {source.tracklet_id} are not those of its {len(source.paths)} frames",
             "one row per frame, in order",
-            "run keyreid-prep extract-keypoints (or import-keypoints) again with --overwrite",
+            f"delete its receipt and {MAKE_KEYPOINTS}",
         )
     kept = np.flatnonzero(rows.in_shards)
     rows = rows[kept]
@@ -153,5 +154,5 @@ def _encoded(root: Path, name: str) -> bytes:
         raise SourceError(
             f"{root / name} was an image when its keypoints were extracted and is none now ({error.found})",
             "",
-            "put the file back; or run extract-keypoints and build-shards again with --overwrite",
+            "put the file back; or make its keypoints again, with --overwrite",
         ) from error

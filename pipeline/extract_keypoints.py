@@ -273,7 +273,7 @@ def missing_frame(root: Path, name: str) -> SourceError:
         f"frame {name} is not in {root}",
         "every frame that was indexed",
         "check that the folder is mounted, or name its new place with --root; a frame that is gone for good can be "
-        "listed in --skip-frames of extract-keypoints",
+        "listed in --skip-frames when the keypoints are made",
     )
 
 

@@ -105,7 +105,7 @@ def run_stage(
                 _advance(bar, total)  # events of the last frames may still be under way
             seconds = bar.format_dict["elapsed"]
     if failed:
-        raise _explain(prepared, stage, failed, len(sizes))
+        raise _explain(prepared, stage, failed, len(sizes), searchable="checkpoint" in (recall or {}))
     done = tuple(receipt for receipt in receipts.values() if receipt is not None)
     return StageSummary(stage, len(pending), len(sizes) - len(pending), done, seconds)
 
@@ -119,7 +119,9 @@ def _partial_files(prepared: Path, stage: str) -> list[Path]:
     return [path for folder in folders for path in folder.glob(".*.partial")]
 
 
-def _explain(prepared: Path, stage: str, failed: Sequence[Outcome[ShardReceipt]], count: int) -> KeyReIDError:
+def _explain(
+    prepared: Path, stage: str, failed: Sequence[Outcome[ShardReceipt]], count: int, *, searchable: bool
+) -> KeyReIDError:
     """One error for all shards that failed: which, where, why, and what to do."""
     lines = []
     for outcome in failed[:NAMED_AT_MOST]:
@@ -130,7 +132,7 @@ def _explain(prepared: Path, stage: str, failed: Sequence[Outcome[ShardReceipt]]
         lines.append(f"\n  and {len(failed) - NAMED_AT_MOST:,} more")
     kinds = {type(outcome.error) for outcome in failed}
     remedy = "\nAll others are complete and kept; repair the cause and run the same command again"
-    if stage == "keypoints" and not all(issubclass(kind, (KeyReIDError, OSError)) for kind in kinds):
+    if searchable and not all(issubclass(kind, (KeyReIDError, OSError)) for kind in kinds):
         unit = next(one.unit for one in failed if not isinstance(one.error, (KeyReIDError, OSError)))
         remedy += (
             f". If it fails again, keyreid-prep find-bad-frames {prepared} --shard {unit} looks for frames that crash "

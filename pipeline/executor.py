@@ -375,7 +375,9 @@ class _Run(Generic[Result]):
         """Take what a worker has done."""
         from distributed import KilledWorker, TimeoutError
 
-        future, value, error = worker.future, None, None
+        future = worker.future
+        value: Any = None
+        error: Exception | None = None
         if future.cancelled():
             raise self._scheduler_lost("it has dropped its work")
         try:

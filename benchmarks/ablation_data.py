@@ -9,7 +9,7 @@ from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.executor import DaskExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize

@@ -40,7 +40,7 @@ from keyreid.model.presets import preset_summaries, read_preset
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.executor import SerialExecutor
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore

@@ -28,9 +28,9 @@ from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.forward import FastForward, Picture, make_picture, normalise
 from keyreid.pipeline.pose.settings import PoseSettings
-from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.person import sample_appearance
+from keyreid.pipeline.synthetic.plan import render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera
-from keyreid.pipeline.synthetic.tracklets import render_tracklet
 
 
 def draw_tracklets(num_tracklets: int, num_frames: int, height: int) -> list[list[bytes]]:

@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keyreid.pipeline.manifest import Reading, SourceTracklet, read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 
 MARS_TRACKLETS, MARS_FRAMES = 20_478, 1_191_003
 SHORTEST, LONGEST = 2, 114  # frames of a tracklet; 58 on average
@@ -98,15 +97,18 @@ def read_shard_plainly(path: Path, shard: int) -> list[PlainTracklet]:
     return [tracklet for tracklet in open_plainly(path) if tracklet.shard == shard]
 
 
-def measure(function: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
-    """Seconds, and MB beyond what this process has now."""
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
-    start = time.perf_counter()
-    kept = function(*arguments)
-    seconds = time.perf_counter() - start
-    del kept
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+def memory(name: str) -> float:
+    """MB of this process: "VmRSS" now, "VmHWM" at most; getrusage would count its parent's before it became its own."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+
+
+def measure(function: Callable[..., Any], *arguments: Any) -> tuple[float, float, float]:
+    """Seconds, those of them on a core, and MB beyond what this process has now."""
+    before = memory("VmRSS")
+    start, start_core = time.perf_counter(), time.process_time()
+    function(*arguments)
+    return time.perf_counter() - start, time.process_time() - start_core, memory("VmHWM") - before
 
 
 def show(name: str, runs: int, function: Callable[..., Any], *arguments: Any) -> None:
@@ -115,8 +117,8 @@ def show(name: str, runs: int, function: Callable[..., Any], *arguments: Any) ->
     for _ in range(runs):
         with get_context("spawn").Pool(1) as pool:
             found.append(pool.apply(measure, (function, *arguments)))
-    seconds, megabytes = (median(values) for values in zip(*found, strict=True))
-    print(f"| {name} | {seconds:.3g} | {megabytes:,.0f} |", flush=True)
+    seconds, on_core, megabytes = np.median(found, axis=0)
+    print(f"| {name} | {seconds:.3g} | {on_core:.3g} | {megabytes:,.0f} |", flush=True)
 
 
 def size_of(folder: Path) -> int:
@@ -134,9 +136,8 @@ def compare_ways(folder: Path, runs: int) -> None:
     show("index, one table", 1, index_plainly, plain, shards, *counts)
     show("open, one table", runs, open_plainly, plain)
     show("one shard's rows, one table", runs, read_shard_plainly, plain, middle)
-    print(
-        f"\n{size_of(prepared) / MARS_FRAMES:.1f} bytes per frame on disk; one table {plain.stat().st_size / MARS_FRAMES:.1f}"
-    )
+    sizes = [size / MARS_FRAMES for size in (size_of(prepared), plain.stat().st_size)]
+    print(f"\n{sizes[0]:.1f} bytes per frame on disk; one table {sizes[1]:.1f}")
 
 
 def grow(folder: Path, num_frames: int, runs: int) -> None:
@@ -158,7 +159,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="so many, instead of MARS's two ways")
     parser.add_argument("--runs", type=int, default=5, help="processes of which the median is shown")
     options = parser.parse_args()
-    print(f"{options.frames or MARS_FRAMES:,} frames, {os.cpu_count()} cores\n\n| | seconds | MB |\n|---|---|---|")
+    print(f"{options.frames or MARS_FRAMES:,} frames, {os.cpu_count()} cores\n")
+    print("| | seconds | on a core | MB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         if options.frames:
             grow(Path(name), options.frames, options.runs)

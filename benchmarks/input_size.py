@@ -22,9 +22,9 @@ from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoin
 from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.pose.settings import PoseSettings
-from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.person import sample_appearance
+from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera
-from keyreid.pipeline.synthetic.tracklets import SyntheticFrame, render_tracklet
 
 CROP_HEIGHTS = (256, 128, 64)
 INPUT_HEIGHTS = (64, 96, 128, 160, 192, 256)

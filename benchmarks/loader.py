@@ -34,7 +34,7 @@ from tqdm import tqdm
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.executor import SerialExecutor
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
 from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize

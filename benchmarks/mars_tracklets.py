@@ -36,7 +36,7 @@ def published_tracklets(info: Path) -> list[Tracklet]:
 
 def _tracklets(rows: list[tuple[int, int, int, bool]]) -> list[Tracklet]:
     return [
-        Tracklet(number, "query" if is_query else "gallery", identity, camera, 0, ("",) * length)
+        Tracklet(number, "query" if is_query else "gallery", identity, camera, 0, length)
         for number, (identity, camera, length, is_query) in enumerate(rows)
         if identity >= 0
     ]

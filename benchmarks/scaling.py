@@ -37,7 +37,8 @@ from keyreid.pipeline.extract_keypoints import (
     extract_shard,
     prepare_worker,
 )
-from keyreid.pipeline.manifest import read_manifest, write_manifest
+from keyreid.pipeline.index import write_manifest
+from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.pose.gaps import GapSettings
 from keyreid.pipeline.pose.selection import SelectionSettings

@@ -7,10 +7,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keyreid.pipeline.synthetic.appearance import sample_appearance
-from keyreid.pipeline.synthetic.canvas import Canvas
-from keyreid.pipeline.synthetic.gait import ProjectedBody, View, project, walk
-from keyreid.pipeline.synthetic.person import LAYERS, paint_person
+from keyreid.pipeline.synthetic.person import (
+    LAYERS,
+    Canvas,
+    ProjectedBody,
+    View,
+    paint_person,
+    project,
+    sample_appearance,
+    walk,
+)
+from keyreid.pipeline.synthetic.plan import (
+    HEIGHT,
+    STRANGER_LAYERS,
+    WIDTH,
+    SyntheticFrame,
+    render_tracklet,
+    seen_keypoints,
+)
 from keyreid.pipeline.synthetic.scene import (
     Camera,
     background_crop,
@@ -18,14 +32,6 @@ from keyreid.pipeline.synthetic.scene import (
     paint_occluder,
     sample_camera,
     sample_occluder,
-)
-from keyreid.pipeline.synthetic.tracklets import (
-    HEIGHT,
-    STRANGER_LAYERS,
-    WIDTH,
-    SyntheticFrame,
-    render_tracklet,
-    seen_keypoints,
 )
 
 SEED_BASE = 9_100_000  # far from the seeds of datasets and of the demo network's training

@@ -35,8 +35,9 @@ from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import read_receipt, sha256_of
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import read_keypoints
-from keyreid.pipeline.manifest import read_manifest, write_manifest
+from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.records import ShardReceipt
 from keyreid.pipeline.shards import ShardReader

@@ -25,8 +25,9 @@ from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.heatmaps import FRAME_SIZE, render_part_heatmaps, scale_heatmaps
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import keypoints_path
-from keyreid.pipeline.manifest import read_manifest, write_manifest
+from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.skeleton import PART_FLIP

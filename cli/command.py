@@ -47,9 +47,12 @@ class FriendlyCommand(click.Command):
             raise
         except KeyReIDError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error} (--debug shows where it happened)") from error
         except Exception as error:
             raise click.ClickException(
-                f"{type(error).__name__}: {error} (not foreseen; --debug shows where it happened)"
+                f"unexpected error: {type(error).__name__}: {error} (--debug shows where it happened)"
             ) from error
 
 

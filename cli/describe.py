@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import FriendlyCommand
+from .command import FriendlyCommand, RootOption, collect_roots
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.inspection.facts import DatasetFacts, GroupFacts
+    import pandas as pd
 
-CAMERAS_BESIDE = 12  # columns of the table of joints
+    from keyreid.pipeline.inspection.describe import DatasetFacts
+
+CAMERAS_ABREAST = 12  # columns of the table of joints
+NAMED_AT_MOST = 5  # items of a note
 
 
 @click.command(cls=FriendlyCommand)
@@ -23,15 +25,21 @@ CAMERAS_BESIDE = 12  # columns of the table of joints
 @click.option("--identities", "all_identities", is_flag=True, help="List every identity.")
 @click.option("--contact-sheet", type=click.Path(path_type=Path), help="Draw frames of all cameras into this PNG.")
 @click.option("--frames", type=click.IntRange(min=1), default=24, show_default=True, help="Frames on the sheet.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
+@click.option(
+    "--root",
+    type=RootOption(),
+    multiple=True,
+    callback=collect_roots,
+    help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, every identity too, as JSON.")
 def describe(
-    prepared: Path, all_identities: bool, contact_sheet: Path | None, frames: int, root: Path | None, as_json: bool
+    prepared: Path, all_identities: bool, contact_sheet: Path | None, frames: int, root: Any, as_json: bool
 ) -> None:
-    """Tell what is in PREPARED: counts by split, camera and identity, frames without a pose, visible joints.
+    """Tell what is in PREPARED: counts by split, camera and identity, frames that are left out, visible joints.
 
     Works after index, after extract-keypoints and after build-shards. The contact sheet shows frames spread evenly
-    over every camera, with the skeleton over and the six part heatmaps beside each: look at it before training.
+    over every camera, with the skeleton and the six part heatmaps of each: look at it before training.
 
     \b
     Examples:
@@ -50,62 +58,76 @@ def describe(
 
 
 def _lines(facts: DatasetFacts, all_identities: bool) -> Iterator[str]:
-    yield f"{facts.name}, frames in {facts.root}"
+    import pandas as pd
+
+    yield facts.name
+    for one in facts.generations:
+        counts = f"{one.num_tracklets:,} tracklets, {one.num_frames:,} frames, {one.num_shards:,} shards"
+        yield f"  generation {one.number}: {counts} from {one.root}"
+        for name, note in one.notes.items():
+            yield f"    {name.replace('_', ' ')}: {_note(note)}"
     for stage in facts.stages:
         made = (
             f"{stage.num_made:,} of {stage.num_shards:,} shards, {stage.frames:,} frames, {stage.bytes / 1e6:,.1f} MB"
         )
         yield f"  {stage.stage}: {made if stage.num_made else 'not made yet'}"
+    for status, names in facts.left_out.items():
+        if names:
+            yield f"  left out, {status}: {len(names):,} frames: {_note(names)}"
     if facts.num_identity_splits:
         yield f"  splits are the first of {facts.num_identity_splits}"
-    yield from _groups("split", [*facts.splits, facts.all])
+    yield from _groups("split", pd.concat([facts.splits, facts.all]))
     yield from _groups("camera", facts.cameras)
     if all_identities:
         yield from _groups("identity", facts.identities)
     else:
-        yield from _spread(facts)
-    yield from _joints(facts)
+        yield from _spread(facts.identities)
+    yield from _joints(facts.joint_visibility)
 
 
-def _groups(what: str, groups: Sequence[GroupFacts]) -> Iterator[str]:
+def _note(note: Any) -> str:
+    if isinstance(note, dict):
+        return ", ".join(
+            f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in note.items()
+        )
+    if isinstance(note, list):
+        more = len(note) - NAMED_AT_MOST
+        return ", ".join(map(str, note[:NAMED_AT_MOST])) + (
+            f" and {more:,} more (--json names all)" if more > 0 else ""
+        )
+    return str(note)
+
+
+def _groups(what: str, groups: pd.DataFrame) -> Iterator[str]:
     """Columns that would be empty are left out."""
-    statuses = [status for status in groups[0].statuses if any(group.statuses[status] for group in groups)]
-    plain = ["tracklets", *(name for name in ("identities", "cameras") if name != _plural(what)), "frames"]
+    from keyreid.pipeline.records import FRAME_STATUSES, FRAMES_LEFT_OUT
+
+    statuses = [status for status in FRAME_STATUSES if groups[status].any()]
+    plain = ["tracklets", *(name for name in ("identities", "cameras") if name[:6] != what[:6]), "frames"]
     rows = []
-    for group in groups:
-        row = [group.name, *(f"{getattr(group, name):,}" for name in plain)]
-        row += [f"{group.statuses[status]:,}" for status in statuses]
-        if statuses:
-            examined = group.frames_examined
-            row.append(f"{100 * group.frames_without_pose / examined:.1f} %" if examined else "-")
-        rows.append(row)
+    for group in groups.to_dict("records"):
+        number, examined = group.get("number"), sum(group[status] for status in FRAME_STATUSES)
+        same = number is None or str(number) == group["name"].lstrip("0") or str(number) == group["name"]
+        row = [group["name"] if same else f"{group['name']} ({number})"]
+        row += [f"{group[name]:,}" for name in (*plain, *statuses)]
+        without = group["no_pose"] + sum(group[status] for status in FRAMES_LEFT_OUT)
+        rows.append(row + [f"{100 * without / examined:.1f} %" if examined else "-"] * bool(statuses))
     header = [what, *plain, *(status.replace("_", " ") for status in statuses)]
     yield from _table([*header, "without a pose"] if statuses else header, rows)
 
 
-def _plural(what: str) -> str:
-    return {"identity": "identities"}.get(what, f"{what}s")
-
-
-def _spread(facts: DatasetFacts) -> Iterator[str]:
+def _spread(identities: pd.DataFrame) -> Iterator[str]:
     """How much there is of an identity."""
-    rows = []
-    for name in ("tracklets", "cameras", "frames"):
-        counts = [getattr(identity, name) for identity in facts.identities]
-        rows.append([name, *(f"{value:,.0f}" for value in (min(counts), median(counts), max(counts)))])
+    spread = identities[["tracklets", "cameras", "frames"]].agg(["min", "median", "max"])
+    rows = [[name, *(f"{value:,.0f}" for value in spread[name])] for name in spread]
     yield from _table(["an identity has", "least", "median", "most"], rows)
 
 
-def _joints(facts: DatasetFacts) -> Iterator[str]:
-    cameras = list(facts.joint_visibility)
-    for start in range(0, len(cameras), CAMERAS_BESIDE):
-        some = cameras[start : start + CAMERAS_BESIDE]
-        joints = list(facts.joint_visibility[some[0]])
-        rows = [
-            [joint.replace("_", " "), *(f"{100 * facts.joint_visibility[camera][joint]:.0f} %" for camera in some)]
-            for joint in joints
-        ]
-        yield from _table(["joint visible", *(f"camera {camera}" for camera in some)], rows)
+def _joints(visibility: pd.DataFrame) -> Iterator[str]:
+    for start in range(0, len(visibility), CAMERAS_ABREAST):
+        some = visibility.iloc[start : start + CAMERAS_ABREAST]
+        rows = [[joint.replace("_", " "), *(f"{100 * share:.0f} %" for share in some[joint])] for joint in some]
+        yield from _table(["joint visible", *(f"camera {name}" for name in some.index)], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -22,7 +22,9 @@ THRESHOLD = click.FloatRange(0, 1)
     help="PifPaf weights: an openpifpaf name (shufflenetv2k16), a file, or 'synthetic' for synthetic people.",
 )
 @click.option(
-    "--trust-checkpoint", is_flag=True, help="Load a pickle that holds more than a network. It can run any code."
+    "--trust-checkpoint",
+    is_flag=True,
+    help="Load a pickle that holds more than openpifpaf's networks: it can run any code.",
 )
 @click.option(
     "--select",

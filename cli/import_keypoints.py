@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .command import FriendlyCommand
-from .keypoint_summary import print_keypoints
+from .cluster import cluster_options, make_executor
+from .command import FriendlyCommand, frame_options
+from .keypoint_summary import print_keypoints, read_frame_list
 
 
 @click.command("import-keypoints", cls=FriendlyCommand)
@@ -16,51 +18,86 @@ from .keypoint_summary import print_keypoints
 @click.option(
     "--format",
     "source_format",
-    type=click.Choice(["auto", "coco", "pifpaf", "pose", "table"]),
+    type=click.Choice(["auto", "coco", "pose", "table"]),
     default="auto",
     show_default=True,
     help="Of SOURCE; auto goes by the suffixes.",
 )
-@click.option("--images", type=click.Path(path_type=Path), help="COCO results alone: the file that names image ids.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the frames, where it has moved.")
-@click.option("--overwrite", is_flag=True, help="Replace extracted keypoints, or those of another source.")
+@click.option("--images", type=click.Path(path_type=Path), help="Only COCO results: the file that names image ids.")
+@click.option(
+    "--select",
+    type=click.Choice(["tracklet", "best-score"]),
+    default="tracklet",
+    show_default=True,
+    help="Who is kept if SOURCE has several people in a frame: who fits the whole tracklet, short gaps filled; or the "
+    "best score of each frame. With one person per frame all are kept as they are.",
+)
+@click.option(
+    "--skip-frames",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with one frame path per line: these frames are left out unopened.",
+)
+@click.option("--retry-left-out", is_flag=True, help="Rebuild the shards that have frames left out.")
+@frame_options
+@cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def import_keypoints(
     prepared: Path,
     source: Path,
     source_format: str,
     images: Path | None,
-    root: Path | None,
+    select: str,
+    skip_frames: Path | None,
+    retry_left_out: bool,
+    root: Any,
+    max_left_out: float,
     overwrite: bool,
     as_json: bool,
+    **cluster: Any,
 ) -> None:
     """Take COCO-17 keypoints that were found elsewhere, in place of extract-keypoints.
 
-    Coordinates are pixels of the frames. Of several people in a frame the one with the best score is kept. Entries
-    are matched to frames by path or by file name; those that match none are counted and named. Goes on where an
-    earlier run stopped.
+    Coordinates are pixels of the frames. Entries are matched to frames by path or by file name; those that match none
+    are counted and named. Resumes where an earlier run stopped.
 
     \b
-    coco    results [{image_id, keypoints, score}, ...], or {images, annotations}
+    coco    results [{image_id, keypoints, score}, ...], or {images, annotations}; or a folder of
+            FRAME.jpg.predictions.json, from openpifpaf.predict --json-output
             keyreid-prep import-keypoints prepared/ results.json --images frames.json
-    pifpaf  a folder of FRAME.jpg.predictions.json, from openpifpaf.predict --json-output
-            keyreid-prep import-keypoints prepared/ predictions/
     pose    a folder of FRAME.pose, from the KeyRe-ID authors' extract_keypoint.py
             keyreid-prep import-keypoints prepared/ /data/MARS/keypoints
     table   a .csv or .parquet: frame_path, and keypoints or nose_x, nose_y, nose_c ...
-            keyreid-prep import-keypoints prepared/ keypoints.parquet
+            keyreid-prep import-keypoints prepared/ keypoints.parquet --workers 8
 
     Next: keyreid-prep build-shards PREPARED.
     """
     from keyreid.pipeline.exchange.import_keypoints import import_keypoints as run_import
 
-    summary = run_import(prepared, source, source_format=source_format, images=images, root=root, overwrite=overwrite)
+    skipped = read_frame_list(skip_frames) if skip_frames else frozenset()
+    summary = run_import(
+        prepared,
+        source,
+        make_executor(**cluster),
+        source_format=source_format,
+        images=images,
+        select=select,
+        root=root,
+        overwrite=overwrite,
+        skip_frames=skipped,
+        retry_left_out=retry_left_out,
+        max_left_out=max_left_out,
+    )
     facts = {
         "format": summary.source_format,
         "frames_without_entry": summary.num_without_entry,
+        "frames_with_several_people": summary.num_several,
         "unmatched": summary.unmatched,
     }
-    absent = f"; {summary.num_without_entry:,} frames are not in it" if summary.num_without_entry else ""
-    title = f"{prepared}: keypoints ({summary.source_format}{absent})"
+    notes = [summary.source_format]
+    if summary.num_several:
+        notes.append(f"several people in {summary.num_several:,} frames")
+    if summary.num_without_entry:
+        notes.append(f"{summary.num_without_entry:,} frames are not in it")
+    title = f"{prepared}: keypoints ({'; '.join(notes)})"
     unmatched = {"entries of the source match no frame and are left out": summary.unmatched}
-    print_keypoints(title, summary.stage, as_json, facts, unmatched)
+    print_keypoints(title, summary.stage, as_json, facts, unmatched, unmatched_skips=skipped)

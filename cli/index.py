@@ -13,7 +13,8 @@ from keyreid.pipeline.sources import SOURCES
 from .command import FriendlyCommand
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.manifest import Manifest, Reading
+    from keyreid.pipeline.index import Reading
+    from keyreid.pipeline.manifest import Manifest
 
 
 @click.command(cls=FriendlyCommand)
@@ -70,7 +71,8 @@ def index(
 
     Next: keyreid-prep extract-keypoints PREPARED --checkpoint NAME.
     """
-    from keyreid.pipeline.manifest import dataset_path, read_manifest, write_manifest
+    from keyreid.pipeline.index import write_manifest
+    from keyreid.pipeline.manifest import dataset_path, read_manifest
     from keyreid.pipeline.sources import read_source
 
     generations = len(read_manifest(prepared).generations) if append and dataset_path(prepared).is_file() else 0

@@ -48,8 +48,8 @@ PRESETS = preset_summaries()
 @click.option(
     "--dry-run", is_flag=True, help="Train a few steps, tell time and memory, and write nothing; needs no --out."
 )
-@click.option("--profile", is_flag=True, help="Profile a few steps into RUN/profile, and do not go on to train.")
-@click.option("--resume", is_flag=True, help="Go on with the run in RUN from its last checkpoint.")
+@click.option("--profile", is_flag=True, help="Profile a few steps into RUN/profile, and do not train.")
+@click.option("--resume", is_flag=True, help="Resume the run in RUN from its last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that decode frames.  [default: 8 for CUDA, 0 for CPU]"
@@ -59,7 +59,7 @@ PRESETS = preset_summaries()
     type=click.Choice(DECODE),
     default=DataSettings.decode,
     show_default=True,
-    help="Who decodes JPEG files: the workers, or the CUDA device in batch.",
+    help="Where JPEGs are decoded: in the workers, or in batch on the CUDA device.",
 )
 @click.option(
     "--cache",
@@ -73,20 +73,14 @@ PRESETS = preset_summaries()
     type=float,
     default=DataSettings.cache_gigabytes,
     show_default=True,
-    help="What --cache may take in each training process; frames beyond it are read anew.",
+    help="What --cache may take in each training process; frames beyond it are read again.",
 )
 @click.option(
     "--heatmaps",
     type=click.Choice(HEATMAPS),
     default=DataSettings.heatmaps,
     show_default=True,
-    help="Read the heatmaps, or draw them on the device from the keypoints in the shards.",
-)
-@click.option(
-    "--checksums/--no-checksums",
-    default=DataSettings.checksums,
-    show_default=True,
-    help="Read the shards once before training, and refuse those that were changed since they were built.",
+    help="Read the heatmaps, or render them on the device from the keypoints in the shards.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything random; short for --set training.seed=N.")
 @click.option(
@@ -125,7 +119,6 @@ def main(
     cache: str,
     cache_gigabytes: float,
     heatmaps: str,
-    checksums: bool,
     seed: int | None,
     validate_on: str | None,
     identity_split: int,
@@ -140,7 +133,7 @@ def main(
       keyreid-train prepared/ --out runs/short --set training.epochs=60 --set training.learning_rate=0.004
     A few minutes on a CPU, from scratch:
       keyreid-train prepared/ --out runs/demo --preset demo
-    A run that was stopped, at whatever step, goes on with the same command and --resume.
+    A run that was stopped, at whatever step, resumes with the same command and --resume.
     All values of a preset, to change and give to --config:
       keyreid-train --preset vit-small --print-config > mine.yaml
     How long it will take and whether it fits into memory:
@@ -180,9 +173,7 @@ def main(
 
     prepared = _required(context, "prepared", prepared)
     chosen = choose_device(device)
-    data = DataSettings(
-        decode=decode, cache=cache, cache_gigabytes=cache_gigabytes, heatmaps=heatmaps, checksums=checksums
-    )
+    data = DataSettings(decode=decode, cache=cache, cache_gigabytes=cache_gigabytes, heatmaps=heatmaps)
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
     if dry_run or profile:

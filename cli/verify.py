@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,21 +12,22 @@ import click
 from .command import FriendlyCommand
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.inspection.findings import Problem, VerifyReport
+    from keyreid.pipeline.inspection.verify import Problem, VerifyReport
 
-NAMED_AT_MOST = 10  # problems of a kind, and leftovers
+NAMED_AT_MOST = 10  # problems of a kind, leftovers, and frames that are left out
+NOT_STARTED = {"keypoints": "nothing has been extracted yet", "shards": "no shard has been built yet"}
+LEFT_OUT_WHY = {"unreadable": "the content is no image", "skipped": "as --skip-frames asked"}
 
 
 @click.command(cls=FriendlyCommand)
 @click.argument("prepared", type=click.Path(path_type=Path))
-@click.option("--deep", is_flag=True, help="Also decode every image and render every heatmap anew.")
+@click.option("--deep", is_flag=True, help="Also decode every image and render every heatmap again.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def verify(prepared: Path, deep: bool, as_json: bool) -> None:
-    """Check that PREPARED is whole, and say what to do about what is not.
+    """Check that PREPARED is complete and unchanged, and say what to do where it is not.
 
-    Receipts are compared with dataset.json, the manifest and the SHA-256 of their files; every frame of the manifest
-    must have its keypoints, in range, and every readable frame its place in the shards. Nothing is changed. Exit code
-    1 where anything is wrong.
+    Every table, keypoints file and shard is compared with its hash, and every receipt with what its shard is made from
+    now. Frames that are left out are counted with the reason. Nothing is changed. Exit code 1 where anything is wrong.
 
     \b
     Examples:
@@ -41,25 +42,38 @@ def verify(prepared: Path, deep: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _lines(report: VerifyReport) -> list[str]:
-    lines = [f"{report.prepared}:"]
+def _lines(report: VerifyReport) -> Iterator[str]:
+    yield f"{report.prepared}:"
     for stage in report.stages:
-        how_far = f"{stage.num_whole:,} of {stage.num_shards:,} shards whole, {stage.num_rows:,} frames in them"
-        lines.append(f"  {stage.stage}: {how_far if stage.begun else 'not begun'}")
+        how_far = f"{stage.num_complete:,} of {stage.num_shards:,} shards complete, {stage.num_frames:,} frames in them"
+        yield f"  {stage.stage}: {how_far if stage.started else NOT_STARTED[stage.stage]}"
     if not report.stages:
-        lines.append("  nothing can be checked without the manifest")
-    lines += _some([f"  harmless, nothing reads it: {name}" for name in report.leftovers])
-    for (stage_name, kind), problems in report.groups().items():
-        lines.append(f"{stage_name or 'dataset'}, {kind}: {_count(problems)}")
-        lines += _some([f"  {problem.found}" for problem in problems])
-        lines.append(f"  -> {problems[0].remedy}")
-    if report.ok:
-        lines.append(
-            "nothing is wrong" + ("" if report.deep else " (--deep also decodes images and compares heatmaps)")
-        )
+        yield "  nothing else can be checked without the manifest"
+    yield from _left_out(report)
+    yield from _some([f"  harmless, nothing reads it: {name}" for name in report.leftovers])
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in report.problems:
+        groups.setdefault((problem.stage, problem.kind, problem.remedy), []).append(problem)
+    for (stage_name, kind, remedy), problems in groups.items():
+        yield f"{stage_name}, {kind}: {_count(problems)}"
+        yield from _some([f"  {one.found}{f'; expected {one.expected}' * bool(one.expected)}" for one in problems])
+        yield f"  -> {remedy}"
+    waiting = [NOT_STARTED[stage.stage] for stage in report.stages if not stage.started]
+    if not report.ok:
+        yield f"{_count(report.problems)} in all"
+    elif waiting:
+        yield f"nothing is wrong; {waiting[0]}"
     else:
-        lines.append(f"{_count(report.problems)} in all")
-    return lines
+        yield "nothing is wrong" + ("" if report.deep else " (--deep also decodes images and compares heatmaps)")
+
+
+def _left_out(report: VerifyReport) -> Iterator[str]:
+    for status, names in report.left_out.items():
+        if names:
+            yield f"  left out: {len(names):,} of {report.num_frames:,} frames {status} ({LEFT_OUT_WHY[status]})"
+            yield from _some([f"    {name}" for name in names])
+    if report.too_many_left_out:
+        yield "  warning: that is more than the stages accept unless --max-left-out allows it"
 
 
 def _count(problems: Sequence[Problem]) -> str:

@@ -230,7 +230,7 @@ def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
 
 def repair_hint(prepared: Path) -> str:
     """What an error about a damaged shard says to do."""
-    return f"run keyreid-prep verify {prepared}, which names all that is damaged; build-shards rebuilds it"
+    return f"run keyreid-prep verify {prepared}, which names all that is damaged and what to do about it"
 
 
 def sync_folder(folder: Path) -> None:

@@ -50,7 +50,7 @@ def _version(name: str) -> str:
 
 
 def progress_bar(total: int | None, label: str, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
-    """A bar on standard error that redraws often on a terminal and every ten seconds in a log; `hidden` shows nothing."""
+    """A bar on standard error that redraws every ten seconds in a log file, often on a terminal; `hidden`: none."""
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

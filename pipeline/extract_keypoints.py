@@ -146,7 +146,7 @@ def extract_keypoints(
         prepare=partial(prepare_worker, task),
         overwrite=overwrite,
         retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
-        recall={"checkpoint": checkpoint.name, "trusted": getattr(checkpoint, "trusted", False)},
+        recall={"checkpoint": checkpoint.name, "trusted": checkpoint.trusted},
     )
     limit_left_out(summary.receipts, max_left_out)
     return summary

@@ -37,7 +37,7 @@ def tiny_dataset(tiny_mars: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     from keyreid.pipeline.build_shards import build_shards
     from keyreid.pipeline.executor import SerialExecutor
     from keyreid.pipeline.extract_keypoints import extract_keypoints
-    from keyreid.pipeline.manifest import write_manifest
+    from keyreid.pipeline.index import write_manifest
     from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
     from keyreid.pipeline.sources import read_source
 

@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from keyreid.pipeline.exchange.table import JOINT_COLUMNS
+from keyreid.pipeline.exchange.formats import JOINT_COLUMNS
+from keyreid.pipeline.exchange.import_keypoints import ImportSummary, import_keypoints
+from keyreid.pipeline.executor import SerialExecutor
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import SourceTracklet, build_manifest, read_manifest, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINTS
 
@@ -23,19 +26,30 @@ WIDTH, HEIGHT = 64, 128
 NAMES = tuple(f"train/{person:04d}/{person:04d}C1F{frame}.jpg" for person in (1, 2) for frame in (1, 2, 3))
 
 
-def index_blank_frames(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
-    """An indexed dataset without keypoints: one tracklet a folder, one shard a tracklet."""
+def index_blank_frames(
+    folder: Path, names: tuple[str, ...] = NAMES, numbers: dict[int, tuple[int, ...]] | None = None
+) -> Path:
+    """An indexed dataset without keypoints: one tracklet per folder, one shard per tracklet.
+
+    Args:
+        numbers: identity -> frame numbers of the recording.
+    """
     tracklets = []
     for parent in dict.fromkeys(str(Path(name).parent) for name in names):
         (folder / "frames" / parent).mkdir(parents=True)
         frames = tuple(name for name in names if str(Path(name).parent) == parent)
         for name in frames:
             Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "frames" / name)
-        tracklets.append(SourceTracklet("train", len(tracklets), 1, frames))
-    write_manifest(
-        folder / "prepared", build_manifest("blank", folder / "frames", tracklets, frames_per_shard=len(names) // 2)
-    )
+        identity = len(tracklets) + 1
+        tracklets.append(SourceTracklet("train", identity, 1, frames, (numbers or {}).get(identity)))
+    reading = Reading("blank", folder / "frames", tracklets)
+    write_manifest(folder / "prepared", reading, frames_per_shard=len(names) // 2)
     return folder / "prepared"
+
+
+def take(prepared: Path, source: Path, **options: Any) -> ImportSummary:
+    """import_keypoints in this process; any number of frames may be left out."""
+    return import_keypoints(prepared, source, SerialExecutor(), **{"max_left_out": 1.0} | options)
 
 
 def person(seed: int) -> np.ndarray:
@@ -54,9 +68,13 @@ def numbers(keypoints: np.ndarray) -> list[float]:
 
 def stored(prepared: Path) -> dict[str, FramePose]:
     """Frame path -> pose, of all shards."""
-    manifest = read_manifest(prepared)
-    poses = [pose for shard in range(manifest.num_shards) for pose in read_keypoints(keypoints_path(prepared, shard))]
-    return {manifest.tracklets[pose.tracklet_id].frame_paths[pose.frame_index]: pose for pose in poses}
+    poses: dict[str, FramePose] = {}
+    for shard in range(read_manifest(prepared).num_shards):
+        rows = read_keypoints(keypoints_path(prepared, shard))
+        paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
+        columns = (rows.tracklet_id, rows.frame_index, *rows.sizes.T, rows.status, rows.score, rows.keypoints)
+        poses |= {path: FramePose(*cells) for path, *cells in zip(paths, *columns, strict=True)}
+    return poses
 
 
 def write_json(path: Path, value: Any) -> Path:

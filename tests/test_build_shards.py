@@ -11,8 +11,9 @@ from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, So
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.heatmaps import stored_heatmaps
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.sources import read_source

@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 from evaluation_dataset import make_prepared as make_striped
 from evaluation_dataset import save_tiny_model, tiny_model
-from loader_fixtures import load, make_mixed, same
-from prepared_dataset import make_prepared
+from loader_fixtures import load, same
+from prepared_dataset import make_mixed, make_prepared
 from training_fixtures import CPU, TINY, assignments, records
 
 from keyreid.cli.evaluate import main as evaluate
@@ -131,7 +131,7 @@ def test_caches_on_device_and_host_change_no_batch(prepared, workers):
 
 def test_nvjpeg_decodes_nearly_what_the_host_does(tmp_path):
     """Also beside PNG files, and of several sizes."""
-    store = make_mixed(tmp_path)
+    store = TrackletStore(make_mixed(tmp_path))
     host, device = (load(store, device=CUDA, data=DataSettings(decode=way)) for way in ("host", "device"))
     for one, other in zip(host, device, strict=True):
         apart = (one.frames.int() - other.frames.int()).abs().float()
@@ -139,7 +139,7 @@ def test_nvjpeg_decodes_nearly_what_the_host_does(tmp_path):
 
 
 def test_heatmaps_are_rendered_as_they_were_stored(tmp_path):
-    store = make_mixed(tmp_path)
+    store = TrackletStore(make_mixed(tmp_path))
     stored, rendered = (load(store, device=CUDA, data=DataSettings(heatmaps=way)) for way in ("stored", "rendered"))
     for one, other in zip(stored, rendered, strict=True):
         assert (one.heatmaps.int() - other.heatmaps.int()).abs().max() <= 1

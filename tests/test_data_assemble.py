@@ -2,17 +2,19 @@
 
 import pytest
 import torch
-from loader_fixtures import load, make_loader, make_mixed, plain_batches
+from loader_fixtures import load, make_loader, plain_batches
+from prepared_dataset import make_mixed
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.reading import BatchReader
 from keyreid.model.data.settings import DataSettings
 from keyreid.pipeline.errors import FormatError, SettingsError
+from keyreid.pipeline.store import TrackletStore
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return make_mixed(tmp_path_factory.mktemp("mixed") / "prepared")
+    return TrackletStore(make_mixed(tmp_path_factory.mktemp("mixed") / "prepared"))
 
 
 def check(batches, store, epoch):

@@ -110,9 +110,7 @@ def test_part_weights_are_patch_means_row_by_row():
 
 
 def test_label_tables_are_sorted_and_unknown_cameras_are_named():
-    tracklets = [
-        Tracklet(i, "train", identity, camera, 0, ("f",)) for i, (identity, camera) in enumerate([(7, 5), (3, 2)])
-    ]
+    tracklets = [Tracklet(i, "train", identity, camera, 0, 1) for i, (identity, camera) in enumerate([(7, 5), (3, 2)])]
     labels = LabelTables.of(tracklets)
     assert labels == LabelTables((3, 7), (2, 5))
     assert camera_indices([5, 2, 5], labels.cameras).tolist() == [1, 0, 1]

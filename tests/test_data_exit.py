@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 from prepared_dataset import make_prepared
 
 PROGRAM = """
@@ -19,6 +20,19 @@ sys.modules["kept"] = loader, batches  # as an error's traceback keeps them
 """
 
 
+def command(program, folder):
+    return [sys.executable, "-c", program, str(Path(__file__).parent), str(make_prepared(folder))]
+
+
 def test_workers_that_ignore_signals_end_with_their_process(tmp_path):
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(make_prepared(tmp_path))]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command(PROGRAM, tmp_path), check=True, timeout=120)
+
+
+def test_workers_end_at_once_when_their_process_is_killed(tmp_path):
+    """They share its lock of RUN, and the run may be resumed by what saw it end."""
+    program = PROGRAM + "print('reading', flush=True); sys.stdin.read()"
+    with subprocess.Popen(command(program, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"reading\n"
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        assert workers and not psutil.wait_procs(workers, timeout=2)[1]

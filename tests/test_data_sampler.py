@@ -10,7 +10,7 @@ from keyreid.pipeline.records import Tracklet
 def tracklets(*counts: int) -> list[Tracklet]:
     """The identities 0, 1, ... with so many tracklets each."""
     owners = [identity for identity, count in enumerate(counts) for _ in range(count)]
-    return [Tracklet(i, "train", identity, 1, 0, ("f",)) for i, identity in enumerate(owners)]
+    return [Tracklet(i, "train", identity, 1, 0, 1) for i, identity in enumerate(owners)]
 
 
 def sampler(*counts: int, seed: int = 0, num_identities: int = 3, clips: int = 2) -> IdentitySampler:

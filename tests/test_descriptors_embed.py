@@ -93,10 +93,11 @@ def test_a_run_that_ends_early_goes_on_and_leaves_the_same_bytes(suffix, end, pr
     end(StoppingStore(prepared), path)
     kept = sorted(part.name for part in tmp_path.glob("*.parts/*.h5"))
     assert kept and not path.exists()
+    (tmp_path / f".{path.name}.x1.partial").write_bytes(b"half")  # as a kill while the parts are joined leaves
     store = TrackletStore(prepared)
     done = embed(tiny_model(), store, store.tracklets(*SPLITS), path, compute=Compute(3))
     assert done.num_kept == len(kept) and done.num_made > 1
-    assert path.read_bytes() == expected
+    assert path.read_bytes() == expected and not list(tmp_path.glob(".*"))
 
 
 def test_parts_hold_what_one_piece_would(prepared, small_parts, tmp_path):

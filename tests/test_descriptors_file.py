@@ -8,11 +8,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mutations import mutate
 
 from keyreid.model.descriptors.describe import Origin, TrackletDescriptors
 from keyreid.model.descriptors.file import load_descriptors, save_descriptors, save_pieces
+from keyreid.model.sealed import UNSEALED, seal
 from keyreid.pipeline.errors import FormatError, KeyReIDError
 
 ORIGIN = Origin("model", "data", "mars", {"flip": True, "max_clips": None}, "bfloat16")
@@ -65,8 +68,44 @@ def test_another_file_or_version_is_refused(suffix, tmp_path):
     with pytest.raises(FormatError, match=rf"there is no file .*d{suffix}; expected descriptors as keyreid embed"):
         load_descriptors(path)
     path.write_text("no descriptors")
-    with pytest.raises(FormatError, match=rf"d{suffix} is not a readable file of descriptors .*; delete it"):
+    with pytest.raises(FormatError, match=rf"d{suffix} holds no hash of itself; .*; delete it and run keyreid embed"):
         load_descriptors(path)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+def test_a_damaged_file_is_refused_before_anything_is_parsed(suffix, tmp_path, monkeypatch):
+    """HDF5 may spin for minutes over one changed bit."""
+    path, generator = tmp_path / f"d{suffix}", np.random.default_rng(0)
+    save_descriptors(path, described(range(40)))
+    monkeypatch.setattr(h5py, "File", None)
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    content = path.read_bytes()
+    for damaged in {mutate(content, generator) for _ in range(400)} - {content}:
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"was changed after it was written|holds no hash of itself"):
+            load_descriptors(path)
+
+
+def test_numbers_that_the_file_cannot_hold_are_refused_before_memory_is_taken(tmp_path):
+    save_descriptors(tmp_path / "d.h5", described())
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        del file["values"]
+        file.create_dataset("values", (1 << 40, 5), np.float32)  # nothing of it is written
+    reseal(tmp_path / "d.h5")
+    with pytest.raises(FormatError, match=r"arrays of .*1099511627776, 5.* numbers in a smaller file"):
+        load_descriptors(tmp_path / "d.h5")
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1 << 22, np.float32)), 1 << 10)
+    table = pa.table({"descriptor": values}, metadata={"keyreid": "{}", "seal": UNSEALED})
+    pq.write_table(table, tmp_path / "d.parquet", compression="zstd")
+    seal(tmp_path / "d.parquet")
+    with pytest.raises(FormatError, match=r"4,096 rows of 4,096 bytes in a smaller file"):
+        load_descriptors(tmp_path / "d.parquet")
+
+
+def reseal(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(UNSEALED.encode() + content[len(UNSEALED) :])
+    seal(path)
 
 
 def test_a_file_of_the_last_version_is_refused(tmp_path):
@@ -74,12 +113,15 @@ def test_a_file_of_the_last_version_is_refused(tmp_path):
     with h5py.File(tmp_path / "d.h5", "r+") as file:
         file.attrs["format_version"] = 2
         del file.attrs["origin"]
-    with pytest.raises(FormatError, match=r"descriptor format version 2; expected version 3; .*: describe again"):
+    reseal(tmp_path / "d.h5")
+    with pytest.raises(FormatError, match=r"descriptor format version 2; expected version 4; .*: run keyreid embed"):
         load_descriptors(tmp_path / "d.h5")
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
-    pq.write_table(pq.read_table(_saved(tmp_path)).replace_schema_metadata({}), tmp_path / "other.parquet")
+    table = pq.read_table(_saved(tmp_path)).replace_schema_metadata({"seal": UNSEALED})
+    pq.write_table(table, tmp_path / "other.parquet")
+    seal(tmp_path / "other.parquet")
     with pytest.raises(FormatError, match="a Parquet file without keyreid's metadata"):
         load_descriptors(tmp_path / "other.parquet")
 

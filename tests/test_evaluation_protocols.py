@@ -11,16 +11,15 @@ from keyreid.model.evaluation.measure import measure_distances
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import PROTOCOLS, authors_cameras, find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
-from keyreid.pipeline.manifest import IdentitySplit, Manifest, build_manifest
+from keyreid.pipeline.index import write_manifest
+from keyreid.pipeline.manifest import IdentitySplit, Manifest
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.sources.mars import read as read_mars
 
 
 def tracklets(*rows: tuple[str, int, int]) -> tuple[Tracklet, ...]:
     """From (split, identity, camera)."""
-    return tuple(
-        Tracklet(i, split, identity, camera, 0, ("a.jpg",)) for i, (split, identity, camera) in enumerate(rows)
-    )
+    return tuple(Tracklet(i, split, identity, camera, 0, 1) for i, (split, identity, camera) in enumerate(rows))
 
 
 # Identity 2 has no gallery tracklet under another camera, but two queries of different cameras.
@@ -93,9 +92,9 @@ def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):
     savemat(tmp_path / "info/query_IDX.mat", {"query_IDX": np.array(queries)})
     monkeypatch.setattr("keyreid.pipeline.sources.mars.split_missing", lambda *_: (set(), []))  # tables, no frames
     reading = read_mars(tmp_path)
-    assert len(rows) == 12_180 and reading.notes["junk"]["tracklets"] == 870
+    manifest = write_manifest(tmp_path / "prepared", reading)
+    assert len(rows) == 12_180 and manifest.notes["junk"]["tracklets"] == 870
 
-    manifest = build_manifest("mars", tmp_path, reading.tracklets)
     counts = {}
     for protocol in find_protocols("all", manifest):
         selection = protocol.select(manifest.tracklets)
@@ -110,9 +109,9 @@ def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):
 def test_authors_code_lists_a_camera_for_each_sampled_frame():
     """Clips of four, the last one filled up, at most 41 clips: 4, 8 and 164 cameras of the first three tracklets."""
     lengths = {1: 3, 2: 5, 3: 500, 4: 4}  # camera -> frames
-    made = [Tracklet(c, "query", c, c, 0, ("",) * frames) for c, frames in lengths.items()]
+    made = [Tracklet(c, "query", c, c, 0, frames) for c, frames in lengths.items()]
     assert authors_cameras(made) == (1, 1, 1, 1)
-    many = [*made, *(Tracklet(5 + n, "query", 1, 9, 0, ("",)) for n in range(200))]
+    many = [*made, *(Tracklet(5 + n, "query", 1, 9, 0, 1) for n in range(200))]
     cameras = authors_cameras(many)
     assert len(cameras) == 204
     assert [cameras.count(camera) for camera in (1, 2, 3, 4, 9)] == [4, 8, 164, 4, 24]
@@ -144,11 +143,11 @@ def test_a_mean_of_splits_says_of_how_many(splits, label):
 
 
 def test_protocols_of_ten_splits_are_for_their_dataset():
-    ilids = Manifest("ilids-vid", "/", DATASET, TEN)
+    ilids = Manifest("ilids-vid", tuple(DATASET), identity_splits=TEN)
     assert [p.name for p in find_protocols("ilids-vid", ilids)] == ["ilids-vid"]
     assert [p.name for p in find_protocols("all", ilids)] == ["standard", "mars-official", "ilids-vid", "authors-code"]
     message = "protocol prid2011 for ilids-vid, which has 10 identity splits; expected the dataset prid2011 with its 10"
     with pytest.raises(SettingsError, match=message):
         find_protocols("prid2011", ilids)
     with pytest.raises(SettingsError, match="protocol ilids-vid for ilids-vid, which has no identity splits"):
-        find_protocols("ilids-vid", Manifest("ilids-vid", "/", DATASET))
+        find_protocols("ilids-vid", Manifest("ilids-vid", tuple(DATASET)))

@@ -23,6 +23,7 @@ from keyreid.model.evaluation.report import Evaluation
 from keyreid.model.evaluation.report.thumbnails import CELL, GAP
 from keyreid.model.evaluation.report.write import write_report
 from keyreid.model.evaluation.tables import table_rows, text_table
+from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 
 STANDARD = find_protocol("standard")
@@ -167,7 +168,7 @@ def test_pictures_of_an_earlier_report_do_not_stay(folder, prepared, evaluation)
 
 
 def test_metrics_json_holds_the_same_numbers(folder, evaluation):
-    content = json.loads((folder / "metrics.json").read_text())
+    content = read_json(folder / "metrics.json")
     assert content == json.loads(json.dumps(evaluation.to_dict()))
     assert content["protocol"]["name"] == "standard" and content["checkpoint"] == "runs/first"
     assert [result["method"] for result in content["results"]] == METHODS
@@ -217,7 +218,7 @@ def test_a_dataset_without_one_side_is_refused(rows, message, tmp_path):
 
 
 def test_missing_shards_are_refused(tmp_path):
-    with pytest.raises(FormatError, match=r"10 of 10 shards .* are not built .*; run keyreid-prep extract-keypoints"):
+    with pytest.raises(FormatError, match=r"has no shards yet; run the stages in order"):
         Evaluator.on(make_prepared(tmp_path, shards=False), 0, STANDARD)
 
 

@@ -17,6 +17,7 @@ from keyreid.cli.evaluate import main
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.summary import RunResult, summarise
 from keyreid.model.evaluation.tables import FIGURES, result_rows
+from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.manifest import IdentitySplit
 
 SPLITS = tuple(IdentitySplit(*((1, 2, 3), (5, 6, 7))[:: 1 if split % 2 else -1], 1) for split in range(10))
@@ -74,9 +75,9 @@ def test_missing_splits_are_said_in_every_row(ten_splits: Path, runs: list[Path]
     assert [row[1] for row in rows] == labels  # the rank table and that of thresholds, of each run
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d", rows[-1][4])
     assert {page.name for page in tmp_path.iterdir()} == {"run-0", "run-1", "metrics.json", "per-query.parquet"}
-    kept = json.loads((tmp_path / "metrics.json").read_text())
+    kept = read_json(tmp_path / "metrics.json")
     assert kept["summary"][0]["protocol"] == labels[-1]
-    assert kept["runs"][1] == json.loads((tmp_path / "run-1/metrics.json").read_text())
+    assert kept["runs"][1] == read_json(tmp_path / "run-1/metrics.json")
 
 
 def test_seeds_have_a_mean_under_any_protocol(prepared: Path, tmp_path: Path) -> None:

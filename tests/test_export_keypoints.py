@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import TinyDataset
-from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, person, stored
+from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, person, stored, take
 
 from keyreid.cli.prep import main
-from keyreid.pipeline.commit import commit_shard, read_receipt, receipt_path
+from keyreid.pipeline.commit import commit_shard, read_json, read_receipt, receipt_path, write_json
 from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.exchange.export_keypoints import export_keypoints
-from keyreid.pipeline.exchange.import_keypoints import import_keypoints
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints, write_keypoints
-from keyreid.pipeline.manifest import dataset_path, manifest_path
+from keyreid.pipeline.manifest import dataset_path
 from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose
 from keyreid.pipeline.skeleton import JOINTS
 
@@ -30,7 +29,7 @@ def prepared(tmp_path: Path) -> Path:
     people = [{"image_id": name, "keypoints": person(n).ravel().tolist()} for n, name in enumerate(NAMES) if n != 2]
     source = tmp_path / "source.json"
     source.write_text(json.dumps([entry | {"category_id": 1, "score": 0.3} for entry in people]))
-    import_keypoints(prepared, source)
+    take(prepared, source)
     keypoints = np.random.default_rng(9).uniform(0, 60, (17, 3)).astype(np.float32)
     keypoints[:, 2] = np.geomspace(1e-7, 1, 17)  # interpolation may bring confidences under any threshold
     change_frame(prepared, 1, status=FRAME_INTERPOLATED, score=float(np.float32(1 / 3)), keypoints=keypoints)
@@ -39,22 +38,24 @@ def prepared(tmp_path: Path) -> Path:
 
 def change_frame(prepared: Path, index: int, **changes: object) -> None:
     """Change a row of the first shard, and let its receipt fit."""
-    poses = read_keypoints(keypoints_path(prepared, 0))
-    poses[index] = replace(poses[index], **changes)  # type: ignore[arg-type]
+    columns = read_keypoints(keypoints_path(prepared, 0))
+    values = {name: getattr(columns, name).copy() for name in columns.__dataclass_fields__}
+    for name, value in changes.items():
+        values[name] = values[name].astype("U20") if name == "status" else values[name]
+        values[name][index] = value
     receipt = read_receipt(prepared, "keypoints", 0)
     assert receipt is not None
-    facts = {name: getattr(receipt, name) for name in ("rows", "settings", "inputs", "notes", "made_with")}
+    names = ("generation", "rows", "settings", "inputs", "notes", "made_with")
+    facts = {name: getattr(receipt, name) for name in names}
     path = keypoints_path(prepared, 0)
-    commit_shard(prepared, "keypoints", 0, path, lambda partial: write_keypoints(partial, poses), **facts)
+    changed = replace(columns, **values)
+    commit_shard(prepared, "keypoints", 0, path, lambda partial: write_keypoints(partial, changed), **facts)
 
 
 def without_keypoints(prepared: Path, folder: Path) -> Path:
     """The same index in another folder."""
-    folder.mkdir()
-    shutil.copy(manifest_path(prepared), folder)
-    info = json.loads(dataset_path(prepared).read_text())
-    info["stages"] = {}
-    dataset_path(folder).write_text(json.dumps(info))
+    shutil.copytree(prepared / "manifest", folder / "manifest")
+    write_json(dataset_path(folder), read_json(dataset_path(prepared)) | {"stages": {}})
     return folder
 
 
@@ -70,7 +71,7 @@ def assert_equal_to_the_bit(found: dict[str, FramePose], expected: dict[str, Fra
 def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tmp_path: Path) -> None:
     export_keypoints(prepared, tmp_path / "out.json")
     copy = without_keypoints(prepared, tmp_path / "copy")
-    summary = import_keypoints(copy, tmp_path / "out.json")
+    summary = take(copy, tmp_path / "out.json")
     assert [pose.status for pose in stored(prepared).values()] == [
         FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE, FRAME_OK, FRAME_OK,
     ]  # fmt: skip
@@ -81,7 +82,7 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tm
 def test_pifpafs_keypoints_survive_the_way_out_and_back(tiny_dataset: TinyDataset, tmp_path: Path) -> None:
     export_keypoints(tiny_dataset.prepared, tmp_path / "out.json")
     copy = without_keypoints(tiny_dataset.prepared, tmp_path / "copy")
-    import_keypoints(copy, tmp_path / "out.json")
+    take(copy, tmp_path / "out.json")
     expected = stored(tiny_dataset.prepared)
     assert sum(pose.status == FRAME_OK for pose in expected.values()) > 50
     assert_equal_to_the_bit(stored(copy), expected)
@@ -112,17 +113,17 @@ def test_the_document_has_the_form_of_coco_annotations(prepared: Path, tmp_path:
 
 def test_missing_shards_are_named(prepared: Path, tmp_path: Path) -> None:
     receipt_path(prepared, "keypoints", 1).unlink()
-    with pytest.raises(FormatError, match=r"keypoints of shard 00001 are missing.*import-keypoints again"):
+    with pytest.raises(FormatError, match=r"keypoints of 1 of 2 shards of .* missing .*first: 00001.*import-keypoints"):
         export_keypoints(prepared, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 
 
 def test_shards_of_two_settings_are_never_mixed(prepared: Path, tmp_path: Path) -> None:
     """As an interrupted --overwrite leaves them."""
-    info = json.loads(dataset_path(prepared).read_text())
+    info = read_json(dataset_path(prepared))
     info["stages"]["keypoints"]["source_sha256"] = "of the new source"
-    dataset_path(prepared).write_text(json.dumps(info))
-    with pytest.raises(FormatError, match=r"shard 00000 are missing or of other settings"):
+    write_json(dataset_path(prepared), info)
+    with pytest.raises(FormatError, match=r"keypoints of 2 of 2 shards of .* outdated \(first: 00000\)"):
         export_keypoints(prepared, tmp_path / "out.json")
 
 

@@ -17,8 +17,9 @@ from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, So
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 from keyreid.pipeline.extract_keypoints import MIN_CONFIDENCE, extract_keypoints
 from keyreid.pipeline.images import read_frame
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import Reading, SourceTracklet, read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.forward import PADDING_VALUE, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator

@@ -25,8 +25,9 @@ from keyreid.pipeline.commit import exclusive, read_receipt, sha256_of
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
-from keyreid.pipeline.manifest import read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.sources import read_source

@@ -15,7 +15,7 @@ from keyreid.cli.prep import main as prep
 from keyreid.pipeline import find_bad_frames as module
 from keyreid.pipeline.errors import CheckpointError, FormatError, SurroundingsError
 from keyreid.pipeline.find_bad_frames import Trial, find_bad_frames, search
-from keyreid.pipeline.manifest import Reading, SourceTracklet, write_manifest
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 
 FRAMES = ["0.jpg", "1.jpg", "dies", "raises", "4.jpg", "5.jpg"]
 

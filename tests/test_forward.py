@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,11 @@ def synthetic() -> Any:
     return load_checkpoint(resolve_checkpoint("synthetic"))
 
 
+@pytest.fixture(scope="module")
+def fast(synthetic: Any) -> FastForward:
+    return FastForward(synthetic, "cpu")
+
+
 def pictures(count: int, size: tuple[int, int]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(count)
     return torch.randint(0, 256, (count, *size, 3), generator=generator, dtype=torch.uint8)
@@ -28,23 +34,30 @@ def plain(model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("count", [1, 2, 5])  # the graph is traced with two pictures
 @pytest.mark.parametrize("size", [(129, 65), (65, 49)])
-def test_agrees_with_the_plain_forward_pass(synthetic: Any, count: int, size: tuple[int, int]) -> None:
+def test_agrees_with_the_plain_forward_pass(
+    synthetic: Any, fast: FastForward, count: int, size: tuple[int, int]
+) -> None:
     batch = pictures(count, size)
-    fast = FastForward(synthetic, "cpu")
     for ours, theirs in zip(fast(batch), plain(synthetic, batch), strict=True):
         assert ours.shape == theirs.shape
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_one_network_serves_pictures_of_several_sizes(synthetic: Any) -> None:
-    fast = FastForward(synthetic, "cpu")
-    for size in ((129, 65), (65, 49), (129, 65)):
-        batch = pictures(2, size)
-        torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
+def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -> None:
+    """--scale leads to many sizes, and torch never frees a traced graph."""
+    process = psutil.Process()
+    sizes = [(16 * rows + 1, 16 * columns + 1) for rows in range(3, 10) for columns in range(2, 8)]
+    first = fast(pictures(2, sizes[0]))
+    for size in sizes:
+        fast(pictures(2, size))
+    before = process.memory_info().rss
+    for size in reversed(sizes):
+        again = fast(pictures(2, size))
+    assert process.memory_info().rss - before < 100e6
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "whatever was seen before"
 
 
-def test_batches_hold_as_many_pictures_as_suit_the_cpu(synthetic: Any) -> None:
-    fast = FastForward(synthetic, "cpu")
+def test_batches_hold_as_many_pictures_as_suit_the_cpu(fast: FastForward) -> None:
     assert fast.suitable_batch(torch.Size((129, 65, 3))) == 16
     assert fast.suitable_batch(torch.Size((257, 129, 3))) == 4
     assert fast.suitable_batch(torch.Size((2049, 2049, 3))) == 1

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -205,46 +204,6 @@ def test_a_pillow_without_a_decoder_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Image, "_initialized", 2)
     with pytest.raises(SurroundingsError, match=r"Pillow [\d.]+ on \S+ cannot decode WEBP images"):
         check_decoders()
-
-
-MUTATED_IMAGES = """
-import io, resource, signal, sys
-import numpy as np
-from PIL import Image
-from keyreid.pipeline.images import FORMATS, UnreadableImage, decode_rgb, encode_for_shard
-from mutations import mutate
-
-generator = np.random.default_rng(11)
-picture = Image.fromarray(generator.integers(0, 256, (48, 32, 3), np.uint8))
-originals = []
-for name in FORMATS:
-    for options in ({"compression": "tiff_lzw"}, {}) if name == "TIFF" else ({},):
-        buffer = io.BytesIO()
-        picture.save(buffer, name, **options)
-        originals.append(buffer.getvalue())
-        decode_rgb(buffer.getvalue())
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-counts = {"decoded": 0, "unreadable": 0}
-for number in range(300):
-    data = mutate(originals[number % len(originals)], generator)
-    signal.alarm(10)  # ends the process in the middle of whatever it does
-    for read in (decode_rgb, encode_for_shard):
-        try:
-            read(data)
-            counts["decoded"] += 1
-        except UnreadableImage:
-            counts["unreadable"] += 1
-print(counts)
-"""
-
-
-def test_mutated_images_are_decoded_or_unreadable() -> None:
-    tests = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MUTATED_IMAGES], cwd=tests, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert "'decoded': 0" not in done.stdout and "'unreadable': 0" not in done.stdout
 
 
 def _raiser(error: Exception) -> Callable[..., None]:

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from keyreid.cli.index import index
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
-from keyreid.pipeline.manifest import IdentitySplit, Reading, SourceTracklet, read_manifest
+from keyreid.pipeline.index import Reading, SourceTracklet
+from keyreid.pipeline.manifest import IdentitySplit, read_manifest
 from keyreid.pipeline.sources import SOURCES, check_completeness, count, flatten, load_description, read_source
 
 TRACKLETS = (

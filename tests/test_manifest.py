@@ -18,17 +18,15 @@ import numpy as np
 import pytest
 
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError, SurroundingsError
+from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.manifest import (
     IdentitySplit,
     Manifest,
-    Reading,
-    SourceTracklet,
     dataset_path,
     read_manifest,
     read_shard_frames,
     shard_inputs,
     shard_sizes,
-    write_manifest,
 )
 
 SPLITS = (IdentitySplit((1,), (2,), query_camera=1), IdentitySplit((2,), (1,), query_camera=2))
@@ -276,7 +274,7 @@ def test_an_append_that_fails_leaves_the_old_dataset(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from keyreid.pipeline import manifest
+from keyreid.pipeline import index as manifest
 def stop(*_): os.kill(os.getpid(), signal.SIGKILL)
 def tracklets():
     yield manifest.SourceTracklet("train", 8, 1, ("8.jpg",) * 1)

@@ -90,7 +90,7 @@ def test_figures_of_other_weights_are_refused(measured: tuple[Path, Path], tmp_p
     ("content", "message"),
     [
         (None, "expected metrics.json of keyreid-eval --report"),
-        ("[]", "is no metrics.json of version 2"),
+        ("[]", "is not readable as JSON (a list at its top)"),
         ('{"format_version": 2}', "is no metrics.json of version 2"),
         ("{", "is not readable as JSON"),
     ],

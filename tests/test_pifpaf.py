@@ -1,21 +1,19 @@
-"""The committed demo network on people of seeds that it never saw, and the loader of checkpoints."""
+"""The committed demo network on people of seeds that it never saw."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from keyreid.pipeline.errors import CheckpointError
 from keyreid.pipeline.pose import pifpaf
-from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
+from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.forward import make_picture
 from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
 from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
-from keyreid.pipeline.synthetic.appearance import sample_appearance
+from keyreid.pipeline.synthetic.person import sample_appearance
+from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera
-from keyreid.pipeline.synthetic.tracklets import SyntheticFrame, render_tracklet
 
 CLOSE = 0.05 * 256  # five per cent of the crop's height
 
@@ -126,7 +124,7 @@ def test_the_best_score_comes_first(synthetic: Any, strangers: list[list[Synthet
 
 
 def test_a_stream_longer_than_a_chunk_is_the_same_as_its_tracklets(synthetic: Any, walks: list[Any]) -> None:
-    """Order, and one decoder a tracklet, across chunks and sizes; batches of one, so that rounding is the same."""
+    """Order, and one decoder per tracklet, across chunks and sizes; batches of one, so that rounding is the same."""
     sizes = [(256, 128), (256, 128), (200, 100)]
     tracklets = [
         [np.asarray(frame.image.resize(size[::-1])) for frame in walk] for walk, size in zip(walks, sizes, strict=False)
@@ -153,57 +151,17 @@ def test_thresholds_reach_the_decoder(synthetic: Any, walks: list[list[Synthetic
     assert joints(DecoderSettings()) == usual, "nothing of the earlier estimators is left in the process"
 
 
-def test_official_names_lead_to_files_whose_names_end_in_their_hash() -> None:
-    urls = pifpaf.official_urls()
-    assert {"shufflenetv2k16", "shufflenetv2k30", "resnet50", "mobilenetv3small"} <= set(urls)
-    assert all(len(url.rsplit("-", 1)[1]) == len("12345678.pkl") for url in urls.values())
+def test_a_network_that_fails_is_no_fact_about_the_frames(synthetic: Any, walks: list[list[SyntheticFrame]]) -> None:
+    class Broken:
+        def suitable_batch(self, shape: torch.Size) -> int:
+            return 1
 
+        def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
+            raise failure
 
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"checkpoint 'resnet51' is neither a file nor a known name.*shufflenetv2k16"
-    ):
-        resolve_checkpoint("resnet51")
-
-
-def test_a_pickle_of_unknown_origin_is_loaded_only_when_trusted(tmp_path: Path) -> None:
-    path = tmp_path / "network.pkl"
-    torch.save({"model": pifpaf.build_network("mobilenetv3small", 1), "epoch": 1}, path)
-    with pytest.raises(CheckpointError, match=r"none of openpifpaf's official checkpoints.*--trust-checkpoint"):
-        resolve_checkpoint(str(path))
-    model = load_checkpoint(resolve_checkpoint(str(path), trust=True))
-    assert [meta.name for meta in model.head_metas] == ["cif", "caf"]
-
-
-def test_an_official_file_that_was_damaged_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    path = tmp_path / "checkpoints" / pifpaf.official_urls()["resnet50"].rsplit("/", 1)[1]
-    path.parent.mkdir()
-    path.write_bytes(b"not the real one")
-    with pytest.raises(CheckpointError, match=r"starts with .*; expected ecd30da4; delete it"):
-        resolve_checkpoint("resnet50")
-
-
-def test_a_checkpoint_that_is_not_on_the_workers_machine(tmp_path: Path) -> None:
-    elsewhere = ResolvedCheckpoint("mine", tmp_path / "mine.pkl", "ab", "pickle", 256)
-    with pytest.raises(CheckpointError, match=r"mine\.pkl is not on the machine .*the same path on every machine"):
-        load_checkpoint(elsewhere)
-
-
-def test_an_official_checkpoint_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(CheckpointError, match=r"'resnet50' could not be fetched .*no route to host.*put it at"):
-        resolve_checkpoint("resnet50")
-
-
-@pytest.mark.parametrize(("name", "content"), [("a.safetensors", b"not safetensors"), ("b.pkl", b"not a pickle")])
-def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(
-        CheckpointError, match=r"does not hold a PifPaf network|cannot be read as an openpifpaf checkpoint"
-    ):
-        load_checkpoint(resolve_checkpoint(str(tmp_path / name), trust=True))
+    estimator = PifPafEstimator(synthetic)
+    estimator._forward = Broken()
+    for failure in (RuntimeError("CUDA error: device-side assert triggered"), MemoryError()):
+        with pytest.raises(type(failure)) as raised:
+            find(estimator, walks[0])
+        assert raised.value is failure

@@ -18,6 +18,7 @@ from keyreid.model.search import pairs as pairs_module
 from keyreid.model.search.calibration import calibrate
 from keyreid.model.search.pairs import PairCounts
 from keyreid.model.search.thresholds import read_calibration, threshold_for
+from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 
 EUCLIDEAN = Comparison()
@@ -133,7 +134,7 @@ def test_the_command_writes_what_it_prints_and_search_reads(tmp_path):
     lines = result.stdout.splitlines()
     assert "across-cameras; 36 people; euclidean distance" in lines[0]
     assert [line.split()[0] for line in lines[3:5]] == ["5", "1"]
-    written = json.loads((tmp_path / "t.json").read_text())
+    written = read_json(tmp_path / "t.json")
     assert json.loads(call(*arguments, "--json").stdout) == written
     calibration = read_calibration(tmp_path / "t.json")
     assert calibration.thresholds[1].threshold == written["thresholds"][1]["threshold"]
@@ -152,7 +153,7 @@ def test_the_command_writes_what_it_prints_and_search_reads(tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(FormatError, match="there is no file"):
         read_calibration(tmp_path / "none.json")
-    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "other.json").write_text('{"format_version": 1}')
     with pytest.raises(FormatError, match=r"holds no thresholds of keyreid calibrate; calibrate again"):
         read_calibration(tmp_path / "other.json")
     (tmp_path / "old.json").write_text('{"format_version": 0}')

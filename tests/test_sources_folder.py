@@ -14,7 +14,7 @@ import pytest
 from source_listings import reverse_listings
 
 from keyreid.pipeline.errors import SourceError, SurroundingsError
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.folder import read
 from keyreid.pipeline.sources.reading import natural_key

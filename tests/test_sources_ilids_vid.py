@@ -14,7 +14,7 @@ from scipy.io import savemat
 from source_listings import reverse_listings
 
 from keyreid.pipeline.errors import SourceError
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.ilids_vid import MAT_PATH, read
 

@@ -16,7 +16,8 @@ from source_listings import reverse_listings
 from keyreid.cli.prep import main as prep
 from keyreid.model.evaluation.protocols import find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
-from keyreid.pipeline.manifest import read_manifest, read_shard_frames, write_manifest
+from keyreid.pipeline.index import write_manifest
+from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.prid2011 import SEQUENCES, SPLITS_FILE, own_halves, read
 from keyreid.pipeline.synthetic.layouts import synthesize

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keyreid.pipeline.errors import SettingsError, SourceError
-from keyreid.pipeline.manifest import write_manifest
+from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.table import read
 

@@ -3,30 +3,33 @@
 import logging
 import os
 import resource
-import shutil
 import signal
+from dataclasses import replace
 
-import h5py
+import numpy as np
 import psutil
 import pytest
 import torch
-from prepared_dataset import change_a_bit, make_prepared
-from training_fixtures import CPU, TINY, records, tensors
+from click.testing import CliRunner
+from mutations import mutate
+from prepared_dataset import change_a_bit, flat_frames, make_prepared, prepare, rebuild_with_other_keypoints
+from training_fixtures import CPU, TINY, assignments, records, tensors
 
+from keyreid.cli.train import main
 from keyreid.model.data import workers
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.settings import DataSettings
 from keyreid.model.training import loop
-from keyreid.model.training.checkpoint import Progress, save_checkpoint
+from keyreid.model.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from keyreid.model.training.inputs import open_inputs
+from keyreid.model.training.run_folder import RunFolder
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
-from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
+from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.shards import shard_path
 
-UNCHECKED = DataSettings(checksums=False)
+SETTINGS = {"preset": "demo", "model": {}, "training": {}, "augment": {}}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,8 @@ def prepared(tmp_path_factory):
     return make_prepared(tmp_path_factory.mktemp("tiny"))
 
 
-def config(*assignments, preset="demo"):
-    return resolve_config(preset, assignments=[*TINY, *assignments])
+def config(*values, preset="demo"):
+    return resolve_config(preset, assignments=[*TINY, *values])
 
 
 def in_epoch(monkeypatch, epoch, act):
@@ -160,28 +163,20 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over(monkeypatch, error):
     assert workers.worker_death(RuntimeError("something else")) is None
 
 
-def damage(path, dataset):
-    """Overwrite the middle of what a shard stores of a dataset, as a bad disk would."""
-    with h5py.File(path) as file:
-        found = file[dataset]
-        if found.chunks is None:
-            offset, size = found.id.get_offset(), found.id.get_storage_size()
-        else:
-            chunks = [found.id.get_chunk_info(number) for number in range(found.id.get_num_chunks())]
-            offset, size = chunks[0].byte_offset, chunks[-1].byte_offset + chunks[-1].size - chunks[0].byte_offset
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(os.urandom(1) * size)
-
-
-@pytest.mark.parametrize("dataset", ["frames/blob", "frames/heatmaps"])
 @pytest.mark.parametrize("processes", [0, 1])
-def test_a_damaged_shard(prepared, tmp_path, dataset, processes):
-    copy = shutil.copytree(prepared, tmp_path / "prepared")
-    damage(shard_path(copy, 0), dataset)
-    message = r"tracklet \d+ in .*shards/00000.h5 cannot be read: .*; run keyreid-prep verify .*prepared"
+def test_a_frame_that_cannot_be_decoded(tmp_path, processes):
+    """Its shard is as it was built."""
+
+    def draw(tracklet):
+        return replace(flat_frames(tracklet), encoded=(b"not a JPG",) * tracklet.num_frames)
+
+    rows = [("train", identity, camera, 3) for identity in (1, 2, 3) for camera in (1, 2)]
+    prepared = prepare(tmp_path / "prepared", rows, draw, name="rotten", frames_per_shard=9)
+    message = (
+        r"tracklet \d+ in .*shards/0000\d.h5 cannot be read: a frame of 9 bytes .*; run keyreid-prep verify .*prepared"
+    )
     with pytest.raises(FormatError, match=message) as caught:
-        train(copy, tmp_path / "run", config(), device=CPU, num_workers=processes, data=UNCHECKED)
+        train(prepared, tmp_path / "run", config(), device=CPU, num_workers=processes)
     assert "Traceback" not in str(caught.value)
 
 
@@ -194,11 +189,71 @@ def test_a_changed_byte_that_still_decodes_is_found_before_training(tmp_path):
     settings = config("training.epochs=1")
     train(prepared, tmp_path / "untouched", settings, device=CPU)
     measured = config("training.epochs=1", "training.validate_on=test", "model.camera_scale=0")
-    message = rf"shards/{shards[0]:05d}.h5 has SHA-256 \w+\.\.\.; expected .* its receipt; run keyreid-prep verify .*"
+    message = rf"shards/{shards[0]:05d}.h5 has SHA-256 \w+\.\.\.: it was damaged, .*; run keyreid-prep verify "
     with pytest.raises(FormatError, match=message):
         train(prepared, tmp_path / "run", measured, device=CPU)
     assert not (tmp_path / "run").exists()
-    train(prepared, tmp_path / "run", measured, device=CPU, data=UNCHECKED)
+
+
+def test_shards_that_are_rebuilt_during_a_run_end_it(tmp_path, monkeypatch):
+    """They would be read from the second epoch on, under the fingerprint of the old ones."""
+    prepared, run = make_prepared(tmp_path / "prepared"), tmp_path / "run"
+    in_epoch(monkeypatch, 0, lambda state: rebuild_with_other_keypoints(prepared))
+    options = ["--preset", "demo", "--device", "cpu", *assignments([*TINY, "training.epochs=3"])]
+    result = CliRunner().invoke(main, [str(prepared), "--out", str(run), *options])
+    assert result.exit_code == 1
+    assert f"shards of {prepared} were rebuilt during this run (first: 00000)" in result.stderr
+    assert len(records(run, "epoch")) == 1
+    with pytest.raises(SettingsError, match=r"other settings: dataset.shards was \w+ and is \w+; .*"):
+        train(prepared, run, config("training.epochs=3"), device=CPU, resume=True)
+
+
+def test_two_trainings_into_one_folder(prepared, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def another(resume, message):
+        with pytest.raises(SettingsError, match=message):
+            train(prepared, run, config(), device=CPU, resume=resume)
+
+    def intrude(state):
+        another(True, rf"another run \(process {os.getpid()} on .*\) is at work on {run}; expected one at a time")
+        another(False, "already exists; .* add --resume")
+
+    with monkeypatch.context() as patch:
+        in_epoch(patch, 0, intrude)
+        train(prepared, run, config(), device=CPU)
+
+
+def test_a_run_that_began_while_another_one_opened_its_data(prepared, tmp_path):
+    first, second, third = (RunFolder(tmp_path / "run", SETTINGS, resume=False) for _ in range(3))
+    with first.held():
+        with pytest.raises(SettingsError, match="another run"), second.held():
+            pass
+        first.begin()
+    with pytest.raises(SettingsError, match="already exists; expected a new folder"), third.held():
+        pass
+
+
+def test_what_a_killed_save_left_goes_when_the_run_resumes(prepared, tmp_path):
+    run = tmp_path / "run"
+    train(prepared, run, config("training.epochs=1"), device=CPU)
+    for name in ("checkpoints/.last.safetensors.x1.partial", "weights/.config.json.x2.partial"):
+        (run / name).write_bytes(b"half")
+    train(prepared, run, config("training.epochs=1"), device=CPU, resume=True)
+    assert not list(run.rglob("*.partial"))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    settings, generator, path = config(), np.random.default_rng(0), tmp_path / "last.safetensors"
+    state = build_state(settings.model_config(LabelTables((1, 2), (1,))), settings.training, CPU)
+    save_checkpoint(path, state, Progress(epoch=3))
+    content = path.read_bytes()
+    for damaged in {mutate(content, generator) for _ in range(200)} - {content}:
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last.safetensors .*delete it to start this run from its beginning"):
+            load_checkpoint(path, state)
+    path.write_bytes(content)
+    assert load_checkpoint(path, state).epoch == 3
 
 
 def split_of_shards(prepared):

@@ -30,7 +30,7 @@ def config(*assignments):
 def tracklets(*cameras_of_each):
     """Training identities 0, 1, ..., each with a tracklet under each of its cameras."""
     pairs = [(identity, camera) for identity, cameras in enumerate(cameras_of_each) for camera in cameras]
-    return [Tracklet(i, "train", identity, camera, 0, ("f",)) for i, (identity, camera) in enumerate(pairs)]
+    return [Tracklet(i, "train", identity, camera, 0, 1) for i, (identity, camera) in enumerate(pairs)]
 
 
 def test_the_holdout_is_a_pure_function_of_the_seed():

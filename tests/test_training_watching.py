@@ -15,8 +15,8 @@ from keyreid.model.training.run_folder import RunFolder
 from keyreid.model.training.run_page import run_page
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.environment import duration
+from keyreid.pipeline.errors import SettingsError
 
 CPU = torch.device("cpu")
 TINY = [

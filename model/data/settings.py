@@ -20,14 +20,12 @@ class DataSettings:
         cache: where decoded frames and heatmaps are kept: "none", "ram" or "device".
         cache_gigabytes: what the cache of one process may take, in 10^9 bytes.
         heatmaps: "stored": read from the shards; "rendered": drawn on the device from the keypoints there.
-        checksums: whether shards are read once and compared with their receipts before training begins.
     """
 
     decode: str = "host"
     cache: str = "none"
     cache_gigabytes: float = 16.0
     heatmaps: str = "stored"
-    checksums: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("decode", DECODE), ("cache", CACHE), ("heatmaps", HEATMAPS)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
 
 import torch
 
@@ -12,6 +14,7 @@ from keyreid.pipeline.errors import KeyReIDError
 
 DEATHS = (RuntimeError, ConnectionError, EOFError)  # what waiting for a batch raises where a worker died
 SIGNAL_SECONDS = 2.0  # the signal of a death is later than the broken connection by far less
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -22,9 +25,11 @@ def default_workers(device: torch.device) -> int:
 
 def ignore_stop_signals(worker: int) -> None:
     """For DataLoader's worker_init_fn: a cluster signals every process of a job, and the trainer, which will finish its
-    step, still needs its workers; they end with it."""
+    step, still needs its workers; they end with it, at once where the system can do that."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    with suppress(AttributeError, OSError):  # Linux alone; else DataLoader ends an orphan within five seconds
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def worker_death(error: Exception) -> KeyReIDError | None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from keyreid.pipeline.commit import fingerprint
-from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.environment import progress_bar
+from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
@@ -107,7 +107,7 @@ def embed(
         total = sum(len(parts.tracklets[part]) for part in ours)
         waiting = [parts.tracklets[part] for part in pending]
         shards = store.shards_of(chain.from_iterable(waiting))
-        ranks.together(lambda: store.require_whole(shards, hidden=not ranks.is_first))
+        ranks.together(lambda: store.require_intact(shards, hidden=not ranks.is_first))
         label = "describe" if ranks.size == 1 else f"describe (rank {ranks.rank} of {ranks.size})"
         with progress_bar(total, label, "tracklets", done=total - sum(map(len, waiting))) as bar:
             described = describe_parts(model, store, waiting, settings, compute, making["fingerprint"], bar.update)

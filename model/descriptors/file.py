@@ -1,5 +1,7 @@
 """Descriptors on disk: HDF5, or Parquet where the path ends in .parquet; both hold the same and are read back alike.
 
+Each file carries its hash (sealed.py): HDF5 in its user block, Parquet in its footer.
+
 Letters: K tracklets, P parts, D descriptor length.
 """
 
@@ -15,16 +17,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keyreid.pipeline.commit import commit_file, fingerprint, read_receipt
+from keyreid.pipeline.commit import commit_file, fingerprint
 from keyreid.pipeline.errors import FormatError
-from keyreid.pipeline.manifest import manifest_fingerprint
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
+from ..sealed import UNSEALED, require_sealed, seal
 from . import table
 from .describe import Origin, TrackletDescriptors
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+USER_BLOCK = 512  # bytes before HDF5's own, the least it allows
 ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
 FEATURE_ARRAYS = ("widths", "weights")
 
@@ -48,6 +51,7 @@ def save_pieces(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescrip
             table.write_pieces(partial, FORMAT_VERSION, pieces)
         else:
             _write_hdf5(partial, num_tracklets, pieces)
+        seal(partial)
 
     commit_file(path, write)
 
@@ -56,10 +60,11 @@ def load_descriptors(path: Path) -> TrackletDescriptors:
     """Read what save_descriptors wrote.
 
     Raises:
-        FormatError: no file, another kind of file, or another format version.
+        FormatError: no file, another kind of file, another format version, or a file that was changed.
     """
     if not path.is_file():
         raise FormatError(f"there is no file {path}", "descriptors as keyreid embed writes them")
+    require_sealed(path, "delete it and run keyreid embed again")
     try:
         if path.suffix == ".parquet":
             version, fields = table.read(path)
@@ -69,34 +74,37 @@ def load_descriptors(path: Path) -> TrackletDescriptors:
             return TrackletDescriptors(**{**fields, "origin": Origin(**fields["origin"])})
     except (OSError, KeyError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
         raise FormatError(
-            f"{path} is not a readable file of descriptors ({error})", "", "delete it and describe again"
+            f"{path} is not a readable file of descriptors ({error})", "", "delete it and run keyreid embed again"
         ) from error
     raise FormatError(
         f"{path} has descriptor format version {version}",
         f"version {FORMAT_VERSION}",
-        "another version of keyreid wrote it: describe again",
+        "another version of keyreid wrote it: run keyreid embed again",
     )
 
 
 def _write_hdf5(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescriptors]) -> None:
     # Through a Python file: where a disk is full HDF5's own writing ends in an error without its reason, or a crash.
-    with open(path, "wb+") as opened, h5py.File(opened, "w", libver=("v110", "v110")) as file:
-        start = 0
-        for piece in pieces:
-            if start == 0:
-                file.attrs["format_version"] = FORMAT_VERSION
-                file.attrs["fingerprint"] = piece.fingerprint
-                file.attrs["origin"] = json.dumps(asdict(piece.origin), sort_keys=True)
+    with open(path, "wb+") as opened:
+        with h5py.File(opened, "w", libver=("v110", "v110"), userblock_size=USER_BLOCK) as file:
+            start = 0
+            for piece in pieces:
+                if start == 0:
+                    file.attrs["format_version"] = FORMAT_VERSION
+                    file.attrs["fingerprint"] = piece.fingerprint
+                    file.attrs["origin"] = json.dumps(asdict(piece.origin), sort_keys=True)
+                    for name in ROW_ARRAYS:
+                        array = getattr(piece, name)
+                        file.create_dataset(name, (num_tracklets, *array.shape[1:]), array.dtype)
+                    for name in FEATURE_ARRAYS:
+                        file[name] = getattr(piece, name)
                 for name in ROW_ARRAYS:
                     array = getattr(piece, name)
-                    file.create_dataset(name, (num_tracklets, *array.shape[1:]), array.dtype)
-                for name in FEATURE_ARRAYS:
-                    file[name] = getattr(piece, name)
-            for name in ROW_ARRAYS:
-                array = getattr(piece, name)
-                if array.size:
-                    file[name][start : start + len(array)] = array
-            start += len(piece.values)
+                    if array.size:
+                        file[name][start : start + len(array)] = array
+                start += len(piece.values)
+        opened.seek(0)
+        opened.write(UNSEALED.encode())
 
 
 def _read_hdf5(path: Path) -> tuple[int, dict[str, Any]]:
@@ -104,7 +112,10 @@ def _read_hdf5(path: Path) -> tuple[int, dict[str, Any]]:
         version = int(file.attrs["format_version"])
         if version != FORMAT_VERSION:
             return version, {}
-        fields: dict[str, Any] = {name: file[name][:] for name in (*ROW_ARRAYS, *FEATURE_ARRAYS)}
+        arrays = [file[name] for name in (*ROW_ARRAYS, *FEATURE_ARRAYS)]
+        if sum(array.nbytes for array in arrays) > path.stat().st_size:  # HDF5 makes up what was never written
+            raise ValueError(f"arrays of {[array.shape for array in arrays]} numbers in a smaller file")
+        fields: dict[str, Any] = {array.name[1:]: array[:] for array in arrays}
         fields["fingerprint"] = str(file.attrs["fingerprint"])
         fields["origin"] = json.loads(file.attrs["origin"])
         return version, fields
@@ -120,6 +131,5 @@ def model_fingerprint(model: KeyReID) -> str:
 
 
 def data_fingerprint(store: TrackletStore) -> str:
-    """A hash of the manifest and of the shards that were read."""
-    receipts = (read_receipt(store.path, "shards", shard) for shard in range(store.manifest.num_shards))
-    return fingerprint([manifest_fingerprint(store.manifest), [receipt.sha256 for receipt in receipts if receipt]])
+    """A hash of the manifest and of the shards."""
+    return fingerprint([store.manifest.fingerprint, [receipt.sha256 for receipt in store.receipts]])

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyreid.pipeline.commit import read_json, write_json
+from keyreid.pipeline.commit import exclusive, read_json, write_json
 from keyreid.pipeline.errors import FormatError, SettingsError
-from keyreid.pipeline.lock import exclusive
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
@@ -93,6 +92,8 @@ class Parts:
                 for path in self.folder.glob("*.h5"):
                     path.unlink()
             write_json(written, making)
+            for leftover in self.whole.parent.glob(f".{self.whole.name}.*.partial"):
+                leftover.unlink()  # of a run that was killed while it joined the parts
             yield
 
     def save(self, part: int, descriptors: TrackletDescriptors) -> None:

@@ -1,4 +1,4 @@
-"""Descriptors as a Parquet table, for other programs: one row a tracklet.
+"""Descriptors as a Parquet table, for other programs: one row per tracklet.
 
 Columns are tracklet_id, identity, camera, visibility (P numbers; absent where the method knows none) and descriptor (D
 numbers); what belongs to the whole is JSON under the key "keyreid" of the schema's metadata.
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..sealed import UNSEALED
 from .describe import TrackletDescriptors
 
 KEY = b"keyreid"
@@ -24,7 +25,7 @@ LISTS = {"visibility": "visibility", "descriptor": "values"}
 
 
 def write_pieces(path: Path, format_version: int, pieces: Iterable[TrackletDescriptors]) -> None:
-    """One row group a piece."""
+    """One row group per piece."""
     writer: pq.ParquetWriter | None = None
     try:
         for piece in pieces:
@@ -32,6 +33,8 @@ def write_pieces(path: Path, format_version: int, pieces: Iterable[TrackletDescr
             if writer is None:  # a descriptor's numbers neither repeat nor compress
                 writer = pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False)
             writer.write_table(table, row_group_size=max(len(table), 1))
+        if writer is not None:
+            writer.add_key_value_metadata({"seal": UNSEALED})
     finally:
         if writer is not None:
             writer.close()
@@ -43,9 +46,14 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         ValueError: not a Parquet file, or not one of descriptors.
     """
-    table = pq.read_table(path)
-    if KEY not in (table.schema.metadata or {}):
-        raise ValueError("a Parquet file without keyreid's metadata")
+    with pq.ParquetFile(path) as file:
+        schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        if KEY not in (schema.metadata or {}):
+            raise ValueError("a Parquet file without keyreid's metadata")
+        row = sum(_num_bytes(column) for column in schema.types)
+        if num_rows * row > path.stat().st_size:  # nothing is compressed in what write_pieces wrote
+            raise ValueError(f"{num_rows:,} rows of {row:,} bytes in a smaller file")
+        table = file.read()
     facts = json.loads(table.schema.metadata[KEY])
     fields: dict[str, Any] = {name: facts[name] for name in ("fingerprint", "origin")}
     fields |= {"widths": np.array(facts["widths"], np.int64), "weights": np.array(facts["weights"], np.float64)}
@@ -70,6 +78,11 @@ def _table(piece: TrackletDescriptors, format_version: int) -> pa.Table:
         "weights": piece.weights.tolist(),
     }
     return pa.table(columns).replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True)})
+
+
+def _num_bytes(kind: pa.DataType) -> int:
+    """Of one value; ValueError where values differ in size."""
+    return kind.list_size * _num_bytes(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind.byte_width
 
 
 def _matrix(table: pa.Table, column: str) -> np.ndarray:

@@ -108,7 +108,7 @@ class Evaluator:
         compute = Compute(self.batch_size, self.num_workers)
         made_by = fingerprint_of(origin_of(model, self.store, self.description, compute))
         if cache is None:
-            self.store.require_whole(self.store.shards_of(self.tracklets))
+            self.store.require_intact(self.store.shards_of(self.tracklets))
             descriptors = describe_tracklets(
                 model,
                 self.store,

@@ -25,8 +25,8 @@ def read_metrics(path: Path, model_fingerprint: str) -> dict[str, Any]:
     path = path / "metrics.json" if path.is_dir() else path
     if not path.is_file():
         raise FormatError(f"there is no {path}", "metrics.json of keyreid-eval --report")
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or not content.get("results"):
+    content = read_json(path, sealed=False)  # keyreid-eval --json > metrics.json is one, too
+    if content.get("format_version") != FORMAT_VERSION or not content.get("results"):
         raise FormatError(
             f"{path} is no metrics.json of version {FORMAT_VERSION}", "", "measure again with keyreid-eval"
         )

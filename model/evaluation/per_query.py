@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keyreid.pipeline.commit import commit_file
-from keyreid.pipeline.manifest import Manifest, manifest_fingerprint
+from keyreid.pipeline.manifest import Manifest
 
 from .measure import Measurement
 from .metrics import kept_ranking
@@ -66,7 +66,7 @@ def per_query_table(
     columns: dict[str, Any] = {
         "run": [run] * count,
         "dataset": [manifest.name] * count,
-        "manifest": [manifest_fingerprint(manifest)] * count,
+        "manifest": [manifest.fingerprint] * count,
         "identity_split": [identity_split] * count,
         "method": [measurement.method] * count,
         "protocol": [measurement.protocol] * count,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.environment import progress_bar
+from keyreid.pipeline.errors import SettingsError
 
 from .neighbours import nearest
 

@@ -1,18 +1,35 @@
-"""State dicts from files, and the one comparison that says what does not fit."""
+"""State dicts to and from files, and the one comparison that says what does not fit."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import CheckpointError
 
+from ..sealed import UNSEALED, seal
+
 LISTED = 12  # names of tensors in a message before "and n more"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+    """Commit a safetensors file that carries its hash (sealed.py) and, in its metadata, some JSON values."""
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One entry: several would come in another order in each file.
+    metadata = {"keyreid": json.dumps({"seal": UNSEALED, **facts})}
+
+    def write(partial: Path) -> None:
+        save_file(on_host, partial, metadata=metadata)
+        seal(partial)
+
+    commit_file(path, write)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

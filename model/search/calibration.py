@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.environment import progress_bar
+from keyreid.pipeline.errors import SettingsError
 
 from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from keyreid.pipeline.errors import KeyReIDError
 from keyreid.pipeline.environment import progress_bar
+from keyreid.pipeline.errors import KeyReIDError
 
 from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between

@@ -8,9 +8,9 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from keyreid.pipeline.commit import commit_file
+from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
-from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_frame

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from keyreid.pipeline.commit import commit_file
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.environment import progress_bar
+from keyreid.pipeline.errors import SettingsError
 
 from ..descriptors.describe import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between

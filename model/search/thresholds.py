@@ -72,12 +72,12 @@ def read_calibration(path: Path) -> Calibration:
     """
     if not path.is_file():
         raise FormatError(f"there is no file {path}", "thresholds as keyreid calibrate --out writes them")
-    content = read_json(path)
+    content = read_json(path, sealed=False)  # keyreid calibrate --json prints the same
     try:
         if content.pop("format_version") == FORMAT_VERSION:
             thresholds = tuple(Threshold(**one) for one in content.pop("thresholds"))
             return Calibration(**content, thresholds=thresholds)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise FormatError(f"{path} holds no thresholds of keyreid calibrate", "", "calibrate again") from error
     raise FormatError(f"{path} is of another version", f"version {FORMAT_VERSION}", "calibrate again")
 
@@ -102,7 +102,7 @@ def threshold_for(path: Path, rate: float | None, origin: Origin, distance: str 
         ("distance", made.distance, distance or made.distance),
     ):
         if theirs != ours:
-            raise SettingsError(f"{path} is for another {what}: {theirs}", f"{ours}", "calibrate anew")
+            raise SettingsError(f"{path} is for another {what}: {theirs}", f"{ours}", "calibrate again")
     found = [one for one in made.thresholds if rate is None or one.asked == rate]
     if len(found) != 1:
         rates = ", ".join(f"{one.asked:g}" for one in made.thresholds)

@@ -1,4 +1,4 @@
-"""The state of a run in one file, so that a run which stopped goes on as if it had not.
+"""The state of a run in one file, so that a run which stopped resumes as if it had not.
 
 One safetensors file holds the tensors, and in its header the rest as JSON: it is replaced in one rename, so the two
 never belong to different steps. No random state is in it, because every draw is a function of (seed, epoch, step), and
@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from keyreid.pipeline.commit import commit_file
+from keyreid.model.network.state_dict import save_tensors
+from keyreid.model.sealed import require_sealed
 from keyreid.pipeline.errors import CheckpointError, KeyReIDError
 
 from .state import TrainingState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+DELETE_IT = "delete it to start this run from its beginning"
 
 
 @dataclass(kw_only=True)
@@ -53,7 +54,7 @@ def checkpoint_path(run: Path) -> Path:
 
 
 def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> None:
-    """Write the state; whole or not at all.
+    """Write the state, or nothing.
 
     Raises:
         KeyReIDError: a weight is not finite (such a state is worth nothing), or the disk is full; in both cases the
@@ -70,7 +71,7 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> Non
         groups[part] = content["param_groups"]
         for index, entries in content["state"].items():
             tensors.update({f"{part}/{index}/{name}": value for name, value in entries.items() if value is not None})
-    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_host = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     broken = [name for name, tensor in on_host.items() if not tensor.isfinite().all()]
     if broken:
         kept = f"the last checkpoint before it is {path}" if path.exists() else "there is no checkpoint from before it"
@@ -84,14 +85,14 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> Non
         "format_version": FORMAT_VERSION, "progress": asdict(progress), "groups": groups,
         "scaler": state.scaler.state_dict(),
     }  # fmt: skip
-    commit_file(path, lambda partial: save_file(on_host, partial, metadata={"training": json.dumps(info)}))
+    save_tensors(path, on_host, **info)
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> Progress:
     """Fill `state` from a checkpoint of the same configuration; returns where the run stood.
 
     Raises:
-        CheckpointError: the file is broken, of another version, or does not fit the state.
+        CheckpointError: the file was changed, is of another version, or does not fit the state.
     """
     info, tensors = _read(path)
     try:
@@ -112,15 +113,16 @@ def load_checkpoint(path: Path, state: TrainingState) -> Progress:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    require_sealed(path, DELETE_IT, CheckpointError)
     try:
         with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {})["training"])
+            info = json.loads((file.metadata() or {})["keyreid"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is not a training checkpoint ({type(error).__name__}: {error})",
             "",
-            "delete it to start this run from its beginning",
+            DELETE_IT,
         ) from error
     if info.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(

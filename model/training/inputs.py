@@ -13,6 +13,8 @@ from keyreid.model.data.loader import TrainingLoader, training_loader
 from keyreid.model.data.settings import DataSettings
 from keyreid.model.distributed import Ranks
 from keyreid.pipeline.environment import keep_freed_memory
+from keyreid.pipeline.errors import FormatError
+from keyreid.pipeline.receipts import shard_receipts
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
@@ -89,7 +91,27 @@ def compare_shards(inputs: TrainingInputs, ranks: Ranks = ALONE) -> None:
     """
     measured = inputs.validation.selection.tracklets if inputs.validation else ()
     shards = inputs.store.shards_of((*inputs.tracklets, *measured))
-    inputs.store.require_whole(shards[ranks.rank :: ranks.size], hidden=not ranks.is_first)
+    inputs.store.require_intact(shards[ranks.rank :: ranks.size], hidden=not ranks.is_first)
+
+
+def require_same_shards(store: TrackletStore) -> None:
+    """Look whether the dataset still has the shards that the store was opened with, by their receipts.
+
+    Raises:
+        FormatError: it has others, or keypoints that they were not made from.
+    """
+    remedy = "start a new run with the shards that are there now, or restore the old ones and add --resume"
+    try:
+        now = shard_receipts(store.path)
+    except FormatError as error:
+        raise FormatError(f"the shards changed during this run: {error.found}", error.expected, remedy) from error
+    changed = [old.shard for old, new in zip(store.receipts, now, strict=False) if old.sha256 != new.sha256]
+    if changed:
+        raise FormatError(
+            f"{len(changed)} shards of {store.path} were rebuilt during this run (first: {changed[0]:05d})",
+            "the bytes that the run started with",
+            remedy,
+        )
 
 
 def remarks(inputs: TrainingInputs) -> list[str]:

@@ -15,7 +15,7 @@ from keyreid.pipeline.environment import progress_bar
 
 from .checkpoint import Progress, save_checkpoint
 from .config import RunConfig
-from .inputs import TrainingInputs
+from .inputs import TrainingInputs, require_same_shards
 from .memory import peak_memory
 from .run_folder import RunFolder
 from .schedule import cosine_schedule
@@ -60,13 +60,14 @@ class TrainingLoop:
 
         Raises:
             TrainingStopped: a signal came; the checkpoint holds the state after the last step.
-            KeyReIDError: the loss became NaN or infinite, or the disk is full.
+            KeyReIDError: the loss became NaN or infinite, the disk is full, or shards were rebuilt.
         """
         progress, loader, clips = self.progress, self.inputs.loader, self.inputs.loader.sampler.batch_size
         schedule = cosine_schedule(self.state.optimizer, self.training)
         means: dict[str, float] = {}
         with progress_bar(None, "train", "clips", progress.steps * clips, hidden=not self.ranks.is_first) as bar:
             while progress.epoch < self.training.epochs:
+                self.ranks.first_alone(lambda: require_same_shards(self.inputs.store))
                 # An estimate: epochs differ by a few batches.
                 steps = progress.steps - progress.step + loader.steps(progress.epoch) * self._epochs_left()
                 bar.total = steps * clips

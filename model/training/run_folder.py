@@ -1,21 +1,24 @@
-"""RUN/: what a run writes, and whether it may go on there."""
+"""RUN/: what a run writes, and whether it may resume there."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keyreid.pipeline.commit import commit_file, fingerprint, read_json, read_receipt, write_json
+from keyreid.pipeline.commit import commit_file, exclusive, fingerprint, read_json, write_json
 from keyreid.pipeline.environment import package_versions
 from keyreid.pipeline.errors import CheckpointError, SettingsError
-from keyreid.pipeline.manifest import Manifest, manifest_fingerprint
+from keyreid.pipeline.store import TrackletStore
 
 from .checkpoint import checkpoint_path
 from .config_file import config_text
 from .metrics_file import Record, append_record, keep_records, read_records
 from .tensorboard_log import TensorBoardLog, require_tensorboard
 
+UNUSED = ("profile", ".lock")  # what may be in a folder where no run was started
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors")
 
 
@@ -25,7 +28,7 @@ class RunFolder:
     Args:
         path: RUN.
         settings: everything that decides the result, as JSON values; kept in config.json.
-        resume: go on with the run that is there.
+        resume: continue the run that is there.
         tensorboard: write what is logged as TensorBoard events, too.
 
     Raises:
@@ -35,7 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, resume: bool, tensorboard: bool = False) -> None:
-        self.path, self._settings = path, settings
+        self.path, self._settings, self._resume = path, settings, resume
         self._config_path = path / "config.json"
         self._wants_tensorboard = tensorboard
         self._tensorboard: TensorBoardLog | None = None
@@ -45,10 +48,30 @@ class RunFolder:
             if not self._config_path.is_file():
                 raise CheckpointError(f"there is no run to resume in {path}", "", "leave out --resume to start one")
             _refuse_differences(path, read_json(self._config_path)["settings"], settings)
-        elif path.exists() and (not path.is_dir() or any(entry.name != "profile" for entry in path.iterdir())):
+        else:
+            self._require_unused()
+
+    def _require_unused(self) -> None:
+        path = self.path
+        if path.exists() and (not path.is_dir() or any(entry.name not in UNUSED for entry in path.iterdir())):
             raise SettingsError(
-                f"{path} already exists", "a new folder", "add --resume to go on with that run, or choose another --out"
+                f"{path} already exists", "a new folder", "add --resume to continue that run, or choose another --out"
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, no other process can train into RUN; what a killed one left half-written goes first.
+
+        Raises:
+            SettingsError: another one does, or did since this object was made.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.path):
+            if not self._resume:
+                self._require_unused()
+            for leftover in self.path.rglob(".*.partial"):
+                leftover.unlink()
+            yield
 
     def begin(self) -> None:
         """Write config.json and config.yaml; from here on RUN is in use."""
@@ -102,14 +125,13 @@ class RunFolder:
         _commit(self.path / "training.html", page.encode())
 
 
-def dataset_settings(prepared: Path, manifest: Manifest, identity_split: int) -> dict[str, Any]:
+def dataset_settings(store: TrackletStore, identity_split: int) -> dict[str, Any]:
     """What names the data of a run: the manifest, the division of the identities, and the shards' checksums."""
-    receipts = [read_receipt(prepared, "shards", shard) for shard in range(manifest.num_shards)]
     return {
-        "name": manifest.name,
-        "manifest": manifest_fingerprint(manifest),
+        "name": store.manifest.name,
+        "manifest": store.manifest.fingerprint,
         "identity_split": identity_split,
-        "shards": fingerprint([receipt.sha256 for receipt in receipts if receipt is not None]),
+        "shards": fingerprint([receipt.sha256 for receipt in store.receipts]),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def train(
     Started by torchrun, the processes train together, each on the CUDA device of its local rank, and the first writes.
 
     Raises:
-        FormatError: no prepared dataset, or its shards are missing or damaged.
+        FormatError: no prepared dataset, or its shards are missing, damaged or were rebuilt during the run.
         SettingsError: too few identities, RUN in use, or other settings than the run to resume had.
         CheckpointError: nothing to resume, or a broken checkpoint.
         TrainingStopped: SIGTERM or SIGUSR1 came; the state is saved.
@@ -81,7 +82,12 @@ def train(
         KeyReIDError: the loss became NaN or infinite, memory or disk ran out, or a worker process died.
     """
     began = time.monotonic()
-    with stop_signals() as stop, joined(device) as (ranks, own_device), explained(config, own_device):
+    with (
+        ExitStack() as stack,
+        stop_signals() as stop,
+        joined(device) as (ranks, own_device),
+        explained(config, own_device),
+    ):
         inputs, folder = ranks.together(
             lambda: _open(
                 prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks, data
@@ -90,8 +96,8 @@ def train(
         if ranks.is_first:
             for remark in remarks(inputs):
                 logger.warning(remark)
-        if data.checksums:
-            ranks.together(lambda: compare_shards(inputs, ranks))
+        ranks.together(lambda: compare_shards(inputs, ranks))
+        ranks.first_alone(lambda: stack.enter_context(folder.held()))
         state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks)
         progress = Progress()
         if folder.checkpoint.exists():
@@ -131,6 +137,6 @@ def _open(
     settings = {
         **config.to_dict(),
         "model": config.model_config(inputs.labels).to_dict(),
-        "dataset": dataset_settings(prepared, inputs.store.manifest, identity_split),
+        "dataset": dataset_settings(inputs.store, identity_split),
     }
     return inputs, RunFolder(run, settings, resume=resume, tensorboard=tensorboard)

@@ -1,17 +1,23 @@
-"""Keypoints in COCO's JSON: lists of results, and annotation files with images."""
+"""Keypoints in COCO's JSON, read element by element: lists of results, annotation files with images, and openpifpaf's
+lists, one file per frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import json
+import re
+import reprlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import SourceError
 from ..skeleton import BONES, JOINTS
-from .people import SourceEntry, load_json, source_person
+from .formats import SourceEntry, explain, open_regular, printable, source_person, walk
 
+PIFPAF_SUFFIX = ".predictions.json"
 VISIBLE = 2  # COCO's third number is a flag: 0 not labelled, 1 hidden, 2 visible
-SCORES_FIELD = "keypoint_scores"  # confidences beside COCO's flags: ours, and some other programs'
+SCORES_FIELD = "keypoint_scores"  # confidences next to COCO's flags: ours, and some other programs'
 CATEGORY = {
     "id": 1,
     "name": "person",
@@ -19,46 +25,171 @@ CATEGORY = {
     "keypoints": list(JOINTS),
     "skeleton": [[a + 1, b + 1] for a, b in BONES],  # COCO counts joints from 1
 }
+LISTS = ("images", "annotations", "categories")
+MAX_SIDE = 1_000_000  # pixels of a frame
+MAX_ELEMENT = 4 << 20  # characters of one person, with all else that is written about them
+CHUNK = 1 << 20  # characters that are read at once
+CUT = 16  # characters at the end of a buffer that may be the first part of a number, literal or escape
+
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
-class CocoFile:
-    """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}.
+class JsonReader:
+    """Reads a JSON document of any length whose elements are short.
 
-    The whole document is in memory while it is read: about 5 KB a person.
-
-    Args:
-        source: the file.
-        images: for results whose image ids are numbers: an annotation file whose `images` gives their names.
+    Attributes:
+        keys: of the document, as far as it was read; "" for one that is a list.
     """
 
-    def __init__(self, source: Path, images: Path | None = None) -> None:
-        self._source, self._images = source, images
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._text, self._at = file, "", 0
+        self._passed, self._ended = 0, False  # characters before the buffer; whether the file ends with it
+        self._decode = json.JSONDecoder().raw_decode
+        self.keys: set[str] = set()
 
-    def files(self) -> list[Path]:
-        return [self._source]
+    def elements(self) -> Iterator[tuple[str, Any]]:
+        """Key and element, for every element of the lists in the document's object; values that are no list come
+        whole. A document that is a list has the key "".
 
-    def entries(self) -> Iterator[SourceEntry]:
-        document = load_json(self._source)
-        if isinstance(document, list):
-            document = {"annotations": document}
-        elif not isinstance(document, dict) or "annotations" not in document:
+        Raises:
+            ValueError: not JSON, an element is too long, or one of LISTS is none.
+        """
+        if self._take("[{") == "[":
+            self.keys.add("")
+            yield from (("", element) for element in self._list())
+        elif self._peek() == "}":
+            self._take("}")
+        else:
+            while True:
+                key = self._value()
+                if not isinstance(key, str):
+                    raise ValueError(f"{reprlib.repr(key)} in place of a key")
+                self.keys.add(key)
+                self._take(":")
+                if self._peek() == "[":
+                    self._take("[")
+                    yield from ((key, element) for element in self._list())
+                elif key in LISTS:
+                    raise ValueError(f"{key} is no list")
+                else:
+                    yield key, self._value()
+                if self._take(",}") == "}":
+                    break
+        if self._peek():
+            raise ValueError(f"more text after the document's end, at character {self._passed + self._at:,}")
+
+    def _list(self) -> Iterator[Any]:
+        if self._peek() == "]":
+            self._take("]")
+            return
+        while True:
+            yield self._value()
+            if self._take(",]") == "]":
+                return
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+                if self._ended or end < len(self._text) - CUT:
+                    self._at = end
+                    return value
+            except json.JSONDecodeError as error:
+                cut = error.pos >= len(self._text) - CUT or error.msg.startswith("Unterminated")
+                if self._ended or not cut:
+                    raise ValueError(f"{error.msg}: character {self._passed + error.pos:,}") from error
+            if len(self._text) - self._at > MAX_ELEMENT:
+                raise ValueError(f"an element of more than {MAX_ELEMENT:,} characters at {self._passed + self._at:,}")
+            self._read()
+
+    def _peek(self) -> str:
+        """The next character that is no white space; "" at the end."""
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._read()
+
+    def _take(self, expected: str) -> str:
+        found = self._peek()
+        if not found or found not in expected:
+            place = f"at character {self._passed + self._at:,}"
+            raise ValueError(f"{repr(found) if found else 'the end'} in place of {' or '.join(expected)} {place}")
+        self._at += 1
+        return found
+
+    def _read(self) -> None:
+        chunk = self._file.read(CHUNK)
+        self._passed += self._at
+        self._text, self._at, self._ended = self._text[self._at :] + chunk, 0, not chunk
+
+
+def json_objects(path: Path, *, need: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and object of all lists in LISTS, or of a document that is a list; see JsonReader.elements.
+
+    Args:
+        path: a regular file.
+        need: key that the document must have if it is no list.
+    """
+    with open_regular(path) as file, explain(path, "a complete JSON file"):
+        reader = JsonReader(io.TextIOWrapper(file, "utf-8-sig"))
+        for key, item in reader.elements():
+            if key in ("", *LISTS):
+                if not isinstance(item, dict):
+                    raise SourceError(
+                        f"{path} has something else than objects among its {key or 'results'}", "a list of objects"
+                    )
+                yield key, item
+        if not reader.keys & {"", need}:
             raise SourceError(
-                f"{self._source} is neither a list nor an object with annotations",
+                f"{path} is neither a list nor an object with {need}",
                 "a list of results, or an object with images and annotations",
-                "name the format with --format where it is not COCO",
+                "name the format with --format if it is not COCO",
             )
-        images = _images(document, self._source)
-        for image in images.values():  # those without an annotation have nobody, and the source says so
-            yield SourceEntry(image["file_name"], (), _size(image))
-        if self._images is not None:
-            images |= _images(load_json(self._images), self._images)
-        other_categories = _other_categories(document, self._source)
-        people = [item for item in _objects(document, "annotations", self._source) if "keypoints" in item]  # not boxes
-        full_confidence = VISIBLE if _have_flags(people) else 1
-        for number, item in enumerate(people, 1):
-            where = f"{self._source}, person {number}"
-            _check_joints(item, other_categories, where)
-            image = _image(item, images, where)
+
+
+def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEntry]:
+    """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}; or a folder with
+    FRAME.jpg.predictions.json, as openpifpaf.predict --json-output writes. Objects without keypoints are passed over.
+
+    Memory holds one element and the images' names.
+
+    Args:
+        source: the file or folder.
+        images: for results whose image ids are numbers: an annotation file whose `images` gives their names.
+    """
+    if source.is_dir():
+        yield from _pifpaf_entries(source)
+        return
+    names: dict[int | str, str] = {}
+    other_joints: dict[int | str, dict[str, Any]] = {}
+    flags: set[Any] = set()  # third numbers, until there is one that is no flag
+    for key, item in json_objects(source, need="annotations"):  # lists come in any order: names first, people later
+        if key == "images":
+            yield SourceEntry(_add_image(names, item, source), (), _size(item, source))
+        elif key == "categories":
+            if item.get("keypoints", list(JOINTS)) != list(JOINTS) and isinstance(item.get("id"), int | str):
+                other_joints[item["id"]] = item
+        elif flags <= {0, 1, VISIBLE}:
+            values = item.get("keypoints")
+            if isinstance(values, list) and SCORES_FIELD not in item:
+                flags.update(value for value in values[2::3] if isinstance(value, int | float))
+        elif not key:
+            break  # a list has nothing else
+    full_confidence = VISIBLE if VISIBLE in flags and flags <= {0, 1, VISIBLE} else 1
+    if images is not None:
+        for key, item in json_objects(images, need="images"):
+            if not key:
+                raise SourceError(f"{images} is a list", "an object with images, each with id and file_name")
+            if key == "images":
+                yield SourceEntry(_add_image(names, item, images), None, _size(item, images))
+    number = 0
+    for key, item in json_objects(source, need="annotations"):
+        if key in ("", "annotations") and "keypoints" in item:  # boxes have none
+            number += 1
+            where = f"{source}, person {number}"
+            _check_joints(item, other_joints, where)
             person = source_person(
                 item["keypoints"],
                 item.get("score"),
@@ -66,70 +197,65 @@ class CocoFile:
                 confidences=item.get(SCORES_FIELD),
                 full_confidence=full_confidence,
             )
-            yield SourceEntry(image["file_name"], (person,), _size(image))
+            yield SourceEntry(_image_name(item.get("image_id"), names, where), (person,))
 
 
-def _objects(document: dict[str, Any], key: str, path: Path) -> Sequence[dict[str, Any]]:
-    items = document.get(key, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise SourceError(f"{path} has something else than objects among its {key}", "a list of objects")
-    return items
+def _pifpaf_entries(folder: Path) -> Iterator[SourceEntry]:
+    for path in walk(folder, PIFPAF_SUFFIX):
+        people = tuple(
+            source_person(item["keypoints"], item.get("score"), f"{path}, person {number}")
+            for number, (key, item) in enumerate(json_objects(path, need="annotations"), 1)
+            if key in ("", "annotations") and "keypoints" in item
+        )
+        yield SourceEntry(printable(path.relative_to(folder).as_posix().removesuffix(PIFPAF_SUFFIX)), people)
 
 
-def _images(document: Any, path: Path) -> dict[Any, dict[str, Any]]:
-    """Image id -> image."""
-    if not isinstance(document, dict):
-        raise SourceError(f"{path} is a list", "an object with images, each with id and file_name")
-    found: dict[Any, dict[str, Any]] = {}
-    for image in _objects(document, "images", path):
-        if not isinstance(image.get("file_name"), str) or not isinstance(image.get("id"), int | str):
-            raise SourceError(f"{path} has an image {str(image)[:80]}", "id and file_name", "add them")
-        if image["id"] in found:
-            raise SourceError(f"{path} has two images of id {image['id']!r}", "each id once", "number them anew")
-        found[image["id"]] = image
-    return found
+def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -> str:
+    """Remember an image's name under its id."""
+    number, name = image.get("id"), image.get("file_name")
+    if not isinstance(name, str) or not isinstance(number, int | str):
+        raise SourceError(f"{path} has an image {reprlib.repr(image)}", "id and file_name", "add them")
+    if number in names:
+        raise SourceError(f"{path} has two images of id {reprlib.repr(number)}", "each id once", "renumber them")
+    names[number] = printable(name)
+    return names[number]
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
+    """Width and height, or None where both are missing."""
+    sides = image.get("width"), image.get("height")
+    if not any(sides):
+        return None
+    width, height = (int(side) if isinstance(side, int | float) and 1 <= side <= MAX_SIDE else 0 for side in sides)
+    if 0 in (width, height) or (width, height) != sides:
+        raise SourceError(
+            f"{path} has an image of width and height {reprlib.repr(sides)}",
+            "pixels, or neither",
+            "write the frame's size",
+        )
+    return width, height
 
 
-def _other_categories(document: dict[str, Any], path: Path) -> Sequence[dict[str, Any]]:
-    """Categories that do not have COCO's 17 joints; boxes' categories have none."""
-    categories = _objects(document, "categories", path)
-    return [category for category in categories if category.get("keypoints", list(JOINTS)) != list(JOINTS)]
+def _check_joints(item: dict[str, Any], other_joints: dict[int | str, dict[str, Any]], where: str) -> None:
+    """Refuse a person whose category does not have COCO's 17 joints."""
+    number = item.get("category_id")
+    category = other_joints.get(number) if isinstance(number, int | str) else None
+    if category is not None:
+        raise SourceError(
+            f"{where} is a {reprlib.repr(category.get('name'))} with the joints {reprlib.repr(category['keypoints'])}",
+            f"COCO's 17: {', '.join(JOINTS[:3])} ...",
+            "leave it out, or bring its joints into COCO's order",
+        )
 
 
-def _have_flags(people: Sequence[dict[str, Any]]) -> bool:
-    """Whether the third numbers are COCO's 0, 1, 2 in place of confidences."""
-    lists = [item["keypoints"] for item in people if SCORES_FIELD not in item]
-    thirds = {value for values in lists if isinstance(values, list) for value in values[2::3] if _is_number(value)}
-    return VISIBLE in thirds and thirds <= {0, 1, VISIBLE}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _check_joints(item: dict[str, Any], other_categories: Sequence[dict[str, Any]], where: str) -> None:
-    for category in other_categories:
-        if category.get("id") == item.get("category_id"):
-            raise SourceError(
-                f"{where} is a {category.get('name', 'thing')} with the joints {str(category['keypoints'])[:60]} ...",
-                f"COCO's 17: {', '.join(JOINTS[:3])} ...",
-                "leave it out, or bring its joints into COCO's order",
-            )
-
-
-def _image(item: dict[str, Any], images: dict[Any, dict[str, Any]], where: str) -> dict[str, Any]:
-    image_id = item.get("image_id")
-    if isinstance(image_id, int | str) and image_id in images:
-        return images[image_id]
-    if isinstance(image_id, str):
-        return {"file_name": image_id}
+def _image_name(image_id: Any, names: dict[int | str, str], where: str) -> str:
+    if isinstance(image_id, int | str):
+        if image_id in names:
+            return names[image_id]
+        if isinstance(image_id, str):
+            return printable(image_id)
     raise SourceError(
-        f"{where} has image_id {image_id!r}, and no list of images names it",
+        f"{where} has image_id {reprlib.repr(image_id)}, and no list of images names it",
         "a file name, or an id of `images`",
         "name the annotation file that holds the images: --images FILE",
     )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from ..commit import commit_file, fingerprint, is_done, read_receipt, require_whole
-from ..errors import FormatError, SettingsError
-from ..extract_keypoints import STAGE, shard_inputs
-from ..keypoints import keypoints_path, read_keypoints
-from ..manifest import Manifest, read_manifest
+from ..commit import commit_file, require_intact
 from ..environment import progress_bar
+from ..errors import SettingsError
+from ..keypoints import keypoints_path, read_keypoints
+from ..manifest import read_manifest, read_shard_frames
+from ..receipts import KEYPOINTS, keypoint_receipts, stage_settings
 from ..records import FRAMES_LEFT_OUT, FramePose
-from ..stages import stage_settings
 from .coco import CATEGORY, SCORES_FIELD, VISIBLE
 
 
@@ -31,61 +30,57 @@ class ExportSummary:
 
 
 def export_keypoints(prepared: Path, out: Path, *, overwrite: bool = False) -> ExportSummary:
-    """Write images, annotations and the category; `out` appears only when it is whole.
+    """Write images, annotations and the category; `out` appears only when it is complete.
 
-    The id of an image is the frame's number in the manifest, from 1. Annotations have COCO's [x, y, v], v = 2 where
+    The id of an image is the frame's number in the dataset, from 1. Annotations have COCO's [x, y, v], v = 2 where
     the confidence is over 0, and the confidences themselves as `keypoint_scores`, which import_keypoints reads: what
     is exported and imported again is the same to the last bit of float32.
 
     Raises:
-        FormatError: shards of keypoints are missing, or differ from their receipts.
+        FormatError: shards of keypoints are missing, outdated, or differ from their receipts.
         SettingsError: `out` exists and `overwrite` is not given.
     """
-    manifest = read_manifest(prepared)
     if out.exists() and not overwrite:
         raise SettingsError(f"{out} exists", "a new file", "choose another name, or add --overwrite")
-    _check_shards(prepared, manifest)
+    receipts = keypoint_receipts(prepared)
+    remedy = "delete the file, then run the command again that made the keypoints: it resumes"
+    for receipt in receipts.values():
+        require_intact(prepared, receipt, remedy)
     summary = ExportSummary()
-    commit_file(out, lambda partial_path: _write(partial_path, prepared, manifest, summary))
+    commit_file(out, lambda partial_path: _write(partial_path, prepared, sorted(receipts), summary))
     return summary
 
 
-def _check_shards(prepared: Path, manifest: Manifest) -> None:
-    """All are there, of the same settings, and as their receipts say."""
-    settings = fingerprint(stage_settings(prepared, STAGE))
-    remedy = "run keyreid-prep extract-keypoints or import-keypoints again: it goes on where it stopped"
-    for shard in range(manifest.num_shards):
-        receipt = read_receipt(prepared, STAGE, shard)
-        if receipt is None or not is_done(prepared, STAGE, shard, settings, shard_inputs(manifest.shard(shard))):
-            raise FormatError(f"keypoints of shard {shard:05d} are missing or of other settings", "", remedy)
-        require_whole(prepared, receipt, f"delete the file; then {remedy}")
-
-
-def _write(path: Path, prepared: Path, manifest: Manifest, summary: ExportSummary) -> None:
+def _write(path: Path, prepared: Path, shards: Sequence[int], summary: ExportSummary) -> None:
     """Frames are read twice, once for the images and once for the annotations: memory holds one shard."""
+    manifest = read_manifest(prepared)
     with (
         open(path, "w", encoding="utf-8") as file,
         progress_bar(2 * manifest.num_frames, "export", "rows") as bar,
     ):
-        info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, STAGE)}
+        info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, KEYPOINTS)}
         file.write(f'{{"info": {json.dumps(info)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [')
-        images = (_image(number, name, pose) for number, name, pose in _rows(prepared, manifest, bar))
+        images = (_image(number, name, pose) for number, name, pose in _rows(prepared, shards, bar))
         summary.num_images = _write_elements(file, images)
         file.write('],\n"annotations": [')
-        people = (_annotation(number, pose) for number, _, pose in _rows(prepared, manifest, bar))
+        people = (_annotation(number, pose) for number, _, pose in _rows(prepared, shards, bar))
         summary.num_people = _write_elements(file, people)
         file.write("]}\n")
     summary.num_left_out = manifest.num_frames - summary.num_images
 
 
-def _rows(prepared: Path, manifest: Manifest, bar: Any) -> Iterator[tuple[int, str, FramePose]]:
+def _rows(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[int, str, FramePose]]:
     """Number from 1, path and pose of every frame."""
     number = 0
-    for shard in range(manifest.num_shards):
-        for pose in read_keypoints(keypoints_path(prepared, shard)):
+    for shard in shards:
+        rows = read_keypoints(keypoints_path(prepared, shard))
+        paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
+        for path, tracklet_id, index, size, status, score, keypoints in zip(
+            paths, *(getattr(rows, name) for name in rows.__dataclass_fields__), strict=True
+        ):
             number += 1
             bar.update()
-            yield number, manifest.tracklets[pose.tracklet_id].frame_paths[pose.frame_index], pose
+            yield number, path, FramePose(tracklet_id, index, *size.tolist(), status, score, keypoints)
 
 
 def _write_elements(file: TextIO, elements: Iterable[dict[str, Any] | None]) -> int:

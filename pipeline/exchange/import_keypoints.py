@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from ..commit import commit_shard, fingerprint, read_json, sha256_of
+from ..commit import commit_shard, fingerprint
 from ..environment import package_versions
-from ..errors import FormatError
-from ..executor import Report, SerialExecutor
-from ..extract_keypoints import STAGE, keypoint_notes, shard_inputs
-from ..images import UNREADABLE, read_frame
-from ..keypoints import keypoints_path, write_keypoints
-from ..manifest import Manifest, dataset_path, read_manifest
-from ..records import FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose, ShardReceipt, Tracklet
-from ..stages import StageSummary, begin_stage, frames_folder, run_stage
-from .formats import POSE, open_source, source_sha256
-from .frame_names import FrameNames
-from .matching import MatchedPoses, match_poses
-from .units import check_units
+from ..errors import FormatError, SettingsError, SourceError
+from ..executor import Executor, Report
+from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
+from ..images import UnreadableImage, check_decoders
+from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
+from ..manifest import read_dataset, read_manifest, read_shard_frames, shard_inputs
+from ..pose.gaps import Filled, GapSettings, fill_gaps
+from ..pose.selection import SelectionSettings, best_scores, select_people
+from ..records import (
+    FRAME_INTERPOLATED,
+    FRAME_NO_POSE,
+    FRAME_OK,
+    FRAME_SKIPPED,
+    FRAME_UNREADABLE,
+    FramePose,
+    ShardReceipt,
+    SourceFrames,
+)
+from ..skeleton import NUM_JOINTS
+from ..stages import MAX_LEFT_OUT, StageSummary, check_roots, count_left_out, frame_roots, limit_left_out, run_stage
+from .coco import PIFPAF_SUFFIX, coco_entries
+from .formats import POSE_SUFFIX, SourceEntry, SourcePerson, pose_entries, sha256_of_source, table_entries, walk
+from .matching import FrameNames, Match, check_units, read_spool, spool_people
 
+COCO, POSE, TABLE = "coco", "pose", "table"
+FORMATS = (COCO, POSE, TABLE)
+FILE_SUFFIXES = {".json": COCO, ".csv": TABLE, ".parquet": TABLE}
+FOLDER_SUFFIXES = {COCO: PIFPAF_SUFFIX, POSE: POSE_SUFFIX}
+FORMS = f"a file .json, .csv or .parquet, or a folder with *{PIFPAF_SUFFIX} or *{POSE_SUFFIX}"
 PACKAGES = ("pillow", "numpy", "pyarrow")
-SAMPLED_FRAMES = 512  # whose units are checked before anything is written
 
 
 @dataclass(frozen=True)
@@ -35,28 +50,36 @@ class ImportSettings:
     """What imported keypoints depend on besides the frames.
 
     Attributes:
-        source_format: one of formats.FORMATS.
+        source_format: one of FORMATS.
         source_sha256: of the source's file, or of its files' names and contents.
         images_sha256: of the COCO annotation file that names the images; "" where there is none.
-        select: which person of a frame is kept.
+        select: which of several people in a frame is kept: one of extract_keypoints.RULES.
+        selection, gaps: of the rule "tracklet"; None for the other.
     """
 
     source_format: str
     source_sha256: str
     images_sha256: str
-    select: str = "best-score"
+    select: str
+    selection: SelectionSettings | None
+    gaps: GapSettings | None
 
 
 @dataclass(frozen=True)
 class ImportTask:
-    """What every shard is made from; starts[tracklet_id] is a tracklet's first row in `poses`."""
+    """One shard's work, as it is sent to a worker; everything is picklable.
+
+    Attributes:
+        prepared: absolute path.
+        roots: generation -> the folder of its frames.
+        settings: see there.
+        skipped: paths of frames that are not opened.
+    """
 
     prepared: Path
-    root: Path
+    roots: Mapping[int, Path]
     settings: ImportSettings
-    manifest: Manifest
-    poses: MatchedPoses
-    starts: tuple[int, ...]
+    skipped: frozenset[str] = field(default=frozenset())
 
 
 @dataclass(frozen=True)
@@ -67,127 +90,240 @@ class ImportSummary:
         stage: shards made and kept, receipts.
         source_format: as named or detected.
         num_without_entry: frames of the manifest of which the source does not speak.
+        num_several: frames in which it has several people; where there is none, its people are kept as they are.
         unmatched: names in the source that match no frame.
     """
 
     stage: StageSummary
     source_format: str
     num_without_entry: int
+    num_several: int
     unmatched: tuple[str, ...]
 
 
 def import_keypoints(
     prepared: Path,
     source: Path,
+    executor: Executor,
     *,
     source_format: str = "auto",
     images: Path | None = None,
-    root: Path | None = None,
+    select: str = "tracklet",
+    root: Path | Mapping[str, Path] | None = None,
     overwrite: bool = False,
+    skip_frames: Collection[str] = (),
+    retry_left_out: bool = False,
+    max_left_out: float = MAX_LEFT_OUT,
 ) -> ImportSummary:
-    """Take the keypoints from `source`; a second run does nothing, an interrupted one goes on.
+    """Take the keypoints from `source`; a second run does nothing, an interrupted one resumes.
 
-    Every frame is read once, since its size is needed, and since a broken image must not reach the shards.
+    The source is read here, its people laid out by shard in a temporary folder of `prepared`; workers read that, and
+    each frame once, since its size is needed, and since a broken image must not reach the shards.
 
     Args:
         prepared: the prepared dataset, already indexed.
         source: file or folder of COCO-17 keypoints in pixels of the frames; docs/keypoints.md has the formats.
-        source_format: "auto", "coco", "pifpaf", "pose" or "table".
+        executor: serial or Dask.
+        source_format: "auto" or one of FORMATS.
         images: COCO annotation file that names the images of a list of results.
-        root: the frames' folder, where it has moved since it was indexed.
-        overwrite: make everything anew where keypoints of another origin are there.
+        select: which of several people in a frame is kept; a source that never has several is kept as it is.
+        root, overwrite, skip_frames, retry_left_out, max_left_out: see extract_keypoints.
 
     Raises:
-        SourceError: the source cannot be read, does not belong to the frames, or is not in their pixels.
+        SourceError: the source cannot be read, does not belong to the frames, or is not in their pixels; or more
+            frames than `max_left_out` are left out.
         FormatError: extracted keypoints, or those of another source, are there, and `overwrite` is not given.
-        SettingsError: unknown format, or another run is at work on `prepared`.
+        SettingsError: unknown format or rule, or another run is at work on `prepared`.
+        KeyReIDError: shards failed.
     """
-    manifest = read_manifest(prepared)
-    root = frames_folder(manifest, root)
-    name, reader = open_source(source, source_format, images)
-    settings = ImportSettings(name, source_sha256(source, reader), sha256_of(images) if images else "")
+    if select not in RULES:
+        raise SettingsError(f"selection rule {select!r}", "one of " + ", ".join(RULES))
+    prepared = prepared.absolute()
+    roots = frame_roots(read_manifest(prepared), root)
+    name = _format(source, source_format, images)
+    settings = ImportSettings(
+        name,
+        sha256_of_source(source, FOLDER_SUFFIXES.get(name, "")),
+        sha256_of_source(images, "") if images else "",
+        select,
+        SelectionSettings() if select == "tracklet" else None,
+        GapSettings() if select == "tracklet" else None,
+    )
     if not overwrite:
         _check_origin(prepared, settings)
-    paths = [path for tracklet in manifest.tracklets for path in tracklet.frame_paths]
-    poses = match_poses(FrameNames(paths, with_suffix=name != POSE), reader.entries())
-    _check_sample(root, paths, poses)
-    starts = (0, *accumulate(tracklet.num_frames for tracklet in manifest.tracklets))
-    with begin_stage(prepared, STAGE, asdict(settings), overwrite=overwrite) as stage_fingerprint:
+    check_roots(roots.values())
+    task = ImportTask(prepared, roots, settings, frozenset(skip_frames))
+    spool, matches = _spool_folder(prepared), list[Match]()
+
+    def read_and_match() -> dict[int, str]:
+        """Called when PREPARED is locked, and before anything of the stage is touched."""
+        cleanup.callback(shutil.rmtree, spool, ignore_errors=True)
+        shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
+        spool.mkdir()
+        names = FrameNames(prepared, with_suffix=name != POSE)
+        matches.append(spool_people(names, _entries(source, name, images), spool))
+        check_units(matches[0], lambda row: _sampled_size(roots, *names.frame(row)), names.path)
+        return shard_inputs(prepared)
+
+    with ExitStack() as cleanup:
         stage = run_stage(
             prepared,
-            manifest,
             STAGE,
-            stage_fingerprint,
-            lambda shard: shard_inputs(manifest.shard(shard)),
-            partial(import_shard, ImportTask(prepared, root, settings, manifest, poses, starts)),
-            SerialExecutor(),
+            asdict(settings),
+            read_and_match,
+            partial(import_shard, task),
+            executor,
+            prepare=partial(prepare_worker, tuple(roots.values())),
+            overwrite=overwrite,
+            retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
         )
-    return ImportSummary(stage, name, int((~poses.has_entry).sum()), poses.unmatched)
+    limit_left_out(stage.receipts, max_left_out)
+    match = matches[0]
+    return ImportSummary(stage, name, match.num_without_entry, match.num_several, tuple(match.unmatched))
+
+
+def prepare_worker(roots: tuple[Path, ...]) -> None:
+    """Check the folders and the image decoders; once in a worker."""
+    check_roots(roots)
+    check_decoders()
 
 
 def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard of keypoints: Parquet, then its receipt."""
-    tracklets = task.manifest.shard(shard)
-    frames: list[FramePose] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
-        for tracklet in tracklets:
-            sizes = list(pool.map(_frame_size, (task.root / name for name in tracklet.frame_paths)))
-            frames += _frames(task, tracklet, sizes)
-            report(tracklet.num_frames)
+    frames = read_shard_frames(task.prepared, shard)
+    people, num_several = read_spool(_spool_folder(task.prepared), shard)
+    poses: list[FramePose] = []
+    for tracklet in frames.tracklets:
+        start, count = len(poses), len(tracklet.paths)
+        found = [people.get(start + index, []) for index in range(count)]
+        poses += _poses(task, task.roots[frames.generation], tracklet, found, as_they_are=num_several == 0)
+        report(count)
+    rows = KeypointColumns.of(poses)
     return commit_shard(
         task.prepared,
         STAGE,
         shard,
         keypoints_path(task.prepared, shard),
-        lambda path: write_keypoints(path, frames),
-        rows=len(frames),
+        lambda path: write_keypoints(path, rows),
+        generation=frames.generation,
+        rows=len(rows),
         settings=fingerprint(asdict(task.settings)),
-        inputs=shard_inputs(tracklets),
-        notes=keypoint_notes(tracklets, frames),
+        inputs=frames.sha256,
+        notes=keypoint_notes(frames, rows),
         made_with=package_versions(*PACKAGES),
     )
 
 
-def _frames(task: ImportTask, tracklet: Tracklet, sizes: Sequence[tuple[int, int]]) -> Iterator[FramePose]:
-    start = task.starts[tracklet.tracklet_id]
-    for index, (width, height) in enumerate(sizes):
-        keypoints, score = task.poses.keypoints[start + index], float(task.poses.scores[start + index])
-        if width == 0:
-            status, score, keypoints = FRAME_UNREADABLE, 0.0, np.zeros_like(keypoints)
-        elif score < 0:
-            status, score = FRAME_NO_POSE, 0.0
+def _poses(
+    task: ImportTask, root: Path, tracklet: SourceFrames, found: Sequence[list[SourcePerson]], *, as_they_are: bool
+) -> Iterator[FramePose]:
+    """One pose for every frame of a tracklet, in order."""
+    statuses, sizes = [], []
+    for name in tracklet.paths:
+        status, size = FRAME_NO_POSE, (0, 0)
+        if name in task.skipped:
+            status = FRAME_SKIPPED
         else:
-            status, score = FRAME_OK, min(score, 1.0)  # some programs' scores are sums
+            try:
+                height, width = read_source_frame(root, name).shape[:2]
+                size = (width, height)
+            except UnreadableImage:
+                status = FRAME_UNREADABLE
+        statuses.append(status)
+        sizes.append(size)
+    people = [there if width else None for there, (width, _) in zip(found, sizes, strict=True)]
+    chosen = _choose(people, sizes, tracklet.numbers, task.settings, as_they_are=as_they_are)
+    for index, (person, status, (width, height)) in enumerate(zip(chosen, statuses, sizes, strict=True)):
+        keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
+        if person is not None:
+            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
+            keypoints, score = person.keypoints, person.score
         yield FramePose(tracklet.tracklet_id, index, width, height, status, score, keypoints)
+
+
+def _choose(
+    people: Sequence[Sequence[SourcePerson] | None],
+    sizes: Sequence[tuple[int, int]],
+    numbers: np.ndarray,
+    settings: ImportSettings,
+    *,
+    as_they_are: bool,
+) -> Sequence[Filled | None]:
+    """The person of each frame; scores of some programs are sums, ours end at 1."""
+    if as_they_are or settings.selection is None:
+        best = best_scores(people)
+        return [None if person is None else Filled(min(person.score, 1.0), person.keypoints, False) for person in best]
+    limited = [
+        None if there is None else [SourcePerson(min(person.score, 1.0), person.keypoints) for person in there]
+        for there in people
+    ]
+    return fill_gaps(select_people(limited, sizes, settings.selection, numbers), sizes, settings.gaps, numbers)
 
 
 def _check_origin(prepared: Path, settings: ImportSettings) -> None:
     """Refuse other keypoints in the words of this command, and before a large source is read."""
-    before = read_json(dataset_path(prepared)).get("stages", {}).get(STAGE)
+    before = read_dataset(prepared).get("stages", {}).get(STAGE)
     if before is not None and before != asdict(settings):
         source = before.get("source_format")
-        origin = f"imported from another {source} source" if source else "of extract-keypoints"
+        same = source and before["source_sha256"] == settings.source_sha256
+        origin = f"imported from {'this' if same else 'another'} {source} source" if source else "of extract-keypoints"
         raise FormatError(
-            f"{prepared} has keypoints {origin}",
-            "none, or those of this source",
+            f"{prepared} has keypoints {origin}{' with other options' if same else ''}",
+            "none, or those of this source and these options",
             "add --overwrite to replace them, or prepare into another folder",
         )
 
 
-def _check_sample(root: Path, paths: Sequence[str], poses: MatchedPoses) -> None:
-    """Look at frames all over the dataset before the first shard, and before other keypoints are overwritten."""
-    found = np.flatnonzero(poses.scores >= 0)
-    sizes = {int(row): _frame_size(root / paths[row]) for row in found[:: max(1, len(found) // SAMPLED_FRAMES)]}
-    rows = [row for row, (width, _) in sizes.items() if width]
-    if rows:
-        frame_sizes = np.array([sizes[row] for row in rows])
-        check_units(poses.keypoints[rows], frame_sizes, poses.sizes[rows], [paths[row] for row in rows])
+def _spool_folder(prepared: Path) -> Path:
+    return prepared / "import"
 
 
-def _frame_size(path: Path) -> tuple[int, int]:
-    """Width and height; 0, 0 where the image cannot be read: to its end, since a header says nothing of that."""
+def _sampled_size(roots: Mapping[int, Path], generation: int, path: str) -> tuple[int, int] | None:
+    """Width and height of a frame; None where it cannot be read: the worker of its shard says why."""
     try:
-        height, width = read_frame(path).shape[:2]
-    except UNREADABLE:
-        return 0, 0
+        height, width = read_source_frame(roots[generation], path).shape[:2]
+    except (UnreadableImage, SourceError, OSError):
+        return None
     return width, height
+
+
+def _entries(source: Path, name: str, images: Path | None) -> Iterator[SourceEntry]:
+    if name == COCO:
+        return coco_entries(source, images)
+    return pose_entries(source) if name == POSE else table_entries(source)
+
+
+def _format(source: Path, name: str, images: Path | None) -> str:
+    """The format's name, once its source looks like it.
+
+    Raises:
+        SourceError: nothing is there, or nothing of the format.
+        SettingsError: an unknown format, or `images` with another source than COCO results.
+    """
+    if not source.exists():
+        raise SourceError(f"{source} is not there", FORMS, "check the path")
+    if name == "auto":
+        name = _detect(source)
+    if name not in FORMATS:
+        raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
+    if images is not None and (name != COCO or source.is_dir()):
+        raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
+    if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
+        kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
+        raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
+    if source.is_dir() and next(walk(source, FOLDER_SUFFIXES[name]), None) is None:
+        raise SourceError(f"{source} holds no *{FOLDER_SUFFIXES[name]}", "one per frame, in any folder below")
+    return name
+
+
+def _detect(source: Path) -> str:
+    if not source.is_dir():
+        if source.suffix.lower() not in FILE_SUFFIXES:
+            raise SourceError(f"{source} has no suffix that says its format", FORMS, "or name it with --format")
+        return FILE_SUFFIXES[source.suffix.lower()]
+    found = [name for name, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
+    if not found:
+        raise SourceError(f"{source} holds neither *{PIFPAF_SUFFIX} nor *{POSE_SUFFIX}", FORMS, "check the path")
+    if len(found) > 1:
+        raise SourceError(f"{source} holds files of {' and '.join(found)}", "one format", "choose with --format")
+    return found[0]

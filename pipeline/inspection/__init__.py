@@ -1,1 +1,1 @@
-"""Whether a prepared dataset is whole, and what is in it."""
+"""Whether a prepared dataset is complete, and what is in it."""

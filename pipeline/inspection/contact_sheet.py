@@ -2,85 +2,278 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
-from ..commit import commit_file
+from ..commit import commit_file, read_receipt, require_intact
 from ..errors import SettingsError
-from ..manifest import read_manifest
-from .frame_picture import FAINT, INK, PAPER, PART_COLOURS, PICTURE_SIZE, draw_frame
-from .samples import SampledFrame, choose_frames, read_samples
+from ..extract_keypoints import read_source_frame
+from ..heatmaps import MIN_CONFIDENCE, stored_heatmaps
+from ..images import UnreadableImage, decode_rgb
+from ..keypoints import KeypointColumns, read_keypoints
+from ..manifest import Manifest, ShardFrames, read_manifest, read_shard_frames
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
+from ..records import Tracklet
+from ..shards import ShardReader
+from ..skeleton import BONES, PART_JOINT_INDICES, PARTS
+from ..stages import check_roots, frame_roots
 
-MARGIN, GAP, HEADER, HEADING = 24, 20, 66, 40  # pixels
-LEAST_COLUMNS, MOST_COLUMNS = 2, 6  # the legend needs two
-RULE = (206, 212, 218)
+COLUMNS = 4  # frames in a row: legible where the sheet is reduced to the width of a page
+MARGIN, GAP, HEADER, HEADING, CAPTION = 28, 24, 88, 48, 64  # pixels
+FRAME_SIZE = (160, 320)  # width and height; all frames are shown 1:2, as the network gets them
+TILE_SIZE, TILE_GAP = (52, 104), 4  # of a heatmap
+CELL = (FRAME_SIZE[0] + 2 * (TILE_GAP + TILE_SIZE[0]), FRAME_SIZE[1] + CAPTION)
+MAX_HEIGHT = 60_000  # pixels; matplotlib's renderer ends at 65,536
+DIMMED = 0.45  # of the grey frame under a heatmap
+
+INK, FAINT, RULE, EMPTY = "#212529", "#5c636a", "#ced4da", "#e9ecef"
+PART_COLOURS = dict(zip(PARTS, ("#ffd140", "#5cdb6e", "#ff8a3d", "#42cafd", "#ff5e87", "#9d82ff"), strict=True))
+STATUSES = {  # status -> symbol, words and colour
+    "ok": ("✓", "ok", "#2b8a3e"),
+    "interpolated": ("≈", "interpolated", "#a15c00"),
+    "no_pose": ("∅", "no pose", "#c92a2a"),
+    "unreadable": ("✗", "unreadable", "#c92a2a"),
+    "skipped": ("✗", "skipped", "#c92a2a"),
+    "": ("…", "not extracted yet", FAINT),
+}
 
 
-def write_contact_sheet(path: Path, prepared: Path, count: int = 24, root: Path | None = None) -> int:
+@dataclass(frozen=True)
+class SampledFrame:
+    """One frame.
+
+    Attributes:
+        tracklet, frame_index: which one.
+        status: one of records.FRAME_STATUSES, or "" before keypoints are extracted.
+        score: of the person, 0 to 1.
+        image: uint8 (H, W, 3) RGB, or None where the frame is left out.
+        keypoints: float32 (17, 3): x, y in pixels of the image, confidence; None before they are extracted.
+        heatmaps: uint8 (6, 64, 32), 255 for 1.0: those of the shard where it is built, else those that it will hold;
+            None where the frame has no place in it.
+    """
+
+    tracklet: Tracklet
+    frame_index: int
+    status: str = ""
+    score: float = 0.0
+    image: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    heatmaps: np.ndarray | None = None
+
+
+def write_contact_sheet(
+    path: Path, prepared: Path, count: int = 24, root: Path | Mapping[str, Path] | None = None
+) -> int:
     """Draw a contact sheet as PNG; equal datasets give equal sheets.
 
     Args:
         path: the file, ending in .png.
         prepared: the prepared dataset, at any stage. Frames and heatmaps come from its shards where they are built.
-        count: frames in all; see samples.choose_frames.
-        root: the source's folder, where it has moved since it was indexed.
+        count: frames in all; see choose_frames.
+        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
 
     Returns:
         The number of frames on it.
 
     Raises:
         SettingsError: another suffix, or a count under 1.
-        SourceError: shards are missing and the source's folder is not there.
+        SurroundingsError: shards are missing and the frames' folder cannot be seen.
         FormatError: not a prepared dataset, or a damaged file.
     """
     if path.suffix.lower() != ".png":
         raise SettingsError(f"contact sheet {path}", "a name that ends in .png")
     manifest = read_manifest(prepared)
-    samples = read_samples(prepared, manifest, choose_frames(manifest, count), root)
-    sheet = draw_contact_sheet(manifest.name, samples)
-    commit_file(path, lambda partial: sheet.save(partial, "PNG", optimize=True))
+    samples = read_samples(prepared, choose_frames(manifest, count), frame_roots(manifest, root))
+    with style.context("default"):  # not what the user's matplotlibrc says
+        figure = draw_contact_sheet(manifest, samples)
+        commit_file(path, lambda partial: figure.savefig(partial, format="png", metadata={"Software": None}))
     return len(samples)
 
 
-def draw_contact_sheet(name: str, samples: Sequence[SampledFrame]) -> Image.Image:
-    """One block a camera, under a legend of the parts' colours.
+def choose_frames(manifest: Manifest, count: int) -> list[tuple[Tracklet, int]]:
+    """Frames spread evenly over the frames of every camera; no chance in it.
 
     Args:
-        name: of the dataset.
-        samples: by camera.
+        count: frames in all, divided evenly; every camera gets one at least, and a small one no more than it has.
+
+    Returns:
+        Tracklets and frame indices, by camera and in manifest order.
     """
-    cameras = {camera: list(frames) for camera, frames in groupby(samples, key=lambda sample: sample.tracklet.camera)}
-    columns = min(MOST_COLUMNS, max(LEAST_COLUMNS, *(len(frames) for frames in cameras.values())))
-    column, row = PICTURE_SIZE[0] + GAP, PICTURE_SIZE[1] + GAP
-    rows = sum(-(-len(frames) // columns) for frames in cameras.values())
-    size = (2 * MARGIN + columns * column - GAP, MARGIN + HEADER + len(cameras) * HEADING + rows * row)
-    sheet = Image.new("RGB", size, PAPER)
-    _draw_header(sheet, name)
-    top = MARGIN + HEADER
-    for camera, frames in cameras.items():
-        _draw_heading(sheet, top, f"camera {camera}")
+    if count < 1:
+        raise SettingsError(f"{count} frames on the contact sheet", "at least 1")
+    cameras: dict[int, list[Tracklet]] = {}
+    for tracklet in manifest.tracklets:
+        cameras.setdefault(tracklet.camera, []).append(tracklet)
+    chosen = []
+    for number, (_, tracklets) in enumerate(sorted(cameras.items())):
+        starts = np.cumsum([0, *(tracklet.num_frames for tracklet in tracklets)])
+        share = max(1, count // len(cameras) + (number < count % len(cameras)))
+        wanted = min(share, int(starts[-1]))
+        for frame in ((np.arange(wanted) + 0.5) * starts[-1] / wanted).astype(int):
+            place = int(np.searchsorted(starts, frame, side="right")) - 1
+            chosen.append((tracklets[place], int(frame - starts[place])))
+    return chosen
+
+
+def read_samples(
+    prepared: Path, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
+) -> list[SampledFrame]:
+    """Read frames, in the order of `chosen`, from the shards where these are built, else from their folders.
+
+    Args:
+        chosen: tracklets of the manifest and frame indices.
+        roots: generation -> folder of its frames.
+
+    Raises:
+        SurroundingsError: shards are missing and a folder cannot be seen.
+        FormatError: a damaged file.
+    """
+    samples: dict[tuple[int, int], SampledFrame] = {}
+    for shard in sorted({tracklet.shard for tracklet, _ in chosen}):
+        for sample in _read_shard(prepared, shard, [one for one in chosen if one[0].shard == shard], roots):
+            samples[sample.tracklet.tracklet_id, sample.frame_index] = sample
+    return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
+
+
+def _read_shard(
+    prepared: Path, shard: int, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
+) -> Iterator[SampledFrame]:
+    source = read_shard_frames(prepared, shard)
+    extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
+    if extracted is None or extracted.inputs != source.sha256:
+        for tracklet, frame in chosen:
+            yield SampledFrame(tracklet, frame, image=_read_image(source, tracklet, frame, roots))
+        return
+    rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
+    reader = None
+    if built is not None and built.inputs == keypoint_fingerprint(extracted):
+        reader = ShardReader(prepared / built.file, built)
+    for tracklet, frame in chosen:
+        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
+        position = int(mine.in_shards[:frame].sum())
+        yield _read_frame(tracklet, mine[frame : frame + 1], position, reader, source, roots)
+    if reader is not None:
+        reader.close()
+
+
+def _read_frame(
+    tracklet: Tracklet,
+    row: KeypointColumns,
+    position: int,
+    reader: ShardReader | None,
+    source: ShardFrames,
+    roots: Mapping[int, Path],
+) -> SampledFrame:
+    """The frame of one row of keypoints, which is the position-th of its tracklet in the shard."""
+    image, heatmaps, frame = None, None, int(row.frame_index[0])
+    if row.in_shards[0] and reader is not None:
+        place = reader.tracklet_ids.tolist().index(tracklet.tracklet_id)
+        (encoded,), (heatmaps,) = reader.read(place, [position])
+        image = decode_rgb(encoded)
+    elif row.in_shards[0]:
+        image = _read_image(source, tracklet, frame, roots)
+        heatmaps = stored_heatmaps(row.keypoints, row.sizes)[0]
+    return SampledFrame(tracklet, frame, str(row.status[0]), float(row.score[0]), image, row.keypoints[0], heatmaps)
+
+
+def _read_image(source: ShardFrames, tracklet: Tracklet, frame: int, roots: Mapping[int, Path]) -> np.ndarray | None:
+    check_roots([roots[source.generation]])
+    frames = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id]
+    try:
+        return read_source_frame(roots[source.generation], frames.paths[frame])
+    except UnreadableImage:
+        return None
+
+
+def draw_contact_sheet(manifest: Manifest, samples: Sequence[SampledFrame]) -> Figure:
+    """One block per camera: each frame with its skeleton, its six part heatmaps, and a caption."""
+    cameras = [list(frames) for _, frames in groupby(samples, key=lambda sample: sample.tracklet.camera)]
+    columns = max(2, min(COLUMNS, max(map(len, cameras))))
+    rows = [-(-len(frames) // columns) for frames in cameras]
+    width = 2 * MARGIN + columns * (CELL[0] + GAP) - GAP
+    height = HEADER + len(cameras) * HEADING + sum(rows) * (CELL[1] + GAP)
+    figure = Figure((width / 100, height / 100), dpi=100 * min(1, MAX_HEIGHT / height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)  # data are pixels
+    axes.axis("off")
+    _write(axes, MARGIN, MARGIN - 4, manifest.name, 26, weight="bold")
+    _write(axes, MARGIN, MARGIN + 31, f"{len(samples):,} of {manifest.num_frames:,} frames", 13, FAINT)
+    top = HEADER
+    for frames, count in zip(cameras, rows, strict=True):
+        axes.plot((MARGIN, width - MARGIN), (top, top), color=RULE, linewidth=0.8)
+        _write(axes, MARGIN, top + 10, f"camera {frames[0].tracklet.camera_name}", 17)
         top += HEADING
         for place, sample in enumerate(frames):
-            sheet.paste(draw_frame(sample), (MARGIN + place % columns * column, top + place // columns * row))
-        top += -(-len(frames) // columns) * row
-    return sheet
+            row, column = divmod(place, columns)
+            _draw_frame(axes, sample, MARGIN + column * (CELL[0] + GAP), top + row * (CELL[1] + GAP))
+        top += count * (CELL[1] + GAP)
+    return figure
 
 
-def _draw_header(sheet: Image.Image, name: str) -> None:
-    draw, small = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
-    draw.text((MARGIN, MARGIN - 4), name, INK, ImageFont.load_default(size=26))
-    left = MARGIN
-    for part, colour in PART_COLOURS.items():
-        draw.rounded_rectangle((left, MARGIN + 39, left + 14, MARGIN + 51), 3, colour)
-        label = part.replace("_", " ")
-        draw.text((left + 20, MARGIN + 36), label, INK, small)
-        left += round(20 + draw.textlength(label, small) + 22)
+def _draw_frame(axes: Axes, sample: SampledFrame, x: float, y: float) -> None:
+    """The frame with its skeleton, its heatmaps to the right, its caption below."""
+    if sample.image is None:
+        axes.add_patch(Rectangle((x, y), *FRAME_SIZE, color=EMPTY, linewidth=0, zorder=-1))
+        _write(axes, x + FRAME_SIZE[0] / 2, y + FRAME_SIZE[1] / 2, "no image", 14, FAINT, ha="center")
+    else:
+        _show(axes, sample.image, x, y, FRAME_SIZE)
+        if sample.keypoints is not None:
+            _draw_skeleton(axes, sample.keypoints, FRAME_SIZE / np.array(sample.image.shape[1::-1]), x, y)
+    for place, (part, colour) in enumerate(PART_COLOURS.items()):
+        left = x + FRAME_SIZE[0] + TILE_GAP + place % 2 * (TILE_SIZE[0] + TILE_GAP)
+        top = y + place // 2 * (TILE_SIZE[1] + TILE_GAP)
+        axes.add_patch(Rectangle((left, top), *TILE_SIZE, color=EMPTY, linewidth=0, zorder=-1))
+        if sample.image is not None and sample.heatmaps is not None:
+            grey = sample.image.mean(axis=2, keepdims=True).repeat(3, axis=2) * DIMMED / 255
+            tint = np.empty((*sample.heatmaps[place].shape, 4))
+            tint[..., :3], tint[..., 3] = to_rgb(colour), sample.heatmaps[place] / 255
+            _show(axes, grey, left, top, TILE_SIZE)
+            _show(axes, tint, left, top, TILE_SIZE)
+            _write(axes, left + 4, top + 3, part.replace("_", " "), 9.5, "white")
+    tracklet, bottom = sample.tracklet, y + FRAME_SIZE[1]
+    symbol, words, colour = STATUSES[sample.status]
+    score = f", score {sample.score:.2f}" if sample.score > 0 else ""
+    _write(axes, x, bottom + 7, _shorten(tracklet.name or f"tracklet {tracklet.tracklet_id}", 30), 14, weight="bold")
+    place_text = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
+    _write(axes, x, bottom + 26, place_text, 13, FAINT)
+    _write(axes, x, bottom + 44, f"{symbol} {words}{score}", 13, colour)
 
 
-def _draw_heading(sheet: Image.Image, top: int, text: str) -> None:
-    draw = ImageDraw.Draw(sheet)
-    draw.line((MARGIN, top, sheet.width - MARGIN, top), RULE)
-    draw.text((MARGIN, top + 9), text, FAINT, ImageFont.load_default(size=16))
+def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: float, y: float) -> None:
+    """Joints over the heatmaps' threshold, and lines between two such, in the colour of their far end's part."""
+    places, seen = keypoints[:, :2] * scale + (x, y), keypoints[:, 2] > MIN_CONFIDENCE
+    colours = {
+        joint: PART_COLOURS[part] for part, some in zip(PARTS, PART_JOINT_INDICES, strict=True) for joint in some
+    }
+    frame = axes.add_patch(Rectangle((x, y), *FRAME_SIZE, color="none"))
+    rim = [withStroke(linewidth=3.6, foreground=INK)]  # keeps lines apart from bright clothes
+    for one, other in BONES:
+        if seen[one] and seen[other]:
+            ends = places[[one, other]].T
+            axes.plot(*ends, color=colours[other], linewidth=2, path_effects=rim, clip_path=frame)
+    for joint in np.flatnonzero(seen):
+        axes.plot(*places[joint], "o", color=colours[joint], markersize=4.5, markeredgecolor=INK, clip_path=frame)
+
+
+def _show(axes: Axes, image: np.ndarray, x: float, y: float, size: tuple[int, int]) -> None:
+    extent = (x, x + size[0], y + size[1], y)
+    axes.imshow(image, extent=extent, aspect="auto", interpolation="bilinear")
+
+
+def _write(axes: Axes, x: float, y: float, text: str, pixels: float, colour: str = INK, **options: Any) -> None:
+    axes.text(x, y, text, size=0.72 * pixels, color=colour, va="top", parse_math=False, **options)
+
+
+def _shorten(text: str, length: int) -> str:
+    """Its end, which tells names apart, where it is too long."""
+    return text if len(text) <= length else "…" + text[1 - length :]

@@ -1,112 +1,166 @@
-"""What is in a prepared dataset: counts by split, camera and identity, frames without a pose, visible joints."""
+"""What is in a prepared dataset: counts by split, camera and identity, frames that are left out, visible joints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from .. import build_shards, extract_keypoints
-from ..commit import read_receipt
-from ..errors import FormatError
+from ..commit import fingerprint, has_its_size, read_receipt, require_intact
 from ..heatmaps import MIN_CONFIDENCE
-from ..manifest import Manifest, read_manifest
-from ..records import FRAME_STATUSES, SPLITS, ShardReceipt, Tracklet
-from ..skeleton import JOINTS, NUM_JOINTS
-from .facts import DatasetFacts, GroupFacts, StageFacts
-from .keypoint_columns import KeypointColumns, read_keypoint_columns
+from ..keypoints import read_keypoints
+from ..manifest import Generation, Manifest, read_dataset, read_manifest, shard_inputs
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
+from ..records import FRAME_STATUSES, SPLITS, ShardReceipt
+from ..skeleton import JOINTS
+from ..stages import count_left_out
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """How far a stage is: shards that are complete and not outdated, and the frames and bytes in them."""
+
+    stage: str
+    num_shards: int
+    num_made: int
+    frames: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """The result of describe.
+
+    Attributes:
+        name: of the dataset.
+        generations: what each run of index added, with its root and notes.
+        num_identity_splits: ways to divide the identities; `splits` are those of the first.
+        stages: keypoints and shards, in order.
+        all, splits, cameras, identities: one row per group: its original name and (cameras and identities) its number;
+            tracklets, identities, cameras, frames; and frames of each of FRAME_STATUSES, together fewer than `frames`
+            until all keypoints are extracted.
+        joint_visibility: share of the frames with a pose, 0 to 1, in which a joint has a confidence over 0.1, so that
+            it shows in the heatmaps; one row per camera name, one column per joint. Cameras without a pose are absent.
+        left_out: status -> paths of the frames that are left out of the shards for it.
+    """
+
+    name: str
+    generations: tuple[Generation, ...]
+    num_identity_splits: int
+    stages: tuple[StageFacts, ...]
+    all: pd.DataFrame
+    splits: pd.DataFrame
+    cameras: pd.DataFrame
+    identities: pd.DataFrame
+    joint_visibility: pd.DataFrame
+    left_out: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {
+            "name": self.name,
+            "generations": [asdict(generation) for generation in self.generations],
+            "num_identity_splits": self.num_identity_splits,
+            "stages": [asdict(stage) for stage in self.stages],
+            "all": _records(self.all)[0],
+            "splits": _records(self.splits),
+            "cameras": _records(self.cameras),
+            "identities": _records(self.identities),
+            "joint_visibility": self.joint_visibility.to_dict("index"),
+            "left_out": self.left_out,
+        }
 
 
 def describe(prepared: Path) -> DatasetFacts:
-    """Count what is in a prepared dataset, at any stage; files are read and not checked, which verify does.
+    """Count what is in a prepared dataset, at any stage; memory holds one shard's keypoints at a time.
 
     Raises:
-        FormatError: not a prepared dataset, or keypoints that cannot be read or are not of this manifest.
+        FormatError: not a prepared dataset, or keypoints that are not those of their receipt.
     """
     manifest = read_manifest(prepared)
-    keypoints, shards = (_receipts(prepared, manifest, m.STAGE) for m in (extract_keypoints, build_shards))
-    statuses, visibility = _count_poses(prepared, manifest, keypoints)
-    tracklets = manifest.tracklets
-    cameras, identities = (
-        tuple(_group(str(number), members, statuses) for number, members in sorted(_by(attribute, tracklets).items()))
-        for attribute in ("camera", "identity")
-    )
+    kept = read_dataset(prepared).get("stages", {})
+    keypoints = _receipts(prepared, KEYPOINTS, kept, shard_inputs(prepared))
+    made_from = {receipt.shard: keypoint_fingerprint(receipt) for receipt in keypoints}
+    shards = _receipts(prepared, SHARDS, kept, made_from)
+    tracklets = pd.DataFrame({name: [getattr(t, name) for t in manifest.tracklets] for name in _COLUMNS})
+    statuses, visibility = _count_poses(prepared, tracklets, keypoints)
+    tracklets = tracklets.join(statuses, on="tracklet_id").fillna(dict.fromkeys(FRAME_STATUSES, 0))
+    tracklets = tracklets.astype(dict.fromkeys(FRAME_STATUSES, "int64"))
+    splits = _group(tracklets, "split").set_index("name").reindex(list(SPLITS), fill_value=0).reset_index()
     return DatasetFacts(
         name=manifest.name,
-        root=manifest.root,
-        notes=manifest.notes,
+        generations=manifest.generations,
         num_identity_splits=len(manifest.identity_splits),
-        stages=(
-            _stage(prepared, manifest, extract_keypoints.STAGE, keypoints),
-            _stage(prepared, manifest, build_shards.STAGE, shards),
-        ),
-        all=_group("all", tracklets, statuses),
-        splits=tuple(_group(split, manifest.split(split), statuses) for split in SPLITS),
-        cameras=cameras,
-        identities=identities,
+        stages=(_stage(manifest, KEYPOINTS, keypoints), _stage(manifest, SHARDS, shards)),
+        all=_group(tracklets.assign(all="all"), "all"),
+        splits=splits,
+        cameras=_group(tracklets, "camera"),
+        identities=_group(tracklets, "identity"),
         joint_visibility=visibility,
+        left_out=count_left_out(keypoints),
     )
 
 
-def _receipts(prepared: Path, manifest: Manifest, stage: str) -> list[ShardReceipt]:
-    found = (read_receipt(prepared, stage, shard) for shard in range(manifest.num_shards))
-    return [receipt for receipt in found if receipt is not None and (prepared / receipt.file).exists()]
+_COLUMNS = ("tracklet_id", "split", "identity", "camera", "num_frames", "identity_name", "camera_name")
 
 
-def _stage(prepared: Path, manifest: Manifest, stage: str, receipts: Sequence[ShardReceipt]) -> StageFacts:
-    size = sum((prepared / receipt.file).stat().st_size for receipt in receipts)
-    return StageFacts(stage, manifest.num_shards, len(receipts), sum(receipt.rows for receipt in receipts), size)
+def _receipts(prepared: Path, stage: str, kept: dict[str, Any], inputs: dict[int, str]) -> list[ShardReceipt]:
+    """Of the shards whose file is there, made with the settings and from the inputs that there are now."""
+    receipts = [read_receipt(prepared, stage, shard) for shard in inputs]
+    settings = fingerprint(kept.get(stage))
+    return [
+        receipt
+        for receipt in receipts
+        if receipt is not None
+        and (receipt.settings, receipt.inputs) == (settings, inputs[receipt.shard])
+        and has_its_size(prepared, receipt)
+    ]
 
 
-def _by(attribute: str, tracklets: Iterable[Tracklet]) -> dict[int, list[Tracklet]]:
-    groups: dict[int, list[Tracklet]] = {}
-    for tracklet in tracklets:
-        groups.setdefault(getattr(tracklet, attribute), []).append(tracklet)
-    return groups
+def _stage(manifest: Manifest, stage: str, receipts: Sequence[ShardReceipt]) -> StageFacts:
+    frames, size = sum(receipt.rows for receipt in receipts), sum(receipt.num_bytes for receipt in receipts)
+    return StageFacts(stage, manifest.num_shards, len(receipts), frames, size)
 
 
-def _group(name: str, tracklets: Sequence[Tracklet], statuses: np.ndarray) -> GroupFacts:
-    rows = np.array([tracklet.tracklet_id for tracklet in tracklets], np.int64)
-    return GroupFacts(
-        name=name,
-        tracklets=len(tracklets),
-        identities=len({tracklet.identity for tracklet in tracklets}),
-        cameras=len({tracklet.camera for tracklet in tracklets}),
-        frames=sum(tracklet.num_frames for tracklet in tracklets),
-        statuses=dict(zip(FRAME_STATUSES, statuses[rows].sum(axis=0).tolist(), strict=True)),
+def _group(tracklets: pd.DataFrame, by: str) -> pd.DataFrame:
+    """One row per value of a column; see DatasetFacts."""
+    named = {"name": (f"{by}_name", "first")} if f"{by}_name" in tracklets else {}
+    counts = tracklets.groupby(by).agg(
+        **named,
+        tracklets=("tracklet_id", "size"),
+        identities=("identity", "nunique"),
+        cameras=("camera", "nunique"),
+        frames=("num_frames", "sum"),
+        **{status: (status, "sum") for status in FRAME_STATUSES},
     )
+    return counts.rename_axis("number" if named else "name").reset_index()
 
 
 def _count_poses(
-    prepared: Path, manifest: Manifest, receipts: Sequence[ShardReceipt]
-) -> tuple[np.ndarray, dict[str, dict[str, float]]]:
-    """Statuses of each tracklet, int64 (tracklets, statuses), and DatasetFacts.joint_visibility."""
-    count = len(manifest.tracklets)
-    statuses = np.zeros((count, len(FRAME_STATUSES)), np.int64)
-    cameras, camera_of = np.unique([tracklet.camera for tracklet in manifest.tracklets], return_inverse=True)
-    visible = np.zeros((len(cameras), NUM_JOINTS), np.int64)
-    posed = np.zeros(len(cameras), np.int64)
+    prepared: Path, tracklets: pd.DataFrame, receipts: Sequence[ShardReceipt]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frames of each status by tracklet_id, and DatasetFacts.joint_visibility."""
+    names = tracklets["camera_name"]
+    statuses = [pd.DataFrame(columns=list(FRAME_STATUSES), dtype="int64")]
+    visible = pd.DataFrame(columns=["posed", *JOINTS], dtype="float64")
     for receipt in receipts:
-        rows = _rows(prepared / receipt.file, count)
-        for column, status in enumerate(FRAME_STATUSES):
-            statuses[:, column] += np.bincount(rows.tracklet_id[rows.status == status], minlength=count)
-        camera = camera_of[rows.tracklet_id[rows.with_pose]]
-        posed += np.bincount(camera, minlength=len(cameras))
-        np.add.at(visible, camera, rows.keypoints[rows.with_pose, :, 2] > MIN_CONFIDENCE)
-    visibility = {
-        str(cameras[place]): dict(zip(JOINTS, (visible[place] / posed[place]).tolist(), strict=True))
-        for place in np.flatnonzero(posed)
-    }
-    return statuses, visibility
+        rows = read_keypoints(require_intact(prepared, receipt, "keyreid-prep verify says what to do"))
+        frames = pd.DataFrame({"tracklet_id": rows.tracklet_id, "status": rows.status})
+        statuses.append(frames.value_counts().unstack(fill_value=0))
+        seen = pd.DataFrame(rows.keypoints[..., 2] > MIN_CONFIDENCE, columns=list(JOINTS)).assign(posed=1)
+        posed = rows.with_pose
+        visible = visible.add(seen[posed].groupby(names[rows.tracklet_id[posed]].to_numpy()).sum(), fill_value=0)
+    counts = pd.concat(statuses).reindex(columns=list(FRAME_STATUSES))
+    order = [name for name in dict.fromkeys(names[tracklets["camera"].sort_values().index]) if name in visible.index]
+    return counts, visible[list(JOINTS)].div(visible["posed"], axis=0).loc[order]
 
 
-def _rows(path: Path, num_tracklets: int) -> KeypointColumns:
-    rows = read_keypoint_columns(path)
-    if len(rows) and not 0 <= rows.tracklet_id.min() <= rows.tracklet_id.max() < num_tracklets:
-        raise FormatError(
-            f"{path} has rows of tracklets {rows.tracklet_id.min()} to {rows.tracklet_id.max()}",
-            f"0 to {num_tracklets - 1}, as in manifest.parquet",
-            "keyreid-prep verify says what is wrong and what to do",
-        )
-    return rows
+def _records(groups: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dict per row, its statuses in a dict of their own."""
+    rows = groups.drop(columns=list(FRAME_STATUSES)).to_dict("records")
+    return [
+        row | {"statuses": one} for row, one in zip(rows, groups[list(FRAME_STATUSES)].to_dict("records"), strict=True)
+    ]

@@ -1,147 +1,308 @@
-"""Whether a prepared dataset is whole: what is wrong with it, all of it, and what to do about each."""
+"""Whether a prepared dataset is complete: what is wrong with it, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from .. import build_shards, extract_keypoints
-from ..commit import read_json, receipt_path
-from ..errors import KeyReIDError
-from ..keypoints import keypoints_path
-from ..manifest import Manifest, dataset_path, manifest_fingerprint, manifest_path, read_manifest
+from ..build_shards import shard_settings
+from ..commit import fingerprint, read_receipt, sha256_of
 from ..environment import progress_bar
-from ..shards import shard_path
-from .findings import COMMANDS, Findings, Problem, StageCheck, VerifyReport
-from .keypoint_checks import check_keypoints
-from .receipt_checks import StageFiles, check_receipt
-from .shard_checks import check_shard
+from ..errors import KeyReIDError, SurroundingsError
+from ..heatmaps import stored_heatmaps
+from ..images import UnreadableImage, decode_rgb
+from ..keypoints import keypoints_path, read_keypoints
+from ..manifest import Manifest, read_dataset, read_manifest, read_shard_frames, shard_inputs, shard_sizes
+from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
+from ..records import ShardReceipt
+from ..shards import ShardReader, shard_path
+from ..stages import MAX_LEFT_OUT, count_left_out
 
-BROKEN_TABLE = (KeyReIDError, pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError)
+PATHS = {KEYPOINTS: keypoints_path, SHARDS: shard_path}
+FRAMES_AT_ONCE = 256  # images and heatmaps in memory together
+LARGEST_STEP = 1  # of 255: another processor's last bit of a Gaussian may round to the next step
+
+# kind of problem -> what to do, where the error that was caught does not say it
+REMEDIES = {
+    "unfinished": "run {command}: it makes what is missing",
+    "settings": "run {command}: it rebuilds these shards, with --overwrite if it refuses",
+    "inputs": "run {command}: it rebuilds these shards",
+    "receipt": "delete these receipts and run {command}: it rebuilds what has no receipt",
+    "hash": "delete the receipts of these shards in receipts/{stage} and run {command}: it rebuilds them",
+    "surroundings": "repair the disk, mount or permissions and verify again: nothing is known about the file",
+}
+REMEDIES |= dict.fromkeys(("frames", "images", "heatmaps"), REMEDIES["hash"])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong.
+
+    Attributes:
+        kind: "manifest" or a key of REMEDIES.
+        stage: "manifest", "keypoints" or "shards".
+        shard: number of the shard, or None.
+        found, expected, remedy: as of an error; `expected` may be "".
+    """
+
+    kind: str
+    stage: str
+    shard: int | None
+    found: str
+    expected: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """How far a stage is.
+
+    Attributes:
+        stage: its name.
+        started: whether dataset.json holds settings of it, or receipts of it are there.
+        num_shards: that the manifest asks for.
+        num_complete: shards without any problem.
+        num_frames: frames in those.
+    """
+
+    stage: str
+    started: bool
+    num_shards: int
+    num_complete: int
+    num_frames: int
+
+
+@dataclass
+class VerifyReport:
+    """The result of verify.
+
+    Attributes:
+        prepared: the folder.
+        deep: whether every image and heatmap was looked at.
+        stages: in order; empty where the manifest cannot be read, since nothing else can be checked without it.
+        num_frames: in the manifest.
+        left_out: status -> paths of the frames that are left out of the shards for it.
+        problems: everything that is wrong.
+        leftovers: files that belong to no receipt, relative to `prepared`; nothing reads them.
+    """
+
+    prepared: Path
+    deep: bool
+    stages: list[StageCheck] = field(default_factory=list)
+    num_frames: int = 0
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def num_left_out(self) -> int:
+        return sum(map(len, self.left_out.values()))
+
+    @property
+    def too_many_left_out(self) -> bool:
+        """Whether they are more than the stages accept unasked."""
+        return self.num_left_out > MAX_LEFT_OUT * self.num_frames
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {"ok": self.ok, **asdict(self), "prepared": str(self.prepared)}
 
 
 def verify(prepared: Path, *, deep: bool = False) -> VerifyReport:
     """Check a prepared dataset; nothing in it is changed.
 
-    Every receipt is compared with dataset.json, the manifest and its file's SHA-256; every frame of the manifest must
-    have one row of keypoints with values in range, and every readable frame its row in the shards.
+    The manifest's tables and every shard's file are compared with their hashes, and every receipt with what its shard
+    is made from now: manifest -> keypoints -> shards.
 
     Args:
         prepared: the prepared dataset, at any stage.
-        deep: also decode every image, and render every heatmap anew and compare.
-
-    Raises:
-        FormatError: there is neither a manifest nor a dataset.json: not a prepared dataset.
+        deep: also decode every image, and render every heatmap again and compare.
     """
-    problems: list[Problem] = []
-    if not dataset_path(prepared).exists() and not manifest_path(prepared).exists():
-        read_manifest(prepared)  # says what to do
-    manifest = _check_manifest(prepared, Findings("", None, problems))
-    if manifest is None:
-        return VerifyReport(prepared, deep, (), tuple(problems), _leftovers(prepared, 0))
-    stages = _stages(prepared, manifest, problems)
-    if deep:
-        _check_version(stages[1], problems)
-    made = _check_shards(prepared, manifest, stages, problems, deep=deep)
-    broken = {(problem.stage, problem.shard) for problem in problems}
-    checks = []
-    for stage in stages:
-        whole = [rows for place, rows in made.items() if place[0] == stage.name and place not in broken]
-        checks.append(StageCheck(stage.name, stage.begun, manifest.num_shards, len(whole), sum(whole)))
-    return VerifyReport(prepared, deep, tuple(checks), tuple(problems), _leftovers(prepared, manifest.num_shards))
+    report = VerifyReport(prepared, deep)
+    checks = _Checks(report)
+    with checks.catch("manifest", "manifest"):
+        info, manifest = read_dataset(prepared), read_manifest(prepared)
+        report.num_frames = manifest.num_frames
+        checks.check_shards(info, manifest)
+        report.leftovers += _leftovers(prepared, manifest)
+    return report
 
 
-def _check_shards(
-    prepared: Path, manifest: Manifest, stages: Sequence[StageFiles], problems: list[Problem], *, deep: bool
-) -> dict[tuple[str, int], int]:
-    """Check all shards of the stages that are begun; returns (stage, shard) -> rows of those with a receipt's file."""
-    made = {}
-    begun = [stage for stage in stages if stage.begun]
-    with progress_bar(manifest.num_shards * len(begun), "verify", "shards") as bar:
-        for shard in range(manifest.num_shards):
-            rows = None  # the shard's keypoints, which its frames are compared with
-            for stage in begun:
-                findings = Findings(stage.name, shard, problems)
-                receipt = check_receipt(prepared, stage, findings)
-                if receipt is not None:
-                    made[stage.name, shard] = receipt.rows
-                    if stage.name == extract_keypoints.STAGE:
-                        rows = check_keypoints(stage.path(shard), manifest.shard(shard), receipt, findings)
-                    else:
-                        check_shard(stage.path(shard), manifest.shard(shard), rows, receipt, findings, deep=deep)
-                bar.update(1)
-    return made
+def keypoint_command(prepared: Path, info: Mapping[str, Any]) -> str:
+    """The command that made the keypoints, as far as dataset.json remembers it."""
+    settings, recall = (info.get(key, {}).get(KEYPOINTS, {}) for key in ("stages", "recall"))
+    if "source_format" in settings:
+        return f"keyreid-prep import-keypoints {prepared} {recall.get('source', 'SOURCE')}"
+    return f"keyreid-prep extract-keypoints {prepared} --checkpoint {recall.get('checkpoint', 'NAME')}"
 
 
-def _check_manifest(prepared: Path, findings: Findings) -> Manifest | None:
+class _Checks:
+    """The checks of all shards; problems go into the report."""
+
+    def __init__(self, report: VerifyReport) -> None:
+        self.report, self.prepared = report, report.prepared
+        self.commands: dict[str, str] = {}
+        self.settings: dict[str, str] = {}
+        self.receipts: dict[tuple[str, int], ShardReceipt] = {}  # stage and shard -> its own receipt
+        self.wrong: set[tuple[str, int | None]] = set()  # stages and shards that have a problem
+
+    def add(self, kind: str, stage: str, shard: int | None, found: str, expected: str = "", remedy: str = "") -> None:
+        remedy = remedy or REMEDIES[kind].format(command=self.commands.get(stage, ""), stage=stage)
+        self.report.problems.append(Problem(kind, stage, shard, found, expected, remedy))
+        self.wrong.add((stage, shard))
+
+    @contextmanager
+    def catch(self, kind: str, stage: str, shard: int | None = None) -> Iterator[None]:
+        """Within, an error becomes a problem: of the surroundings, or of this kind."""
+        try:
+            yield
+        except KeyReIDError as error:
+            kind = "surroundings" if isinstance(error, SurroundingsError) else kind
+            self.add(kind, stage, shard, error.found, error.expected, "" if kind in REMEDIES else error.remedy)
+        except OSError as error:
+            if error.errno is None:  # HDF5's words about a broken file
+                self.add(kind, stage, shard, str(error))
+            else:
+                self.add("surroundings", stage, shard, f"{error.filename} cannot be read now ({error.strerror})")
+
+    def check_shards(self, info: Mapping[str, Any], manifest: Manifest) -> None:
+        """Shard by shard: its table of frames, its keypoints, its frames and heatmaps."""
+        kept = info.get("stages", {})
+        self.commands = {
+            KEYPOINTS: keypoint_command(self.prepared, info),
+            SHARDS: f"keyreid-prep build-shards {self.prepared}",
+        }
+        none = "those of dataset.json, which has none"
+        self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
+        deep = self.report.deep and self._can_compare(kept.get(SHARDS))
+        folder = self.prepared / "receipts"
+        started = {stage for stage in PATHS if stage in kept or any((folder / stage).glob("*.json"))}
+        stages = [stage for stage in PATHS if stage in started or SHARDS in started]
+        sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
+        with progress_bar(len(sizes), "verify", "shards") as bar:
+            for generation in manifest.generations:
+                for shard in range(generation.first_shard, generation.first_shard + generation.num_shards):
+                    with self.catch("manifest", "manifest", shard):
+                        read_shard_frames(self.prepared, shard)
+                    for stage in stages:
+                        self._check_receipt(stage, shard, generation.number, tables[shard], sizes[shard])
+                    if deep and not self.wrong & {(KEYPOINTS, shard), (SHARDS, shard)}:
+                        with self.catch("frames", SHARDS, shard):
+                            self._check_pictures(self.receipts[SHARDS, shard])
+                    bar.update()
+        for stage in PATHS:
+            receipts = [receipt for (name, _), receipt in self.receipts.items() if name == stage]
+            if stage == KEYPOINTS:
+                self.report.left_out = count_left_out(receipts)
+            rows = [receipt.rows for receipt in receipts if (stage, receipt.shard) not in self.wrong]
+            self.report.stages.append(StageCheck(stage, stage in stages, len(sizes), len(rows), sum(rows)))
+
+    def _can_compare(self, settings: dict[str, Any] | None) -> bool:
+        """Whether this version would render the heatmaps that were stored."""
+        now = shard_settings()
+        if settings is not None and settings != now:
+            remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
+            self.add("settings", SHARDS, None, f"the shards were built with {settings}", f"{now}, to compare", remedy)
+        return settings == now
+
+    def _check_receipt(self, stage: str, shard: int, generation: int, table: str, size: int) -> None:
+        """A receipt is its shard's own, speaks of what there is now, and its file has its hash."""
+        name, receipt = f"receipts/{stage}/{shard:05d}.json", None
+        with self.catch("receipt", stage, shard):
+            receipt = read_receipt(self.prepared, stage, shard)
+            if receipt is None:
+                self.add("unfinished", stage, shard, f"{name} is missing: the shard is not made")
+        if receipt is None:
+            return
+        file = str(PATHS[stage](self.prepared, shard).relative_to(self.prepared))
+        own, wanted = (receipt.stage, receipt.shard, receipt.generation, receipt.file), (stage, shard, generation, file)
+        if own != wanted:
+            texts = ["{}, shard {}, generation {}, file {}".format(*one) for one in (own, wanted)]
+            self.add("receipt", stage, shard, f"{name} is of {texts[0]}", texts[1])
+            return
+        self.receipts[stage, shard] = receipt
+        if receipt.settings != self.settings[stage]:
+            self.add("settings", stage, shard, f"{name} has settings {receipt.settings}", self.settings[stage])
+        keypoints = self.receipts.get((KEYPOINTS, shard))
+        if stage == SHARDS and keypoints is not None:
+            table = keypoint_fingerprint(keypoints)
+            size = keypoints.rows - sum(map(len, count_left_out([keypoints]).values()))
+        if stage == KEYPOINTS or keypoints is not None:
+            source = "its frames in the manifest" if stage == KEYPOINTS else "its keypoints"
+            if receipt.inputs != table:
+                found = f"{name} has inputs {receipt.inputs[:16]}"
+                self.add("inputs", stage, shard, found, f"{table[:16]}, those of {source}")
+            elif receipt.rows != size:
+                self.add("frames", stage, shard, f"{name} counts {receipt.rows:,} frames", f"{size:,}, as {source}")
+        self._check_file(receipt)
+
+    def _check_file(self, receipt: ShardReceipt) -> None:
+        with self.catch("hash", receipt.stage, receipt.shard):
+            path = self.prepared / receipt.file
+            if not path.exists():
+                found = f"{receipt.file} is missing, although it has a receipt"
+                self.add("unfinished", receipt.stage, receipt.shard, found)
+            elif (digest := sha256_of(path)) != receipt.sha256:
+                found, expected = (f"SHA-256 {one[:16]}..." for one in (digest, receipt.sha256))
+                found = f"{receipt.file} has {found}"
+                self.add("hash", receipt.stage, receipt.shard, found, f"{expected} of its receipt")
+
+    def _check_pictures(self, receipt: ShardReceipt) -> None:
+        """Every image decodes to its size, and every heatmap is the one that its keypoints give."""
+        rows = read_keypoints(keypoints_path(self.prepared, receipt.shard))
+        rows = rows[rows.in_shards]
+        reader = ShardReader(self.prepared / receipt.file, receipt)
+        broken: list[str] = []  # names of frames
+        different: list[str] = []
+        for position, tracklet_id in enumerate(reader.tracklet_ids.tolist()):
+            mine = rows[rows.tracklet_id == tracklet_id]
+            if (count := reader.num_frames(position)) != len(mine):
+                found = f"{receipt.file} has {count:,} frames of tracklet {tracklet_id}"
+                self.add("frames", SHARDS, receipt.shard, found, f"{len(mine):,}, as its keypoints")
+                continue
+            for start in range(0, len(mine), FRAMES_AT_ONCE):
+                some = mine[start : start + FRAMES_AT_ONCE]
+                frames = range(start, start + len(some))
+                images = [_decodes(*one) for one in zip(reader.images(position, frames), some.sizes, strict=True)]
+                rendered = stored_heatmaps(some.keypoints, some.sizes).astype(np.int16)
+                steps = np.abs(rendered - reader.heatmaps(position, frames)).max(axis=(1, 2, 3))
+                names = [f"tracklet {tracklet_id}, frame {index}" for index in some.frame_index]
+                broken += [name for name, decodes in zip(names, images, strict=True) if not decodes]
+                different += [name for name, step in zip(names, steps, strict=True) if step > LARGEST_STEP]
+        reader.close()
+        what = {"images": "do not decode to an image of their size", "heatmaps": "are not what their keypoints give"}
+        for kind, names in (("images", broken), ("heatmaps", different)):
+            if names:
+                which = f"{len(names):,} of {receipt.rows:,} frames {what[kind]} (first: {names[0]})"
+                self.add(kind, SHARDS, receipt.shard, f"{receipt.file}: {kind} of {which}")
+
+
+def _decodes(data: bytes, size: np.ndarray) -> bool:
     try:
-        manifest = read_manifest(prepared)
-        info = read_json(dataset_path(prepared))
-        found, expected = manifest_fingerprint(manifest), info["manifest_fingerprint"]
-        stages = info.get("stages", {})
-        if not all(isinstance(settings, dict) for settings in stages.values()):
-            raise ValueError("stages in dataset.json are not tables of settings")
-    except BROKEN_TABLE as error:
-        text = error.found if isinstance(error, KeyReIDError) else f"{type(error).__name__}: {error}"
-        findings.add("dataset", f"manifest.parquet and dataset.json cannot be read ({text})")
-        return None
-    if found != expected:
-        findings.add("dataset", f"manifest.parquet has fingerprint {found}; expected {expected}, as dataset.json says")
-    if [tracklet.tracklet_id for tracklet in manifest.tracklets] != list(range(len(manifest.tracklets))):
-        findings.add("dataset", "manifest.parquet does not number its tracklets from 0 in order")
-    for key, value in (("counts", manifest.counts()), ("num_shards", manifest.num_shards)):
-        if info.get(key) != value:
-            findings.add(
-                "dataset", f"dataset.json says {key} {info.get(key)}; expected {value}, as in manifest.parquet"
-            )
-    return manifest
+        return decode_rgb(data).shape[1::-1] == tuple(size)
+    except UnreadableImage:
+        return False
 
 
-def _stages(prepared: Path, manifest: Manifest, problems: list[Problem]) -> tuple[StageFiles, StageFiles]:
-    settings = read_json(dataset_path(prepared)).get("stages", {})
-    keypoints, shards = extract_keypoints.STAGE, build_shards.STAGE
-    begun = {stage: stage in settings or any((prepared / "receipts" / stage).glob("*.json")) for stage in COMMANDS}
-    begun[keypoints] = begun[keypoints] or begun[shards]  # shards without keypoints: those are missing
-    for stage in COMMANDS:
-        if begun[stage] and stage not in settings:
-            found = f"dataset.json has no settings of {stage}, although there are receipts of it or of what follows"
-            problems.append(Problem("settings", stage, None, found))
-    return (
-        StageFiles(
-            keypoints,
-            begun[keypoints],
-            settings.get(keypoints),
-            lambda shard: extract_keypoints.shard_inputs(manifest.shard(shard)),
-            lambda shard: keypoints_path(prepared, shard),
-        ),
-        StageFiles(
-            shards,
-            begun[shards],
-            settings.get(shards),
-            lambda shard: build_shards.keypoint_inputs(prepared, shard),
-            lambda shard: shard_path(prepared, shard),
-        ),
-    )
-
-
-def _check_version(shards: StageFiles, problems: list[Problem]) -> None:
-    """Heatmaps can be compared only with those that this version would make."""
-    now = build_shards.shard_settings()
-    if shards.settings is not None and shards.settings != now:
-        changed = sorted(key for key in {*shards.settings, *now} if shards.settings.get(key) != now.get(key))
-        found = ", ".join(f"{key} {shards.settings.get(key)!r}, now {now.get(key)!r}" for key in changed)
-        problems.append(Problem("version", shards.name, None, f"shards were made with other settings: {found}"))
-
-
-def _leftovers(prepared: Path, num_shards: int) -> tuple[str, ...]:
-    """Files that an interrupted run left: half-written ones, and whole ones without a receipt."""
+def _leftovers(prepared: Path, manifest: Manifest) -> list[str]:
+    """Files that an interrupted run left: half-written ones, and complete ones without a receipt."""
     found = set(prepared.rglob("*.partial"))
-    for stage, suffix in ((extract_keypoints.STAGE, "parquet"), (build_shards.STAGE, "h5")):
-        receipts = {path.stem for path in (prepared / "receipts" / stage).glob("*.json")}
-        found |= {path for path in (prepared / stage).glob(f"*.{suffix}") if path.stem not in receipts}
-        if num_shards:
-            wanted = {f"{shard:05d}" for shard in range(num_shards)}
-            found |= {receipt_path(prepared, stage, 0).with_name(f"{stem}.json") for stem in receipts - wanted}
-    return tuple(sorted(str(path.relative_to(prepared)) for path in found))
+    numbers = {f"{generation.number:05d}" for generation in manifest.generations}
+    shards = {f"{shard:05d}" for shard in range(manifest.num_shards)}
+    found |= {path for path in (prepared / "manifest").glob("[0-9]*") if path.name not in numbers}
+    for stage, path_of in PATHS.items():
+        receipts = list((prepared / "receipts" / stage).glob("*.json"))
+        names = {receipt.stem for receipt in receipts}
+        suffix = path_of(prepared, 0).suffix
+        found |= {path for path in (prepared / stage).glob(f"*{suffix}") if path.stem not in names}
+        found |= {receipt for receipt in receipts if receipt.stem not in shards}
+    return sorted(str(path.relative_to(prepared)) for path in found)

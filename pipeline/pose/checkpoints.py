@@ -1,74 +1,78 @@
-"""From the name or file given as --checkpoint to a PifPaf network that may be trusted."""
+"""From the name or file given as --checkpoint to a PifPaf network, without running code from the file."""
 
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from ..commit import sha256_of
 from ..errors import CheckpointError
+from ..skeleton import NUM_JOINTS
 
 SYNTHETIC_PATH = Path(__file__).with_name("synthetic.safetensors")
 OFFICIAL_INPUT_HEIGHT = 256  # crops of MARS as they are, smaller ones enlarged: COCO networks see few tiny people
+SAFETENSORS = ".safetensors"
+# Modules of torch.nn.modules that openpifpaf's networks are built from.
+_LAYERS = (
+    "activation", "batchnorm", "container", "conv", "dropout", "instancenorm", "linear", "normalization",
+    "pixelshuffle", "pooling",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ResolvedCheckpoint:
-    """Where weights are, and what they are.
+    """Where weights are, and what they are: safetensors (this project's) or a pickle (openpifpaf's).
 
     Attributes:
         name: what the user asked for.
         path: the file on this machine.
         sha256: hash of the file.
-        kind: "safetensors" (this project's) or "pickle" (openpifpaf's own).
         input_height: pixels that frames are resized to, unless the user says otherwise.
+        trusted: whether a pickle may hold anything, and so run any code.
     """
 
     name: str
     path: Path
     sha256: str
-    kind: str
     input_height: int
+    trusted: bool = False
 
 
 def resolve_checkpoint(name: str, *, trust: bool = False) -> ResolvedCheckpoint:
-    """Find the file behind a name; fetches an official checkpoint that is not on this machine yet.
+    """Find the file behind a name and load it once; fetches an official checkpoint that is not on this machine yet.
 
     Args:
         name: "synthetic", one of openpifpaf's names (such as "shufflenetv2k16"), or a file.
-        trust: whether a pickle of unknown origin may be loaded; loading runs code from it.
+        trust: whether a pickle may hold more than openpifpaf's networks; loading it may then run any code.
 
     Raises:
-        CheckpointError: unknown name, missing file, wrong hash, or a pickle that is not trusted.
+        CheckpointError: unknown name, missing or damaged file, or a pickle that holds more and is not trusted.
     """
     from . import pifpaf
 
     official = pifpaf.official_urls()
+    path = SYNTHETIC_PATH if name == "synthetic" else Path(name)
     if name in official:
         path = _fetch(name, official[name])
-        return ResolvedCheckpoint(name, path, sha256_of(path), "pickle", OFFICIAL_INPUT_HEIGHT)
-    path = SYNTHETIC_PATH if name == "synthetic" else Path(name)
     if not path.is_file():
         raise CheckpointError(
             f"checkpoint {name!r} is neither a file nor a known name",
             "a file, 'synthetic', or one of " + ", ".join(sorted(official)),
         )
     digest = sha256_of(path)
-    if path.suffix == ".safetensors":
-        metadata = pifpaf.load_network(path)[1]
-        return ResolvedCheckpoint(name, path, digest, "safetensors", int(metadata["input_height"]))
-    known = {_hash_prefix(url) for url in official.values()}
-    if digest[:8] not in known and not trust:
-        raise CheckpointError(
-            f"{path} has SHA-256 {digest[:16]}..., which is none of openpifpaf's official checkpoints",
-            "an official one: a pickle can run any code while it is loaded",
-            "add --trust-checkpoint if you know where the file comes from",
-        )
-    return ResolvedCheckpoint(name, path, digest, "pickle", OFFICIAL_INPUT_HEIGHT)
+    if path.suffix == SAFETENSORS:
+        return ResolvedCheckpoint(name, path, digest, int(pifpaf.load_network(path)[1]["input_height"]))
+    resolved = ResolvedCheckpoint(name, path, digest, OFFICIAL_INPUT_HEIGHT, trust)
+    load_checkpoint(resolved)  # refused here, before any worker starts
+    return resolved
 
 
 def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
@@ -88,19 +92,97 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
     digest = sha256_of(resolved.path)
     if digest != resolved.sha256:
         raise CheckpointError(f"{resolved.path} has SHA-256 {digest[:16]}...", f"{resolved.sha256[:16]}...")
-    if resolved.kind == "safetensors":
+    if resolved.path.suffix == SAFETENSORS:
         return pifpaf.load_network(resolved.path)[0]
-    return pifpaf.unpickle_network(resolved.path)
+    try:
+        return _unpickle(resolved.path, resolved.trusted)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a pickle of another origin may raise
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
+        if wanted:
+            raise CheckpointError(
+                f"{resolved.path} wants {wanted[1]}, which no network of openpifpaf needs",
+                "openpifpaf's networks and head metas, layers of torch and torchvision",
+                "add --trust-checkpoint only if you know where the file comes from: it can then run any code",
+            ) from error
+        raise CheckpointError(
+            f"{resolved.path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
+            "a file that openpifpaf 0.12 or 0.13 wrote",
+        ) from error
 
 
-def _hash_prefix(url: str) -> str:
-    return url.rsplit("-", 1)[1].removesuffix(".pkl")
+def _unpickle(path: Path, trusted: bool) -> Any:
+    from .pifpaf import headmeta, network
+
+    with torch.serialization.safe_globals(_allowed()):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+    model = checkpoint["model"]
+    network.model_migration.model_migration(model)
+    cif, caf = model.head_metas[:2]
+    if not (isinstance(cif, headmeta.Cif) and isinstance(caf, headmeta.Caf) and cif.n_fields == NUM_JOINTS):
+        raise CheckpointError(f"{path} has heads {[m.name for m in model.head_metas]}", "CIF and CAF of 17 COCO joints")
+    return model.eval()
+
+
+def _allowed() -> list[Any]:
+    """What a pickle may name in addition to torch's own list of tensors and containers.
+
+    The unpickler calls whatever is named here with arguments from the file, so nothing here may do more than make an
+    object: layers, networks, head metas, and arrays of numbers in the place of numpy's own.
+    """
+    from torchvision import models, ops
+
+    from .pifpaf import headmeta, network
+
+    layers = [getattr(nn.modules, name) for name in _LAYERS]
+    families = [models.mobilenetv2, models.mobilenetv3, models.resnet, models.shufflenetv2, models.squeezenet]
+    modules = [*layers, *families, ops.misc, network.basenetworks, network.heads, network.nets]
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    arrays = [
+        _known_as(f"numpy.{core}.multiarray._reconstruct", lambda *_: _NumberArray()) for core in ("core", "_core")
+    ]
+    return [
+        *[value for value in classes if issubclass(value, nn.Module)],
+        *[headmeta.Cif, headmeta.Caf, headmeta.CifDet],
+        *[*arrays, _known_as("numpy.ndarray", _NumberArray), _known_as("numpy.dtype", _NumberType)],
+    ]
+
+
+def _known_as(name: str, value: Any) -> Any:
+    """The value itself, which the unpickler finds by what it calls itself."""
+    value.__module__, _, value.__name__ = name.rpartition(".")
+    value.__qualname__ = value.__name__
+    return value
+
+
+class _NumberType:
+    """numpy.dtype in a pickle: only numbers, since an array of objects could be made of forged addresses."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.dtype = np.dtype(name)
+        if self.dtype.kind not in "biuf":
+            raise UnpicklingError(f"GLOBAL numpy.dtype.{name}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _NumberArray(np.ndarray):
+    """numpy.ndarray in a pickle: made empty, and filled with bytes that must fit its shape."""
+
+    def __new__(cls, *_: object) -> _NumberArray:
+        return super().__new__(cls, 0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, content = state
+        super().__setstate__((1, shape, kind.dtype, fortran, content))
 
 
 def _fetch(name: str, url: str) -> Path:
     """openpifpaf's file of that name in torch's cache, fetched and checked if it is not there."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    prefix = _hash_prefix(url)
+    prefix = url.rsplit("-", 1)[1].removesuffix(".pkl")  # finds damage; anybody can make a file that has it
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -18,11 +18,10 @@ import matplotlib
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..skeleton import NUM_JOINTS
 from .forward import FastForward, Picture
 from .settings import DecoderSettings
 
@@ -31,7 +30,7 @@ if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpif
 
 try:
     import openpifpaf
-    from openpifpaf import decoder, encoder, headmeta, network, plugins
+    from openpifpaf import decoder, headmeta, network, plugins
 except ImportError as error:
     raise CheckpointError(
         f"openpifpaf cannot be imported ({error})",
@@ -42,7 +41,7 @@ except ImportError as error:
 Item = TypeVar("Item")
 
 CHUNK = 256  # pictures among which those of one size are looked for
-_RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint beside the one it was reached from
+_RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint next to the one it was reached from
 
 
 @dataclass(frozen=True)
@@ -83,34 +82,8 @@ def build_network(base_name: str, upsample_stride: int) -> Any:
         return network.Factory(base_name=base_name).from_scratch([cif, caf])
 
 
-def encoders(model: Any) -> tuple[Any, Any]:
-    """openpifpaf's own target encoders for the two heads of a network made by build_network."""
-    cif, caf = model.head_metas
-    return encoder.Cif(cif, bmin=0.1), encoder.Caf(caf, bmin=0.1)
-
-
-def training_loss(model: Any) -> Any:
-    """openpifpaf's own composite loss over the two heads, every term with weight 1."""
-    losses = network.losses
-    return losses.multi_head.MultiHeadLoss(
-        [losses.composite.CompositeLoss.factory_from_headmeta(meta) for meta in model.head_metas], None
-    )
-
-
-def save_network(model: Any, path: Path, metadata: dict[str, Any]) -> None:
-    """Write the weights as float16 safetensors; `metadata` names base_name, upsample_stride and input_height.
-
-    The buffers of batch normalisation stay float32: float16 loses small variances.
-    """
-    buffers = {name for name, _ in model.named_buffers()}
-    state = {
-        name: (value if name in buffers else value.half()).contiguous() for name, value in model.state_dict().items()
-    }
-    save_file(state, path, metadata={"keyreid_pifpaf": json.dumps(metadata, sort_keys=True)})
-
-
 def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Read what save_network wrote: the network in eval mode, and the metadata."""
+    """Read what tools/train_synthetic_pifpaf.py wrote: the network in eval mode, and the metadata."""
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["keyreid_pifpaf"])
@@ -120,33 +93,18 @@ def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
     except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} does not hold a PifPaf network of this project ({str(error).splitlines()[0]})",
-            "safetensors written by benchmarks/train_synthetic_pifpaf.py",
+            "safetensors written by tools/train_synthetic_pifpaf.py",
         ) from error
     return model.eval(), metadata
-
-
-def unpickle_network(path: Path) -> Any:
-    """The network in one of openpifpaf's own checkpoints. Runs code from the file: only for files that are trusted."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        model = checkpoint["model"]
-        network.model_migration.model_migration(model)
-        cif, caf = model.head_metas[:2]
-        fine = isinstance(cif, headmeta.Cif) and isinstance(caf, headmeta.Caf) and cif.n_fields == NUM_JOINTS
-    except Exception as error:  # whatever a pickle of another origin may raise
-        raise CheckpointError(
-            f"{path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
-            "a file that openpifpaf 0.12 or 0.13 wrote",
-        ) from error
-    if not fine:
-        raise CheckpointError(f"{path} has heads {[m.name for m in model.head_metas]}", "CIF and CAF of 17 COCO joints")
-    return model.eval()
 
 
 def official_urls() -> dict[str, str]:
     """Name -> address of openpifpaf's own checkpoints for people; the file name ends in 8 digits of its SHA-256."""
     openpifpaf.plugin.register()
-    return {name: url for name, url in openpifpaf.CHECKPOINT_URLS.items() if isinstance(url, str) and "-cocokp-" in url}
+    people = {
+        name: url for name, url in openpifpaf.CHECKPOINT_URLS.items() if isinstance(url, str) and "-cocokp-" in url
+    }
+    return {name: "https://" + url.partition("://")[2] for name, url in people.items()}  # openpifpaf names them by http
 
 
 class PifPafEstimator:
@@ -172,14 +130,15 @@ class PifPafEstimator:
 
         Pictures of one size go through the network together, whatever tracklet they are of; those of the batch before
         are decoded in a thread meanwhile. That thread has nothing to do while this one runs Python: two that want
-        Python's lock wait for each other. The decoder is made anew for each tracklet: openpifpaf's keeps a float32
+        Python's lock wait for each other. Each tracklet gets a decoder of its own: openpifpaf's keeps a float32
         accumulator from image to image, so only this makes the result a function of the tracklet.
 
         Args:
             pictures: tracklet and picture, tracklet by tracklet; None in the place of a frame that could not be read.
 
         Yields:
-            For each picture in turn its people, best score first, possibly none; None for None.
+            For each picture in turn its people, best score first, possibly none; None for None. A failure of the
+            network or the decoder is raised as it is: it says nothing about a picture.
         """
         tracklet_now, decode = None, None
         ready: list[_Decodable] = []

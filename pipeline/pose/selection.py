@@ -101,7 +101,7 @@ def select_people(
     The choice maximises the sum of every chosen person's own evidence (see own_evidence) less the cost of each jump
     (see jump_costs) between successive choices, over all choices there are; found by dynamic programming. It depends
     on the tracklet alone, not on the order of the people in a frame. Played backwards it gives the same, exact
-    ties of whole choices aside.
+    ties of complete choices aside.
 
     Args:
         frames: the people of each frame, in time order; None for a frame that could not be read.
@@ -181,7 +181,7 @@ def _order(person: PersonLike) -> tuple[float, bytes]:
 
 
 def best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: SelectionSettings) -> list[int]:
-    """The candidates whose sum of own evidence less jump costs is greatest, at most one a frame, in time order.
+    """The candidates whose sum of own evidence less jump costs is greatest, at most one per frame, in time order.
 
     totals[i] is the best sum of a chain that ends in candidate i. Jumps over more than `reach` frames are free.
 

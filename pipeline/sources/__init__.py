@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FormatError, SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from ..manifest import Reading
+    from ..index import Reading
 
 # Name of the source -> module of this package with `read`.
 SOURCES = {
@@ -99,7 +99,8 @@ def count(reading: Reading) -> dict[str, int]:
     Keys: tracklets, frames, identities and cameras of train, query and gallery (under the first identity split where
     there are several) and of all; junk.tracklets, junk.frames; identity_splits. Junk is in none of the others.
     """
-    from ..manifest import is_junk, split_of
+    from ..index import is_junk
+    from ..manifest import split_of
     from ..records import SPLITS
 
     nouns = ("tracklets", "frames", "identities", "cameras")

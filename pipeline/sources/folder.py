@@ -11,7 +11,7 @@ from typing import Any
 
 from ..environment import progress_bar
 from ..errors import SourceError
-from ..manifest import Reading, SourceTracklet
+from ..index import Reading, SourceTracklet
 from ..records import SPLITS
 from .reading import is_image, list_folder
 

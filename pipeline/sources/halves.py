@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +18,91 @@ from ..errors import SourceError
 from ..manifest import IdentitySplit
 
 Halves = tuple[list[str], list[str]]  # folder names of the training and of the test persons
-NUMERIC = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
-MAX_DEFLATION = 1032  # zlib makes a byte of at most so many
+# Of MATLAB's level 5 format (R. L. Smith, "MAT-File Format"): types of elements as numpy writes them, and numbers.
+ELEMENT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+MATRIX, COMPRESSED = 14, 15
+NUMERIC_CLASSES = range(6, 16)  # of matrices: double to uint64
+COMPLEX, LOGICAL = 0x800, 0x200  # flags of matrices
+MATRIX_HEADER = 4096  # bytes in which the name of a matrix stands
+MAX_BYTES = 64 << 20  # of a file and of a matrix; those of MARS have 0.4 MB
 MAX_WHOLE = 2**53  # beyond it not every whole number is a double
 
 
 def load_integers(path: Path, key: str) -> np.ndarray:
-    """The two-dimensional variable `key` of a .mat file, int64 (rows, columns).
+    """The two-dimensional variable `key` of a .mat file of MATLAB 5 to 7.2, int64 (rows, columns).
+
+    Not scipy's reader: it ends the process at some broken files, and takes the memory that others claim to need.
 
     Raises:
         SourceError: the file is broken, or the variable is missing, empty or not made of whole numbers.
     """
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import matfile_version
-
     try:
-        if matfile_version(path)[0] != 1:  # scipy's reader of version 4 walks in circles where a size is negative
-            raise ValueError("it is not of MATLAB 5 to 7.2")
-        found = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    except Exception as error:  # scipy raises a dozen kinds on broken files
-        raise SourceError(f"{path} cannot be read ({error})", "a MATLAB file", "copy it again") from error
-    if key not in found:
-        names = ", ".join(map(repr, found)) or "nothing"
-        raise SourceError(f"{path} holds {names}", f"a variable {key}", "copy the file again")
-    shape, kind = found[key]
-    what = f"{key} in {path} is {kind} of shape {shape}"
-    if kind not in NUMERIC or len(shape) != 2 or min(shape) < 1:
-        raise SourceError(what, "a table of whole numbers", "copy it again")
-    if math.prod(shape) > MAX_DEFLATION * path.stat().st_size:
-        raise SourceError(f"{what}, more than {path.stat().st_size:,} bytes can hold", "a table", "copy it again")
-    try:
-        value = np.asarray(loadmat(path, variable_names=[key])[key])
-    except Exception as error:
-        raise SourceError(f"{path} cannot be read ({error})", "a MATLAB file", "copy it again") from error
-    if value.shape != shape or value.dtype.kind not in "iuf" or not (np.abs(value.astype(float)) <= MAX_WHOLE).all():
-        raise SourceError(f"{what} and holds {value.dtype}", "a table of whole numbers", "copy it again")
-    if not np.array_equal(value, np.trunc(value)):
-        raise SourceError(f"{what} and holds fractions", "a table of whole numbers", "copy it again")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        value, names = _read_matrix(path.read_bytes(), key)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read ({error})", "a file of MATLAB 5 to 7.2", "copy it again") from error
+    if value is None:
+        found = ", ".join(map(repr, names)) or "nothing"
+        raise SourceError(f"{path} holds {found}", f"a variable {key}", "copy the file again")
+    whole = value.size and (np.abs(value.astype(float)) <= MAX_WHOLE).all() and np.array_equal(value, np.trunc(value))
+    if not whole:
+        raise SourceError(
+            f"{key} in {path} is {value.dtype} of shape {value.shape}", "a table of whole numbers", "copy it again"
+        )
     return value.astype(np.int64)
+
+
+def _read_matrix(content: bytes, key: str) -> tuple[np.ndarray | None, list[str]]:
+    """The matrix of a name, or None; and the names that were met."""
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128], "")
+    if not order or struct.unpack_from(f"{order}H", content, 124) != (0x100,):
+        raise ValueError("it does not begin as such a file")
+    names: list[str] = []
+    for kind, data in _elements(content[128:], order):
+        inflater = zlib.decompressobj()
+        if kind == COMPRESSED:
+            header = inflater.decompress(data, MATRIX_HEADER)
+        elif kind == MATRIX:
+            header = struct.pack(f"{order}II", MATRIX, len(data)) + data
+        else:
+            raise ValueError(f"an element of type {kind}")
+        parts = list(islice(_elements(header[8:], order), 3))  # flags, shape, name
+        names.append(parts[2][1].decode("latin-1") if len(parts) == 3 else "")
+        if names[-1] != key:
+            continue
+        if kind == COMPRESSED:
+            header += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES)
+            if not inflater.eof:
+                raise ValueError(f"{key} is cut short or of more than {MAX_BYTES:,} bytes")
+        return _numbers(list(islice(_elements(header[8:], order), 4)), order), names
+    return None, names
+
+
+def _numbers(parts: list[tuple[int, bytes]], order: str) -> np.ndarray:
+    """Flags, shape, name and data of a matrix as an array."""
+    flags = struct.unpack_from(f"{order}I", parts[0][1])[0]
+    shape = np.frombuffer(parts[1][1], f"{order}i4").tolist()
+    if flags & 0xFF not in NUMERIC_CLASSES or flags & (COMPLEX | LOGICAL) or len(shape) != 2 or min(shape) < 0:
+        raise ValueError(f"a matrix of class {flags & 0xFF} and shape {shape} is no table of real numbers")
+    kind, data = parts[3] if len(parts) == 4 else (0, b"")
+    if kind not in ELEMENT_TYPES or len(data) != math.prod(shape) * int(ELEMENT_TYPES[kind][1]):
+        raise ValueError(f"shape {shape}, and {len(data):,} bytes of type {kind}")
+    return np.frombuffer(data, order + ELEMENT_TYPES[kind]).reshape(shape, order="F")
+
+
+def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Type and data of each element in turn; none is longer than what is there."""
+    place = 0
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        start, step = place + 8, 8
+        if kind >> 16:  # type, size and at most 4 bytes of data in 8 bytes
+            kind, size, start, step = kind & 0xFFFF, kind >> 16, place + 4, 4
+        if start + size > len(content) or (step == 4 and size > 4):
+            raise ValueError(f"an element of {size:,} bytes where {len(content) - start:,} are left")
+        yield kind, content[start : start + size]
+        place = start + size + (0 if kind == COMPRESSED else -size % step)
 
 
 def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from ..manifest import IdentitySplit, Reading, SourceTracklet
+from ..index import Reading, SourceTracklet
+from ..manifest import IdentitySplit
 from .halves import check_halves, identity_splits, names_in, read_json, read_mat
 from .reading import list_folder, require_root
 

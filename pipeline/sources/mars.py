@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SourceError
-from ..manifest import Reading, SourceTracklet, is_junk
+from ..index import Reading, SourceTracklet, is_junk
 from .halves import load_integers
 from .reading import require_root, split_missing
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from ..manifest import Reading, SourceTracklet
+from ..index import Reading, SourceTracklet
 from .halves import Halves, check_halves, identity_splits, names_in, read_json
 from .reading import list_folder, require_root
 

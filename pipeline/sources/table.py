@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
-from ..manifest import Reading, SourceTracklet
+from ..index import Reading, SourceTracklet
 from ..records import SPLITS
 from .reading import natural_key, split_missing
 

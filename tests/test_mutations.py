@@ -1,0 +1,231 @@
+"""Damaged inputs of every reader, in child processes with limits of memory and time.
+
+Each is read as before, or refused by an error of this project; never another error, a hang or a crash. What carries a
+hash is never read as something else. A table of many more inputs: python tests/test_mutations.py 2000
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mutations import mutate
+
+MEMORY = 1 << 30  # bytes beyond what the reader takes for sound input
+SECONDS = 20  # for one input; the system then ends the process
+INPUTS = {
+    "prepared": 500, "mars": 250, "ilids-vid": 150, "ilids-vid json": 100, "table csv": 200, "table parquet": 200,
+    "images": 300, "model": 100, "config": 150, "pifpaf": 30, "frame list": 50,
+}  # fmt: skip
+SEALED = ("prepared", "model")
+
+Files = list[Path]
+Read = Callable[[], object]
+
+
+def make_prepared(folder: Path) -> tuple[Files, Read]:
+    """Everything that training reads, and the frames' table, which workers read."""
+    from prepared_dataset import make_prepared
+
+    from keyreid.pipeline.commit import require_intact
+    from keyreid.pipeline.keypoints import read_keypoints
+    from keyreid.pipeline.manifest import read_manifest, read_shard_frames
+    from keyreid.pipeline.receipts import keypoint_receipts
+    from keyreid.pipeline.store import TrackletStore
+
+    prepared = make_prepared(folder / "prepared", identities=2, num_frames=3, size=(8, 16))
+
+    def read() -> object:
+        manifest = read_manifest(prepared)
+        frames = [t.paths for n in range(manifest.num_shards) for t in read_shard_frames(prepared, n).tracklets]
+        rows = [read_keypoints(require_intact(prepared, r, "")) for r in keypoint_receipts(prepared).values()]
+        store = TrackletStore(prepared)
+        read = [store.read(t.tracklet_id, range(store.num_frames(t.tracklet_id))) for t in store.tracklets("train")]
+        images = [(encoded, heatmaps.tobytes()) for encoded, heatmaps in read]
+        return manifest.tracklets, frames, [row.keypoints.tobytes() for row in rows], images
+
+    return sorted(path for path in prepared.rglob("*.*") if path.is_file() and path.name != ".lock"), read
+
+
+def make_source(name: str) -> Callable[[Path], tuple[Files, Read]]:
+    """A dataset on disk; its root is where its reader finds it."""
+
+    def make(folder: Path) -> tuple[Files, Read]:
+        from test_sources_ilids_vid import make_ilids
+        from test_sources_mars import make_mars
+
+        from keyreid.pipeline.sources import read_source
+
+        kind, _, form = name.partition(" ")
+        root = folder / "root"
+        if kind == "mars":
+            files = sorted((make_mars(root) / "info").iterdir())
+        elif kind == "ilids-vid":
+            make_ilids(root, form or "mat")
+            files = sorted(path for path in root.rglob("*") if path.suffix in (".mat", ".json"))
+        else:
+            files = [root := write_table(folder, form)]
+        return files, lambda: list(read_source(kind, root, allow_incomplete=True).tracklets)
+
+    return make
+
+
+def write_table(folder: Path, form: str) -> Path:
+    import pandas as pd
+
+    for number in range(4):
+        (folder / f"{number}.jpg").touch()
+    rows = [(f"{n}.jpg", f"t{n // 2}", "1", "2", "train", n, f"2026-01-01T00:00:0{n}") for n in range(4)]
+    columns = ["frame_path", "tracklet", "identity", "camera", "split", "frame_number", "time"]
+    table = pd.DataFrame(rows, columns=columns)
+    path = folder / f"mine.{form}"
+    table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path)
+    return path
+
+
+def make_images(folder: Path) -> tuple[Files, Read]:
+    from PIL import Image
+
+    from keyreid.pipeline.images import FORMATS, UnreadableImage, encoded_frame, read_frame
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8))
+    files = [folder / f"frame.{name.lower()}" for name in FORMATS]
+    for path, name in zip(files, FORMATS, strict=True):
+        picture.save(path, name)
+    picture.save(folder / "packed.tiff", compression="tiff_lzw")
+
+    def read() -> object:
+        found = []
+        for path in files:
+            try:
+                found.append((read_frame(path).tobytes(), encoded_frame(path)))
+            except UnreadableImage:
+                found.append((b"", b""))
+        return found
+
+    files.append(folder / "packed.tiff")
+    return files, read
+
+
+def make_model(folder: Path) -> tuple[Files, Read]:
+    import torch
+    from evaluation_dataset import save_tiny_model
+
+    from keyreid.model.network.weights import load_model
+
+    saved = save_tiny_model(folder / "model")
+    return sorted(path for path in saved.rglob("*.*") if path.is_file()), lambda: [
+        (name, value.numpy().tobytes() if isinstance(value, torch.Tensor) else value)
+        for name, value in load_model(saved).state_dict().items()
+    ]
+
+
+def make_config(folder: Path) -> tuple[Files, Read]:
+    from keyreid.model.training.config_file import read_config
+
+    path = folder / "config.yaml"
+    path.write_text(
+        "preset: demo\nmodel: {frame_size: [64, 32], depth: 2}\ntraining:\n  epochs: 2\n  warmup_rate: 1e-4\n"
+    )
+    return [path], lambda: read_config(path)
+
+
+def make_pifpaf(folder: Path) -> tuple[Files, Read]:
+    import torch
+
+    from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
+    from keyreid.pipeline.pose.pifpaf import build_network
+
+    own, pickled = folder / "own.safetensors", folder / "theirs.pkl"
+    shutil.copy(SYNTHETIC_PATH, own)
+    torch.save({"model": build_network("mobilenetv3small", 2), "epoch": 1}, pickled)
+    return [own, pickled], lambda: [load_checkpoint(resolve_checkpoint(str(path))) is None for path in (own, pickled)]
+
+
+def make_frame_list(folder: Path) -> tuple[Files, Read]:
+    from keyreid.cli.keypoint_summary import read_frame_list
+
+    path = folder / "skip.txt"
+    path.write_text("# found by find-bad-frames\na/1.jpg\n\nb/2.jpg\n")
+    return [path], lambda: read_frame_list(path)
+
+
+READERS: dict[str, Callable[[Path], tuple[Files, Read]]] = {
+    "prepared": make_prepared,
+    **{name: make_source(name) for name in ("mars", "ilids-vid", "ilids-vid json", "table csv", "table parquet")},
+    "images": make_images,
+    "model": make_model,
+    "config": make_config,
+    "pifpaf": make_pifpaf,
+    "frame list": make_frame_list,
+}
+
+
+def read_damaged(name: str, count: int, seed: int) -> dict[str, int]:
+    """What became of `count` inputs; called in a process of its own, which a hang or a crash ends."""
+    from keyreid.pipeline.errors import KeyReIDError
+
+    outcomes: Counter[str] = Counter({"refused": 0, "read as before": 0, "read as another": 0})
+    generator = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        files, read = READERS[name](Path(folder))
+        expected = read()
+        contents = {path: path.read_bytes() for path in files}
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+        for number in range(count):
+            path = files[number % len(files)]
+            path.write_bytes(mutate(contents[path], generator))
+            signal.alarm(SECONDS)
+            try:
+                outcomes["read as before" if read() == expected else "read as another"] += 1
+            except KeyReIDError as error:
+                assert 0 < len(str(error)) < 4000
+                outcomes["refused"] += 1
+            except BaseException:
+                sys.stderr.write(f"input {number} of seed {seed}: {path.name}\n")
+                raise
+            path.write_bytes(contents[path])
+    return outcomes
+
+
+def in_a_child(name: str, count: int, seed: int) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, name, str(count), str(seed)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60 + count)
+    assert done.returncode == 0, f"{name}: exit code {done.returncode}\n{done.stderr[-4000:]}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_input_is_refused_or_read_as_before(name: str) -> None:
+    outcomes = in_a_child(name, INPUTS[name], seed=1)
+    assert sum(outcomes.values()) == INPUTS[name]
+    if name in SEALED:
+        assert outcomes["read as another"] == 0
+    if name not in ("images", "frame list"):
+        assert outcomes["refused"] > INPUTS[name] / 4, outcomes
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        sys.stdout.write(json.dumps(read_damaged(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))) + "\n")
+    else:
+        sys.stdout.write(
+            "| reader | inputs | refused | read as before | read as another |\n| --- | --- | --- | --- | --- |\n"
+        )
+        for reader in READERS:
+            found = in_a_child(reader, int(sys.argv[1]), seed=2)
+            cells = [reader, sum(found.values()), *found.values()]
+            sys.stdout.write("| " + " | ".join(map(str, cells)) + " |\n")
+            sys.stdout.flush()

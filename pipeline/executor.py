@@ -22,6 +22,7 @@ WORKER_VARIABLE = "KEYREID_WORKER"  # number of a worker among those of its mach
 RESUME = "finished shards are kept, and the same command resumes"
 
 LOOK_SECONDS = 2.0  # between two looks at the workers
+CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # a scheduler or worker that says nothing for so long is lost
 RETURN_SECONDS = 60.0  # that a run without workers waits for one in place of one that died
 PAUSED_SECONDS = 60.0  # without progress, after which a paused worker is given up
@@ -282,11 +283,13 @@ class _Run(Generic[Result]):
         self._keep_workers()
         try:
             if self._client.status != "running":
-                raise OSError("the connection broke")
+                raise self._scheduler_lost("the connection broke")
             identity = self._client.scheduler.identity
             info = self._client.sync(identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)["workers"]
-        except (OSError, TimeoutError) as error:
-            raise self._scheduler_lost(str(error) or "no answer") from error
+        except TimeoutError as error:
+            raise self._scheduler_lost(f"no answer for {ANSWER_SECONDS:.0f} seconds") from error
+        except OSError as error:
+            raise self._scheduler_lost("the connection broke") from error
         for worker in [one for address, one in self._workers.items() if address not in info]:
             self._lose(worker)
         now = monotonic()
@@ -372,7 +375,9 @@ class _Run(Generic[Result]):
         """Take what a worker has done."""
         from distributed import KilledWorker, TimeoutError
 
-        future, value, error = worker.future, None, None
+        future = worker.future
+        value: Any = None
+        error: Exception | None = None
         if future.cancelled():
             raise self._scheduler_lost("it has dropped its work")
         try:
@@ -548,7 +553,7 @@ def _connect(address: str | None, scheduler_file: str | None) -> Any:
     from distributed import Client, TimeoutError
 
     try:
-        return Client(address=address, scheduler_file=scheduler_file, timeout="10s")
+        return Client(address=address, scheduler_file=scheduler_file, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
         raise SettingsError(
             f"no Dask scheduler answers at {address or scheduler_file} ({error})",

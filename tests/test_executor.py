@@ -267,6 +267,7 @@ def test_a_scheduler_by_dasks_own_setting_starts_no_workers_here(tmp_path: Path)
         assert next(executor.run(square, [5], ignore)) == Outcome(5, 25, machine=os.uname().nodename)
 
 
-def test_a_scheduler_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "CONNECT_SECONDS", 0.5)
     with pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*`dask scheduler`"):
         DaskExecutor(scheduler_address="tcp://127.0.0.1:9").__enter__()

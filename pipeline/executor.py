@@ -149,8 +149,8 @@ class DaskExecutor:
             if address or self._file:
                 self._client = stack.enter_context(_connect(address, self._file))
             else:
-                workers = self._workers or CPU_COUNT
-                cluster = stack.enter_context(_local_cluster(workers, self._bytes_per_worker))
+                workers = _count_workers(self._workers, CPU_COUNT, self._bytes_per_worker)
+                cluster = stack.enter_context(_local_cluster(workers))
                 # Dask drops a worker that is not back in time; scale starts what is missing, mostly nothing
                 self._keep_workers = lambda: cluster.scale(workers)
                 self._client = stack.enter_context(Client(cluster))
@@ -496,20 +496,27 @@ def worker_number(name: object) -> str:
     return found.group() if found else "0"
 
 
-@contextmanager
-def _local_cluster(workers: int, bytes_per_worker: int) -> Iterator[Any]:
-    """Single-threaded processes that talk TLS with keys of this run, since any local user can reach their ports."""
-    from distributed import LocalCluster, system
+def _count_workers(asked: int | None, cores: int, bytes_per_worker: int) -> int:
+    """As many as asked for, or one per core, fewer where memory is short."""
+    from distributed import system
 
-    fitting = int(system.MEMORY_LIMIT * 0.95 / bytes_per_worker) if bytes_per_worker else workers
-    if fitting < workers:
+    fitting = int(system.MEMORY_LIMIT * 0.95 / bytes_per_worker) if bytes_per_worker else asked or cores
+    if fitting < (asked or 1):
         gib = 1 << 30
         raise SettingsError(
-            f"{workers} workers need {workers * bytes_per_worker / gib:.1f} GiB of memory, and this machine has "
-            f"{system.MEMORY_LIMIT / gib:.1f}",
+            f"{asked or 1} workers need {(asked or 1) * bytes_per_worker / gib:.1f} GiB of memory, and this machine "
+            f"has {system.MEMORY_LIMIT / gib:.1f}",
             "",
             f"--workers {fitting}" if fitting else f"a worker needs {bytes_per_worker / gib:.1f} GiB",
         )
+    return asked or min(cores, fitting)
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[Any]:
+    """Single-threaded processes that talk TLS with keys of this run, since any local user can reach their ports."""
+    from distributed import LocalCluster
+
     try:
         cluster = LocalCluster(
             n_workers=workers,

@@ -49,7 +49,7 @@ def print_keypoints(
     frames = sum(receipt.rows for receipt in summary.receipts)
     statuses: dict[str, int] = {}
     for receipt in summary.receipts:
-        for status, count in receipt.notes["statuses"].items():  # type: ignore[attr-defined]
+        for status, count in receipt.notes["statuses"].items():
             statuses[status] = statuses.get(status, 0) + count
     left_out = count_left_out(summary.receipts)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -109,5 +110,5 @@ class ShardReceipt:
     rows: int
     settings: str
     inputs: str
-    notes: dict[str, object]
+    notes: dict[str, Any]
     made_with: dict[str, str]

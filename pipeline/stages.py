@@ -216,7 +216,7 @@ def count_left_out(receipts: Iterable[ShardReceipt]) -> dict[str, list[str]]:
     named: dict[str, list[str]] = {status: [] for status in FRAMES_LEFT_OUT}
     for receipt in receipts:
         for status in FRAMES_LEFT_OUT:
-            named[status] += receipt.notes[status]  # type: ignore[operator]
+            named[status] += receipt.notes[status]
     return named
 
 

@@ -47,7 +47,7 @@ class TrackletStore:
         self.receipts = shard_receipts(self.path)
         self._readers = [ShardReader(self.path / receipt.file, receipt) for receipt in self.receipts]
         self._used: dict[int, None] = {}  # shards that may be open, the last used last
-        left_out = {int(t): n for receipt in self.receipts for t, n in receipt.notes["left_out"].items()}  # type: ignore[attr-defined]
+        left_out = {int(t): n for receipt in self.receipts for t, n in receipt.notes["left_out"].items()}
         self._num_frames = [t.num_frames - left_out.get(t.tracklet_id, 0) for t in manifest.tracklets]
         self._position: list[int] = []  # of a tracklet in its shard
         for tracklet in manifest.tracklets:

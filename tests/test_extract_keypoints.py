@@ -102,7 +102,7 @@ def test_frames_whose_content_is_no_image_are_left_out(indexed: Path) -> None:
         extract(indexed, max_left_out=0.01)
     summary = extract(indexed, max_left_out=0.2)
     assert summary.num_made == 0, "all the work was done"
-    assert [name for receipt in summary.receipts for name in receipt.notes["unreadable"]] == names[:2]  # type: ignore[attr-defined]
+    assert [name for receipt in summary.receipts for name in receipt.notes["unreadable"]] == names[:2]
     rows = all_rows(indexed)
     firsts = np.flatnonzero(rows.frame_index == 0)
     assert (rows.status[firsts[:2]] == "unreadable").all() and rows.status[firsts[2]] != "unreadable"

@@ -55,7 +55,7 @@ def fill_gaps(
     chosen: Sequence[PersonLike | None],
     sizes: Sequence[tuple[int, int]],
     settings: GapSettings | None = None,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
 ) -> list[Filled | None]:
     """Put poses into the gaps between chosen people that are few frames apart.
 

@@ -94,7 +94,7 @@ def select_people(
     frames: Frames[P],
     sizes: Sizes,
     settings: SelectionSettings | None = None,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
 ) -> list[P | None]:
     """Choose at most one person per frame so that the tracklet as one makes sense.
 
@@ -132,7 +132,7 @@ def select_people(
     return result
 
 
-def checked_numbers(count: int, sizes: Sizes, numbers: Sequence[int] | None) -> Sequence[int]:
+def checked_numbers(count: int, sizes: Sizes, numbers: Sequence[int] | np.ndarray | None) -> Sequence[int] | np.ndarray:
     """The numbers of so many frames; refuses sizes and numbers that do not fit."""
     if len(sizes) != count:
         raise SettingsError(f"{len(sizes)} sizes for {count} frames", "one width and height per frame")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """GB of this process that were in memory at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """GB of this process that were in memory at most; getrusage would count the parent's before the fork, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
 def run_alone(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:

@@ -66,9 +66,11 @@ def test_wrong_assignments_say_what_is_right(assignment, message):
     ("text", "message"),
     [
         ("training: {epoch: 3}", "unknown key training.epoch; .*did you mean epochs"),
-        ("training: 3", "is no config; expected the sections model, training, augment"),
-        ("- 3", "is no config"),
+        ("training: 3", "is not a valid config; expected the sections model, training, augment"),
+        ("- 3", "is not a valid config"),
         ("a: [", "cannot be read as a config"),
+        ("[" * 100_000, "cannot be read as a config"),
+        ("\x00", "cannot be read as a config"),
     ],
 )
 def test_wrong_files_say_what_is_right(tmp_path, text, message):

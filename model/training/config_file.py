@@ -38,18 +38,18 @@ def read_config(path: Path) -> ConfigFile:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} cannot be read as a config ({error})", "a YAML or JSON file") from error
     expected = f"the sections {', '.join(SECTIONS)}, each with keys and values"
     if not isinstance(content, Mapping):
-        raise SettingsError(f"{path} is no config", expected)
+        raise SettingsError(f"{path} is not a valid config", expected)
     preset = content.get("preset")
     if preset is not None and not isinstance(preset, str):
         raise SettingsError(f"{path} has preset {preset!r}", "the name of a preset")
     sections = {str(section): entries for section, entries in content.items() if section != "preset"}
     for section, entries in sections.items():
         if not isinstance(entries, Mapping):
-            raise SettingsError(f"{path} is no config", expected)
+            raise SettingsError(f"{path} is not a valid config", expected)
         for key in entries:
             check_key(section, str(key))
     return ConfigFile(

@@ -169,29 +169,17 @@ class DaskExecutor(Executor):
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker as the run sees it.
+    """A worker as the run sees it."""
 
-    Attributes:
-        address: of its process; a process that takes its place has another one, or is not prepared.
-        host: the machine's address.
-        machine: the machine's name, once it is known.
-        state: "preparing", "fit" or "unfit".
-        running: whether Dask would start a task there: it is not paused and not closing.
-        future: what it is at; None: idle.
-        unit: the unit that it is at; None while it is prepared.
-        joined: when it was first seen.
-        active: when it was last seen running, or reported progress.
-    """
-
-    address: str
-    host: str
-    machine: str
-    state: str = "preparing"
-    running: bool = True
-    future: Any = None
-    unit: int | None = None
+    address: str  # of its process; a process that takes its place has another one, or is not prepared
+    host: str  # the machine's address
+    machine: str  # the machine's name, once it is known
+    state: str = "preparing"  # then "fit" or "unfit"
+    running: bool = True  # Dask would start a task there: it is not paused and not closing
+    future: Any = None  # what it is at; None: idle
+    unit: int | None = None  # the unit that it is at; None while it is prepared
     joined: float = field(default_factory=monotonic)
-    active: float = field(default_factory=monotonic)
+    active: float = field(default_factory=monotonic)  # when it was last seen running, or reported progress
 
     @property
     def idle(self) -> bool:
@@ -270,7 +258,7 @@ class _Run(Generic[Result]):
             if address not in self.workers:
                 self.workers[address] = _Worker(address, facts["host"], facts["host"])
                 if self.deaths[facts["host"]] < DEATHS_AT_START:
-                    self.submit(self.workers[address], _prepare, self.name, self.prepare)
+                    self.submit(self.workers[address])
                 else:
                     self.workers[address].state = "unfit"
             worker = self.workers[address]
@@ -301,9 +289,13 @@ class _Run(Generic[Result]):
         except (OSError, TimeoutError) as error:
             raise self.scheduler_lost(error) from error
 
-    def submit(self, worker: _Worker, function: Callable[..., Any], *arguments: object) -> None:
-        place = {"workers": [worker.address], "allow_other_workers": False}
-        worker.future = self.client.submit(function, *arguments, **place, pure=False)
+    def submit(self, worker: _Worker, unit: int | None = None) -> None:
+        """Have a worker do a unit, or, without one, prepare for units."""
+        call: tuple[Any, ...] = _prepare, self.name, self.prepare
+        if unit is not None:
+            call = _do, self.name, self.client.id, self.task, unit
+        worker.unit = unit
+        worker.future = self.client.submit(*call, workers=[worker.address], allow_other_workers=False, pure=False)
         worker.future.add_done_callback(lambda future: self.events.put(partial(self.finish, worker, future)))
 
     def withdraw(self, worker: _Worker) -> int | None:
@@ -381,17 +373,13 @@ class _Run(Generic[Result]):
             idle = next((one for one in others if one.idle), None)
             if idle is not None:
                 self.again.remove(unit)
-                self.start(idle, unit)
+                self.submit(idle, unit)
             elif unit in self.failed and not others and not self.awaits_return():
                 self.again.remove(unit)
                 self.ready.append(self.failed[unit][1])
         for worker in self.workers.values():
             if worker.idle and self.pending:
-                self.start(worker, self.pending.popleft())
-
-    def start(self, worker: _Worker, unit: int) -> None:
-        worker.unit = unit
-        self.submit(worker, _do, self.name, self.client.id, self.task, unit)
+                self.submit(worker, self.pending.popleft())
 
     def others(self, unit: int | None = None) -> list[_Worker]:
         """Workers that may try a unit when they are idle: where it failed, on other machines, or else on the same."""
@@ -515,8 +503,6 @@ def _connect(address: str | None, scheduler_file: str | None) -> Any:
     try:
         return Client(address=address, scheduler_file=scheduler_file, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
-        raise SettingsError(
-            f"no Dask scheduler answers at {address or scheduler_file} ({error})",
-            "a running scheduler",
-            "start one with `dask scheduler`, or leave the option out for workers on this machine",
-        ) from error
+        found = f"no Dask scheduler answers at {address or scheduler_file} ({error})"
+        remedy = "start one with `dask scheduler`, or leave the option out for workers on this machine"
+        raise SettingsError(found, "a running scheduler", remedy) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -75,16 +76,13 @@ class SampledFrame:
 def write_contact_sheet(
     path: Path, prepared: Path, count: int = 24, root: Path | Mapping[str, Path] | None = None
 ) -> int:
-    """Draw a contact sheet as PNG; equal datasets give equal sheets.
+    """Draw a contact sheet as PNG and return the number of frames on it; equal datasets give equal sheets.
 
     Args:
         path: the file, ending in .png.
         prepared: the prepared dataset, at any stage. Frames and heatmaps come from its shards where they are built.
         count: frames in all; see choose_frames.
         root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
-
-    Returns:
-        The number of frames on it.
 
     Raises:
         SettingsError: another suffix, or a count under 1.
@@ -102,13 +100,10 @@ def write_contact_sheet(
 
 
 def choose_frames(manifest: Manifest, count: int) -> list[tuple[Tracklet, int]]:
-    """Frames spread evenly over the frames of every camera; no chance in it.
+    """Tracklets and frame indices, by camera and in manifest order, spread evenly over the frames of every camera.
 
     Args:
         count: frames in all, divided evenly; every camera gets one at least, and a small one no more than it has.
-
-    Returns:
-        Tracklets and frame indices, by camera and in manifest order.
     """
     if count < 1:
         raise SettingsError(f"{count} frames on the contact sheet", "at least 1")
@@ -134,66 +129,51 @@ def read_samples(
     Args:
         chosen: tracklets of the manifest and frame indices.
         roots: generation -> folder of its frames.
-
-    Raises:
-        SurroundingsError: shards are missing and a folder cannot be seen.
-        FormatError: a damaged file.
     """
     samples: dict[tuple[int, int], SampledFrame] = {}
     for shard in sorted({tracklet.shard for tracklet, _ in chosen}):
-        for sample in _read_shard(prepared, shard, [one for one in chosen if one[0].shard == shard], roots):
-            samples[sample.tracklet.tracklet_id, sample.frame_index] = sample
-    return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
-
-
-def _read_shard(
-    prepared: Path, shard: int, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
-) -> Iterator[SampledFrame]:
-    source = read_shard_frames(prepared, shard)
-    extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
-    if extracted is None or extracted.inputs != source.sha256:
+        source = read_shard_frames(prepared, shard)
+        extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
+        rows, reader = None, None
+        if extracted is not None and extracted.inputs == source.sha256:
+            rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
+            if built is not None and built.inputs == keypoint_fingerprint(extracted):
+                reader = ShardReader(prepared / built.file, built)
         for tracklet, frame in chosen:
-            yield SampledFrame(tracklet, frame, image=_read_image(source, tracklet, frame, roots))
-        return
-    rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
-    reader = None
-    if built is not None and built.inputs == keypoint_fingerprint(extracted):
-        reader = ShardReader(prepared / built.file, built)
-    for tracklet, frame in chosen:
-        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
-        position = int(mine.in_shards[:frame].sum())
-        yield _read_frame(tracklet, mine[frame : frame + 1], position, reader, source, roots)
-    if reader is not None:
-        reader.close()
+            if tracklet.shard == shard:
+                sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, reader)
+                samples[tracklet.tracklet_id, frame] = sample
+        if reader is not None:
+            reader.close()
+    return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
 
 
 def _read_frame(
     tracklet: Tracklet,
-    row: KeypointColumns,
-    position: int,
-    reader: ShardReader | None,
+    frame: int,
     source: ShardFrames,
-    roots: Mapping[int, Path],
+    root: Path,
+    rows: KeypointColumns | None,
+    reader: ShardReader | None,
 ) -> SampledFrame:
-    """The frame of one row of keypoints, which is the position-th of its tracklet in the shard."""
-    image, heatmaps, frame = None, None, int(row.frame_index[0])
+    image, heatmaps, row = None, None, None
+    if rows is not None:
+        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
+        row = mine[frame : frame + 1]
+    if row is None or (row.in_shards[0] and reader is None):
+        check_roots([root])
+        with suppress(UnreadableImage):
+            paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
+            image = read_source_frame(root, paths[frame])
+    if row is None:
+        return SampledFrame(tracklet, frame, image=image)
     if row.in_shards[0] and reader is not None:
         place = reader.tracklet_ids.tolist().index(tracklet.tracklet_id)
-        (encoded,), (heatmaps,) = reader.read(place, [position])
+        (encoded,), (heatmaps,) = reader.read(place, [int(mine.in_shards[:frame].sum())])
         image = decode_rgb(encoded)
     elif row.in_shards[0]:
-        image = _read_image(source, tracklet, frame, roots)
         heatmaps = stored_heatmaps(row.keypoints, row.sizes)[0]
     return SampledFrame(tracklet, frame, str(row.status[0]), float(row.score[0]), image, row.keypoints[0], heatmaps)
-
-
-def _read_image(source: ShardFrames, tracklet: Tracklet, frame: int, roots: Mapping[int, Path]) -> np.ndarray | None:
-    check_roots([roots[source.generation]])
-    frames = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id]
-    try:
-        return read_source_frame(roots[source.generation], frames.paths[frame])
-    except UnreadableImage:
-        return None
 
 
 def draw_contact_sheet(manifest: Manifest, samples: Sequence[SampledFrame]) -> Figure:

@@ -44,19 +44,12 @@ Task = Callable[[int, Report], Result]
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """How a unit ended.
-
-    Attributes:
-        unit: the unit.
-        result: what the task returned; None where it failed.
-        error: of the last try; None where it went well.
-        machine: host name of whoever tried last.
-    """
+    """How a unit ended."""
 
     unit: int
-    result: Result | None = None
-    error: Exception | None = None
-    machine: str = ""
+    result: Result | None = None  # None where the task failed
+    error: Exception | None = None  # of the last try
+    machine: str = ""  # host name of whoever tried last
 
 
 def noop() -> None:
@@ -107,21 +100,15 @@ class DaskExecutor(Executor):
 
     A unit that fails, or whose worker dies, is tried once more by another worker where there is one, on another machine
     where there is one. A worker does one unit at a time.
-
-    Attributes:
-        workers: processes of the local cluster; None: one a core.
-        scheduler_address: a running scheduler instead, such as "tcp://host:8786". Where nothing is given, Dask's own
-            setting counts (DASK_SCHEDULER_ADDRESS or its configuration files, which hold TLS settings as well).
-        scheduler_file: or the file that such a scheduler wrote.
-        performance_report: HTML file for Dask's report of the run.
-        bytes_per_worker: memory that a worker of the local cluster needs; 0: not checked.
     """
 
-    workers: int | None = None
+    workers: int | None = None  # processes of the local cluster; None: one a core
+    # A running scheduler instead, such as "tcp://host:8786", or the file that it wrote. Where nothing is given, Dask's
+    # own setting counts (DASK_SCHEDULER_ADDRESS or its configuration files, which hold TLS settings as well).
     scheduler_address: str | None = None
     scheduler_file: str | None = None
-    performance_report: str | None = None
-    bytes_per_worker: int = 0
+    performance_report: str | None = None  # HTML file for Dask's report of the run
+    bytes_per_worker: int = 0  # memory that a worker of the local cluster needs; 0: not checked
     _resources: ExitStack = field(init=False, repr=False, default_factory=ExitStack)
     _client: Any = field(init=False, repr=False, default=None)
     _keep_workers: Callable[[], object] = field(init=False, repr=False, default_factory=lambda: noop)
@@ -347,7 +334,7 @@ class _Run(Generic[Result]):
             raise self.scheduler_lost("it has dropped its work")
         try:
             error = future.exception(timeout=ANSWER_SECONDS) if future.status == "error" else None
-            value = None if error else future.result(timeout=ANSWER_SECONDS)
+            value: Any = None if error else future.result(timeout=ANSWER_SECONDS)
         except (TimeoutError, OSError) as lost:  # its process died when it had finished
             error = _ProcessGoneError(str(lost))
         if isinstance(error, (KilledWorker, _ProcessGoneError)):

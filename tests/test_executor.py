@@ -3,16 +3,15 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import dask_cluster
 
 from keyreid.pipeline import executor as executor_module
 from keyreid.pipeline.errors import FormatError, SettingsError, SurroundingsError
@@ -25,8 +24,6 @@ from keyreid.pipeline.executor import (
     SerialExecutor,
     WorkerDiedError,
 )
-
-DASK = Path(sys.executable).with_name("dask")
 
 
 def square(unit: int, report: Report) -> int:
@@ -192,26 +189,6 @@ def test_local_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "Traceback" not in capfd.readouterr().err
 
 
-@contextmanager
-def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler and two workers, without memory limits; yields the scheduler's file and process."""
-    file = folder / "scheduler.json"
-    where = ["--scheduler-file", str(file), "--no-dashboard"]
-    commands = [
-        [DASK, "scheduler", *where, "--port", "0", "--host", "127.0.0.1"],
-        [DASK, "worker", *where, "--nworkers", "2", "--nthreads", "1", "--name", "host", "--memory-limit", "0"],
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this file is among the paths
-    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) for command in commands]
-    try:
-        wait_until(file.exists)
-        yield str(file), processes[0]
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(timeout=60)
-
-
 def pause(dask_worker: Any) -> None:
     dask_worker.status = type(dask_worker.status).paused
 
@@ -228,7 +205,11 @@ def listeners(dask_scheduler: Any) -> set[str]:
 
 
 def test_a_cluster_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with remote(tmp_path) as (file, scheduler):
+    file = str(tmp_path / "scheduler.json")
+    scheduler_options = ["--scheduler-file", file, "--port", "0", "--host", "127.0.0.1"]
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this file is among them
+    with dask_cluster(scheduler_options, ["--scheduler-file", file, "--memory-limit", "0"], paths) as scheduler:
+        wait_until(Path(file).exists)
         with DaskExecutor(scheduler_file=file) as one, DaskExecutor(scheduler_file=file) as other:
             frames: tuple[list[int], list[int]] = ([], [])
             first = one.run(square, range(9), frames[0].append)

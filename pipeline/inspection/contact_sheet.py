@@ -52,25 +52,15 @@ STATUSES = {  # status -> symbol, words and colour
 
 @dataclass(frozen=True)
 class SampledFrame:
-    """One frame.
-
-    Attributes:
-        tracklet, frame_index: which one.
-        status: one of records.FRAME_STATUSES, or "" before keypoints are extracted.
-        score: of the person, 0 to 1.
-        image: uint8 (H, W, 3) RGB, or None where the frame is left out.
-        keypoints: float32 (17, 3): x, y in pixels of the image, confidence; None before they are extracted.
-        heatmaps: uint8 (6, 64, 32), 255 for 1.0: those of the shard where it is built, else those that it will hold;
-            None where the frame has no place in it.
-    """
+    """One frame."""
 
     tracklet: Tracklet
     frame_index: int
-    status: str = ""
-    score: float = 0.0
-    image: np.ndarray | None = None
-    keypoints: np.ndarray | None = None
-    heatmaps: np.ndarray | None = None
+    status: str = ""  # one of records.FRAME_STATUSES, or "" before keypoints are extracted
+    score: float = 0.0  # of the person, 0 to 1
+    image: np.ndarray | None = None  # uint8 (H, W, 3) RGB; None where the frame is left out
+    keypoints: np.ndarray | None = None  # float32 (17, 3): x, y in pixels, confidence; None before they are extracted
+    heatmaps: np.ndarray | None = None  # uint8 (6, 64, 32), 255 for 1.0; None where the frame has no place in a shard
 
 
 def write_contact_sheet(
@@ -222,11 +212,11 @@ def _draw_frame(axes: Axes, sample: SampledFrame, x: float, y: float) -> None:
             _write(axes, left + 4, top + 3, part.replace("_", " "), 9.5, "white")
     tracklet, bottom = sample.tracklet, y + FRAME_SIZE[1]
     symbol, words, colour = STATUSES[sample.status]
-    score = f", score {sample.score:.2f}" if sample.score > 0 else ""
+    words += f", score {sample.score:.2f}" if sample.score > 0 else ""
+    where = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
     _write(axes, x, bottom + 7, _shorten(tracklet.name or f"tracklet {tracklet.tracklet_id}", 30), 14, weight="bold")
-    place_text = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
-    _write(axes, x, bottom + 26, place_text, 13, FAINT)
-    _write(axes, x, bottom + 44, f"{symbol} {words}{score}", 13, colour)
+    _write(axes, x, bottom + 26, where, 13, FAINT)
+    _write(axes, x, bottom + 44, f"{symbol} {words}", 13, colour)
 
 
 def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: float, y: float) -> None:
@@ -239,15 +229,14 @@ def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: floa
     rim = [withStroke(linewidth=3.6, foreground=INK)]  # keeps lines apart from bright clothes
     for one, other in BONES:
         if seen[one] and seen[other]:
-            ends = places[[one, other]].T
-            axes.plot(*ends, color=colours[other], linewidth=2, path_effects=rim, clip_path=frame)
+            line = places[[one, other]].T
+            axes.plot(*line, color=colours[other], linewidth=2, path_effects=rim, clip_path=frame)
     for joint in np.flatnonzero(seen):
         axes.plot(*places[joint], "o", color=colours[joint], markersize=4.5, markeredgecolor=INK, clip_path=frame)
 
 
 def _show(axes: Axes, image: np.ndarray, x: float, y: float, size: tuple[int, int]) -> None:
-    extent = (x, x + size[0], y + size[1], y)
-    axes.imshow(image, extent=extent, aspect="auto", interpolation="bilinear")
+    axes.imshow(image, extent=(x, x + size[0], y + size[1], y), aspect="auto", interpolation="bilinear")
 
 
 def _write(axes: Axes, x: float, y: float, text: str, pixels: float, colour: str = INK, **options: Any) -> None:

@@ -30,31 +30,16 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def make_executor(
-    workers: int | None,
-    serial: bool,
-    scheduler_address: str | None,
-    scheduler_file: str | None,
-    performance_report: str | None,
-) -> Executor:
+def make_executor(serial: bool, performance_report: str | None, **where: Any) -> Executor:
     """The executor that the options ask for."""
     from keyreid.pipeline.errors import SettingsError
     from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
 
-    chosen = [
-        name
-        for name, value in (
-            ("--workers", workers),
-            ("--serial", serial),
-            ("--scheduler-address", scheduler_address),
-            ("--scheduler-file", scheduler_file),
-        )
-        if value
-    ]
+    chosen = ["--" + name.replace("_", "-") for name, value in (where | {"serial": serial}).items() if value]
     if len(chosen) > 1:
         raise SettingsError(" and ".join(chosen) + " were given together", "at most one of them")
     if serial and performance_report:
         raise SettingsError("--performance-report was given with --serial", "Dask workers, which it reports on")
     if serial:
         return SerialExecutor()
-    return DaskExecutor(workers, scheduler_address, scheduler_file, performance_report, BYTES_PER_WORKER)
+    return DaskExecutor(**where, performance_report=performance_report, bytes_per_worker=BYTES_PER_WORKER)

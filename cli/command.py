@@ -81,6 +81,15 @@ def collect_roots(ctx: click.Context, param: click.Parameter, values: tuple[tupl
     return dict(values) or None
 
 
+root_option = click.option(
+    "--root",
+    type=RootOption(),
+    multiple=True,
+    callback=collect_roots,
+    help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
+)
+
+
 def frame_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --root, --max-left-out and --overwrite, of the stages that read frames."""
     for option in (
@@ -94,13 +103,7 @@ def frame_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=lambda ctx, param, value: value / 100,
             help="End with an error if more of all frames are left out.",
         ),
-        click.option(
-            "--root",
-            type=RootOption(),
-            multiple=True,
-            callback=collect_roots,
-            help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
-        ),
+        root_option,
     ):
         command = option(command)
     return command

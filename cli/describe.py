@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import FriendlyCommand, RootOption, collect_roots
+from .command import FriendlyCommand, root_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,13 +25,7 @@ NAMED_AT_MOST = 5  # items of a note
 @click.option("--identities", "all_identities", is_flag=True, help="List every identity.")
 @click.option("--contact-sheet", type=click.Path(path_type=Path), help="Draw frames of all cameras into this PNG.")
 @click.option("--frames", type=click.IntRange(min=1), default=24, show_default=True, help="Frames on the sheet.")
-@click.option(
-    "--root",
-    type=RootOption(),
-    multiple=True,
-    callback=collect_roots,
-    help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
-)
+@root_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything, every identity too, as JSON.")
 def describe(
     prepared: Path, all_identities: bool, contact_sheet: Path | None, frames: int, root: Any, as_json: bool
@@ -67,9 +61,8 @@ def _lines(facts: DatasetFacts, all_identities: bool) -> Iterator[str]:
         for name, note in one.notes.items():
             yield f"    {name.replace('_', ' ')}: {_note(note)}"
     for stage in facts.stages:
-        made = (
-            f"{stage.num_made:,} of {stage.num_shards:,} shards, {stage.frames:,} frames, {stage.bytes / 1e6:,.1f} MB"
-        )
+        shards = f"{stage.num_made:,} of {stage.num_shards:,} shards"
+        made = f"{shards}, {stage.frames:,} frames, {stage.bytes / 1e6:,.1f} MB"
         yield f"  {stage.stage}: {made if stage.num_made else 'not made yet'}"
     for status, names in facts.left_out.items():
         if names:
@@ -81,20 +74,23 @@ def _lines(facts: DatasetFacts, all_identities: bool) -> Iterator[str]:
     if all_identities:
         yield from _groups("identity", facts.identities)
     else:
-        yield from _spread(facts.identities)
-    yield from _joints(facts.joint_visibility)
+        spread = facts.identities[["tracklets", "cameras", "frames"]].agg(["min", "median", "max"])
+        rows = [[name, *(f"{value:,.0f}" for value in spread[name])] for name in spread]
+        yield from _table(["an identity has", "least", "median", "most"], rows)
+    visibility = facts.joint_visibility
+    for start in range(0, len(visibility), CAMERAS_ABREAST):
+        some = visibility.iloc[start : start + CAMERAS_ABREAST]
+        rows = [[joint.replace("_", " "), *(f"{100 * share:.0f} %" for share in some[joint])] for joint in some]
+        yield from _table(["joint visible", *(f"camera {name}" for name in some.index)], rows)
 
 
 def _note(note: Any) -> str:
     if isinstance(note, dict):
-        return ", ".join(
-            f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in note.items()
-        )
+        counts = [f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in note.items()]
+        return ", ".join(counts)
     if isinstance(note, list):
-        more = len(note) - NAMED_AT_MOST
-        return ", ".join(map(str, note[:NAMED_AT_MOST])) + (
-            f" and {more:,} more (--json names all)" if more > 0 else ""
-        )
+        more = f" and {len(note) - NAMED_AT_MOST:,} more (--json names all)" if len(note) > NAMED_AT_MOST else ""
+        return ", ".join(map(str, note[:NAMED_AT_MOST])) + more
     return str(note)
 
 
@@ -114,20 +110,6 @@ def _groups(what: str, groups: pd.DataFrame) -> Iterator[str]:
         rows.append(row + [f"{100 * without / examined:.1f} %" if examined else "-"] * bool(statuses))
     header = [what, *plain, *(status.replace("_", " ") for status in statuses)]
     yield from _table([*header, "without a pose"] if statuses else header, rows)
-
-
-def _spread(identities: pd.DataFrame) -> Iterator[str]:
-    """How much there is of an identity."""
-    spread = identities[["tracklets", "cameras", "frames"]].agg(["min", "median", "max"])
-    rows = [[name, *(f"{value:,.0f}" for value in spread[name])] for name in spread]
-    yield from _table(["an identity has", "least", "median", "most"], rows)
-
-
-def _joints(visibility: pd.DataFrame) -> Iterator[str]:
-    for start in range(0, len(visibility), CAMERAS_ABREAST):
-        some = visibility.iloc[start : start + CAMERAS_ABREAST]
-        rows = [[joint.replace("_", " "), *(f"{100 * share:.0f} %" for share in some[joint])] for joint in some]
-        yield from _table(["joint visible", *(f"camera {name}" for name in some.index)], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

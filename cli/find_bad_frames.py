@@ -7,20 +7,14 @@ from typing import Any
 
 import click
 
-from .command import FriendlyCommand, RootOption, collect_roots
+from .command import FriendlyCommand, root_option
 
 
 @click.command("find-bad-frames", cls=FriendlyCommand)
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--shard", type=click.IntRange(min=0), required=True, help="Number of the shard that fails.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the list.  [default: standard output]")
-@click.option(
-    "--root",
-    type=RootOption(),
-    multiple=True,
-    callback=collect_roots,
-    help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
-)
+@root_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--timeout",
@@ -39,22 +33,13 @@ def find_bad_frames(prepared: Path, shard: int, out: Path | None, root: Any, dev
     from keyreid.pipeline import find_bad_frames as search
 
     found = search.find_bad_frames(prepared, shard, root=root, device=device, timeout=timeout)
-    lines = "".join(f"{path}\n" for path in found)
-    if out is None:
-        click.echo(lines, nl=False)
-    else:
-        out.write_text(lines, encoding="utf-8")
-    if not found:
-        click.echo(
-            f"no frame of shard {shard:05d} fails alone: look for lack of memory (fewer --workers), then run "
-            "extract-keypoints again",
-            err=True,
-        )
-        return
+    with click.open_file(str(out or "-"), "w", encoding="utf-8") as file:
+        file.writelines(f"{path}\n" for path in found)
     for path, reason in found.items():
         click.echo(f"{path}: {reason}", err=True)
-    click.echo(
-        f"next, with the options of the first run: keyreid-prep extract-keypoints {prepared} --skip-frames "
-        f"{out or 'FILE'}",
-        err=True,
-    )
+    said = f"no frame of shard {shard:05d} fails alone: look for lack of memory (fewer --workers), then run "
+    said += "extract-keypoints again"
+    if found:
+        said = f"next, with the options of the first run: keyreid-prep extract-keypoints {prepared} --skip-frames "
+        said += str(out or "FILE")
+    click.echo(said, err=True)

@@ -1,22 +1,14 @@
-"""Frames that crash pose estimation, found by bisection in child processes, which may die of them.
-
-`python -m keyreid.pipeline.find_bad_frames` is such a child: it reads pickled functions from standard input, calls one
-after the other, and answers each with a pickle: None, what went wrong, or an error that no frame makes.
-"""
+"""Frames that crash pose estimation, found by bisection in child processes, which may die of them."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from select import select
 from typing import Any
 
 import numpy as np
@@ -85,36 +77,34 @@ def search(
     Raises:
         SurroundingsError: the good frame fails.
     """
+
+    def require_good() -> None:
+        reason = trial(good_work)
+        if reason is not None:
+            raise SurroundingsError(
+                f"a frame that is known to be good fails as well ({reason}): the frames of the shard are not to blame",
+                "",
+                "look at the device, memory and the checkpoint; --device cpu tells whether it is the GPU",
+            )
+
+    def bisect(some: Sequence[str]) -> dict[str, str]:
+        if trial(partial(work, some)) is None:
+            return {}
+        if len(some) > 1:
+            middle = len(some) // 2
+            return bisect(some[:middle]) | bisect(some[middle:])
+        require_good()  # a device may have broken meanwhile
+        reason = trial(partial(work, some))  # anything can be killed once
+        return {} if reason is None else {some[0]: reason}
+
     found: dict[str, str] = {}
     with Trial(timeout) as trial, progress_bar(len(frames), "find bad frames", "frames") as bar:
-        _require_good(trial, good_work)
+        require_good()
         for start in range(0, len(frames), FRAMES_PER_TRIAL):
             some = frames[start : start + FRAMES_PER_TRIAL]
-            found |= _bisect(trial, work, good_work, some)
+            found |= bisect(some)
             bar.update(len(some))
     return found
-
-
-def _bisect(trial: Trial, work: Work, good_work: Callable[[], object], frames: Sequence[str]) -> dict[str, str]:
-    if trial(partial(work, frames)) is None:
-        return {}
-    if len(frames) > 1:
-        middle = len(frames) // 2
-        halves = frames[:middle], frames[middle:]
-        return {frame: reason for half in halves for frame, reason in _bisect(trial, work, good_work, half).items()}
-    _require_good(trial, good_work)  # a device may have broken meanwhile
-    reason = trial(partial(work, frames))  # anything can be killed once
-    return {} if reason is None else {frames[0]: reason}
-
-
-def _require_good(trial: Trial, good_work: Callable[[], object]) -> None:
-    reason = trial(good_work)
-    if reason is not None:
-        raise SurroundingsError(
-            f"a frame that is known to be good fails as well ({reason}): the frames of the shard are not to blame",
-            "",
-            "look at the device, memory and the checkpoint; --device cpu tells whether it is the GPU",
-        )
 
 
 class Trial:
@@ -126,7 +116,8 @@ class Trial:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Any = None
+        self._connection: Any = None
 
     def __call__(self, function: Callable[[], object]) -> str | None:
         """Call `function`, which must be picklable: None where it went well, else what happened.
@@ -135,7 +126,15 @@ class Trial:
             KeyReIDError, OSError: of the function; or the child could not start.
         """
         if self._child is None:
-            self._start()
+            context = get_context("spawn")
+            self._connection, other = context.Pipe()
+            self._child = context.Process(target=_answer, args=(other,), daemon=True)
+            self._child.start()
+            other.close()  # so that the child's end is noticed
+            problem = self._ask(os.getpid)  # what it dies of from here on is the function's doing
+            if problem is not None:
+                found = f"a process to try frames in did not start ({problem})"
+                raise SurroundingsError(found, "", "see its output above")
         answer = self._ask(function)
         if isinstance(answer, BaseException):
             raise answer
@@ -148,46 +147,34 @@ class Trial:
         if self._child is not None:
             self._end()
 
-    def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
-        problem = self._ask(os.getpid)  # what it dies of from here on is the function's doing
-        if problem is not None:
-            raise SurroundingsError(f"a process to try frames in did not start ({problem})", "", "see its output above")
-
     def _ask(self, function: Callable[[], object]) -> Any:
-        child = self._child
-        assert child is not None and child.stdin is not None and child.stdout is not None
         try:
-            pickle.dump(function, child.stdin)
-            child.stdin.flush()
-            if not select([child.stdout], [], [], self._timeout)[0]:
-                child.kill()
-                self._end()
-                return f"not done after {self._timeout:g} seconds"
-            return pickle.load(child.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError):
+            self._connection.send(function)
+            if self._connection.poll(self._timeout):
+                return self._connection.recv()
+        except (EOFError, OSError):
             return self._end()
+        self._child.kill()
+        self._end()
+        return f"not done after {self._timeout:g} seconds"
 
     def _end(self) -> str:
         child, self._child = self._child, None
-        assert child is not None and child.stdin is not None and child.stdout is not None
-        child.stdout.close()
-        with suppress(OSError):  # it may have died with bytes on the way to it
-            child.stdin.close()
-        code = child.wait()
+        self._connection.close()
+        child.join()
+        code = child.exitcode
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def main() -> None:
-    """The child; ends when standard input does, as it also does when the parent dies."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with answers
+def _answer(connection: Any) -> None:
+    """The child: answers each function with None, what went wrong, or an error that no frame makes.
+
+    It ends when the connection does, as it also does when the parent dies.
+    """
+    os.dup2(2, 1)  # standard output is the parent's, for the list
     while True:
         try:
-            function = pickle.load(sys.stdin.buffer)
+            function = connection.recv()
         except EOFError:
             return
         answer: object = None
@@ -197,9 +184,4 @@ def main() -> None:
             answer = error
         except Exception as error:  # whatever it is: the parent decides
             answer = f"{type(error).__name__}: {error}"
-        pickle.dump(answer, answers)
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+        connection.send(answer)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +51,23 @@ def tiny_dataset(tiny_mars: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     extract_keypoints(prepared, resolve_checkpoint("synthetic"), SerialExecutor())
     build_shards(prepared, SerialExecutor())
     return TinyDataset(tiny_mars, prepared)
+
+
+@contextmanager
+def dask_cluster(
+    scheduler: list[str], worker: list[str], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler, which it yields, and two workers, started as a person does."""
+    commands = [
+        ["scheduler", *scheduler, "--no-dashboard"],
+        ["worker", *worker, "--nworkers", "2", "--nthreads", "1", "--name", "host", "--no-dashboard"],
+    ]
+    dask = Path(sys.executable).with_name("dask")
+    everywhere = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    processes = [subprocess.Popen([dask, *one], env=everywhere, stderr=subprocess.DEVNULL) for one in commands]
+    try:
+        yield processes[0]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=60)

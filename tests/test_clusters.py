@@ -6,35 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TinyDataset
+from conftest import TinyDataset, dask_cluster
 
 from keyreid.pipeline.commit import sha256_of
 from keyreid.pipeline.executor import worker_number
 
 BIN = Path(sys.executable).parent
 SLURM = Path(__file__).parents[1] / "docs" / "slurm_cluster.py"
-
-
-@contextmanager
-def cluster(scheduler: list[str], worker: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A scheduler and two workers, started as a person does."""
-    everywhere = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
-    commands = [
-        [BIN / "dask", "scheduler", *scheduler, "--no-dashboard"],
-        [BIN / "dask", "worker", *worker, "--nworkers", "2", "--nthreads", "1", "--name", "host", "--no-dashboard"],
-    ]
-    processes = [subprocess.Popen(command, env=everywhere, stderr=subprocess.DEVNULL) for command in commands]
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(timeout=60)
 
 
 def rebuild(dataset: TinyDataset, folder: Path, *options: object, **environment: str) -> str:
@@ -58,7 +39,7 @@ def rebuild(dataset: TinyDataset, folder: Path, *options: object, **environment:
 def test_a_scheduler_file_and_a_performance_report(tiny_dataset: TinyDataset, tmp_path: Path) -> None:
     file, report = tmp_path / "scheduler.json", tmp_path / "report.html"
     where = ["--scheduler-file", str(file)]
-    with cluster([*where, "--port", "0"], where, {}):
+    with dask_cluster([*where, "--port", "0"], where, {}):
         printed = rebuild(tiny_dataset, tmp_path, *where, "--performance-report", report)
     assert "Dask's dashboard: http" in printed
     assert "<html" in report.read_text().lower()
@@ -75,7 +56,7 @@ def test_encrypted_and_by_environment_alone(tiny_dataset: TinyDataset, tmp_path:
     (tmp_path / "config" / "tls.yaml").write_text(json.dumps(config))  # JSON is YAML
     environment = {"DASK_CONFIG": str(tmp_path / "config")}
     file = tmp_path / "scheduler.json"
-    with cluster(
+    with dask_cluster(
         ["--scheduler-file", str(file), "--protocol", "tls", "--port", "0"],
         ["--scheduler-file", str(file)],
         environment,
@@ -88,6 +69,7 @@ def test_encrypted_and_by_environment_alone(tiny_dataset: TinyDataset, tmp_path:
 
 
 def test_the_job_script_for_slurm() -> None:
+    """Workers are single-threaded, one per GPU, or per core."""
     pytest.importorskip("dask_jobqueue")
     shown = subprocess.run(
         [sys.executable, SLURM, "--show", "--cores", "8", "--memory", "16GB", "--queue", "night", "--gpus", "2"],
@@ -99,10 +81,6 @@ def test_the_job_script_for_slurm() -> None:
         assert line in shown.splitlines()
     assert "#SBATCH --mem=15G" in shown
     assert "--nthreads 1" in shown and "--nworkers 2" in shown
-
-
-def test_slurm_workers_are_single_threaded_one_per_core() -> None:
-    pytest.importorskip("dask_jobqueue")
     spec = importlib.util.spec_from_file_location("slurm_cluster", SLURM)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

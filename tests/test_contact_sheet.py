@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from conftest import TinyDataset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -18,30 +18,13 @@ from keyreid.pipeline.errors import SettingsError, SurroundingsError
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.index import write_manifest
-from keyreid.pipeline.inspection.contact_sheet import (
-    FRAME_SIZE,
-    HEADER,
-    HEADING,
-    MARGIN,
-    PART_COLOURS,
-    STATUSES,
-    TILE_GAP,
-    TILE_SIZE,
-    SampledFrame,
-    choose_frames,
-    draw_contact_sheet,
-    read_samples,
-    write_contact_sheet,
-)
+from keyreid.pipeline.inspection import contact_sheet as module
+from keyreid.pipeline.inspection.contact_sheet import SampledFrame, choose_frames, read_samples, write_contact_sheet
 from keyreid.pipeline.manifest import Manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.records import FRAME_STATUSES, Tracklet
 from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS
 from keyreid.pipeline.sources import read_source
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in ("describe", *arguments)])
 
 
 def test_frames_are_spread_over_every_camera() -> None:
@@ -71,7 +54,8 @@ def test_shards_give_what_the_source_gives(tiny_mars: Path, tmp_path: Path) -> N
             build_shards(prepared, SerialExecutor(), max_left_out=1)
             root.rename(tmp_path / "gone")
         samples.append(read_samples(prepared, everything, {0: root}))
-        result = run(prepared, "--contact-sheet", tmp_path / "sheet.png", "--frames", 4)
+        options = ["--contact-sheet", str(tmp_path / "sheet.png"), "--frames", "4"]
+        result = CliRunner().invoke(main, ["describe", str(prepared), *options])
         assert result.exit_code == 0 and "sheet.png: 4 frames" in result.stderr, result.output
         sheets.append((tmp_path / "sheet.png").read_bytes())
     assert sheets[0] != sheets[1] == sheets[2]
@@ -90,36 +74,33 @@ def drawn(**changes: object) -> np.ndarray:
     """The sheet of one frame; uint8 (H, W, 3)."""
     tracklet = Tracklet(0, "train", 1, 1, 0, 4, "0001C1T0001", "0001", "1")
     sample = replace(SampledFrame(tracklet, 1, image=np.full((128, 64, 3), 100, np.uint8)), **changes)  # type: ignore[arg-type]
-    canvas = FigureCanvasAgg(draw_contact_sheet(Manifest("one", (tracklet,)), [sample]))
+    canvas = FigureCanvasAgg(module.draw_contact_sheet(Manifest("one", (tracklet,)), [sample]))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def colour_of(part: str) -> tuple[int, ...]:
-    return tuple(int(PART_COLOURS[part][place : place + 2], 16) for place in (1, 3, 5))
-
-
 def test_joints_and_heatmaps_are_drawn_where_they_are() -> None:
+    leg = tuple(bytes.fromhex(module.PART_COLOURS["left_leg"][1:]))
     keypoints = np.zeros((17, 3), np.float32)
     keypoints[JOINT_INDEX["left_knee"]] = (16, 96, 0.9)
     keypoints[JOINT_INDEX["right_knee"]] = (48, 96, 0.1)  # at the threshold: not drawn
     heatmaps = np.zeros((6, 64, 32), np.uint8)
     heatmaps[list(PARTS).index("left_leg"), 32:, :] = 255
     sheet = drawn(status="ok", keypoints=keypoints, heatmaps=heatmaps)
-    left, top = MARGIN, HEADER + HEADING
-    row = sheet[top + FRAME_SIZE[1] * 3 // 4, left : left + FRAME_SIZE[0]]
-    assert tuple(row[FRAME_SIZE[0] // 4]) == pytest.approx(colour_of("left_leg"), abs=3)
-    assert tuple(row[FRAME_SIZE[0] * 3 // 4]) == pytest.approx((100, 100, 100), abs=3)
-    left, top = left + FRAME_SIZE[0] + TILE_GAP, top + 2 * (TILE_SIZE[1] + TILE_GAP)
-    tile = sheet[top : top + TILE_SIZE[1], left : left + TILE_SIZE[0]]
-    assert tuple(tile[-9, 20]) == pytest.approx(colour_of("left_leg"), abs=3)
+    left, top = module.MARGIN, module.HEADER + module.HEADING
+    row = sheet[top + module.FRAME_SIZE[1] * 3 // 4, left : left + module.FRAME_SIZE[0]]
+    assert tuple(row[module.FRAME_SIZE[0] // 4]) == pytest.approx(leg, abs=3)
+    assert tuple(row[module.FRAME_SIZE[0] * 3 // 4]) == pytest.approx((100, 100, 100), abs=3)
+    left, top = left + module.FRAME_SIZE[0] + module.TILE_GAP, top + 2 * (module.TILE_SIZE[1] + module.TILE_GAP)
+    tile = sheet[top : top + module.TILE_SIZE[1], left : left + module.TILE_SIZE[0]]
+    assert tuple(tile[-9, 20]) == pytest.approx(leg, abs=3)
     assert tuple(tile[30, 20]) == pytest.approx((45, 45, 45), abs=3)
 
 
 def test_every_status_has_a_caption_of_its_own() -> None:
-    assert set(STATUSES) == {*FRAME_STATUSES, ""}
-    grey = {drawn(status=status).mean(axis=2).round().astype(np.uint8).tobytes() for status in STATUSES}
-    assert len(grey) == len(STATUSES), "not by colour alone"
+    assert set(module.STATUSES) == {*FRAME_STATUSES, ""}
+    grey = {drawn(status=status).mean(axis=2).round().astype(np.uint8).tobytes() for status in module.STATUSES}
+    assert len(grey) == len(module.STATUSES), "not by colour alone"
 
 
 def test_a_sheet_that_cannot_be_made(tiny_dataset: TinyDataset, tmp_path: Path) -> None:

@@ -3,16 +3,15 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import dask_cluster
 
 from keyreid.pipeline import executor as executor_module
 from keyreid.pipeline.errors import FormatError, SettingsError, SurroundingsError
@@ -25,8 +24,6 @@ from keyreid.pipeline.executor import (
     SerialExecutor,
     WorkerDiedError,
 )
-
-DASK = Path(sys.executable).with_name("dask")
 
 
 def square(unit: int, report: Report) -> int:
@@ -84,8 +81,22 @@ def ignore(frames: int) -> None:
 
 @pytest.fixture(scope="module")
 def dask() -> Iterator[DaskExecutor]:
-    with DaskExecutor(workers=2) as executor:
-        yield executor
+    """Two workers for all tests; they leave no settings behind, and are replaced though Dask gives up on them at once.
+
+    Dask drops a worker that is not back in time, as on a busy machine; a run would wait for another one forever.
+    """
+    import dask
+    import distributed  # noqa: F401  (it has settings and levels of its own)
+
+    def settings() -> list[object]:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        return [repr(dask.config.config), environment, logging.getLogger("distributed").level]
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
+        before = settings()
+        with DaskExecutor(workers=2) as executor:
+            yield executor
+        assert before == settings()
 
 
 @pytest.fixture
@@ -120,15 +131,6 @@ def test_the_serial_executor_raises_what_prepare_raises_and_can_be_interrupted()
         next(SerialExecutor().run(interrupt, [1], ignore))
 
 
-def test_a_unit_that_fails_is_tried_once_more_by_another_worker(dask: DaskExecutor, tmp_path: Path) -> None:
-    outcomes = {one.unit: one for one in dask.run(partial(note_and_fail, tmp_path), [1, 2, 3, 4, 5], ignore)}
-    assert sorted(outcomes) == [1, 2, 3, 4, 5]
-    assert [outcomes[unit].result for unit in (1, 4, 5)] == [1, 4, 5], "1 was killed once, and went well then"
-    assert isinstance(outcomes[2].error, WorkerDiedError) and "out of memory" in str(outcomes[2].error)
-    assert isinstance(outcomes[3].error, RuntimeError)
-    assert [len(list(tmp_path.glob(f"{unit}-*"))) for unit in range(1, 6)] == [2, 2, 2, 1, 1], "processes"
-
-
 def test_every_worker_is_prepared_once_and_knows_its_number(dask: DaskExecutor, tmp_path: Path) -> None:
     list(dask.run(number_of_worker, range(40), ignore, prepare=partial(note_worker, tmp_path)))
     assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == ["0", "1"]
@@ -140,18 +142,6 @@ def test_a_worker_that_is_unfit_gets_no_units(dask: DaskExecutor, caplog: pytest
     assert caplog.messages == [f"{os.uname().nodename} gets no shards: the frames' folder /data is not there; mount it"]
 
 
-def test_no_worker_is_fit(dask: DaskExecutor) -> None:
-    message = rf"no worker .*\({os.uname().nodename}: RuntimeError: no kernel image.*\); .*shards are kept.* resumes"
-    with pytest.raises(SurroundingsError, match=message):
-        list(dask.run(square, [1, 2], ignore, prepare=unfit))
-
-
-def test_workers_that_die_while_they_start(dask: DaskExecutor) -> None:
-    with pytest.raises(SurroundingsError, match=r"workers die while they start.*shards are kept"):
-        list(dask.run(square, [1, 2], ignore, prepare=die))
-    assert [one.result for one in dask.run(square, [4], ignore)] == [16], "and are there again for the next run"
-
-
 def test_the_local_cluster_is_encrypted_and_never_pauses(dask: DaskExecutor) -> None:
     assert dask._client.scheduler.address.startswith("tls://")
     memory = next(dask.run(worker_memory, [1], ignore)).result
@@ -159,56 +149,44 @@ def test_the_local_cluster_is_encrypted_and_never_pauses(dask: DaskExecutor) -> 
     assert [memory[key] for key in ("target", "spill", "pause", "terminate")] == [False, False, False, 0.95]
 
 
-def test_a_run_leaves_no_settings_behind_and_replaces_a_worker_that_dask_gives_up(tmp_path: Path) -> None:
-    """Dask drops a worker that is not back in time, as on a busy machine; a run would wait for another one forever."""
-    import dask
-
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
-        settings, environment = repr(dask.config.config), dict(os.environ)
-        level = logging.getLogger("distributed").level
-        with DaskExecutor(workers=1) as executor:
-            assert [one.result for one in executor.run(partial(note_and_fail, tmp_path), [1], ignore)] == [1]
-        assert repr(dask.config.config) == settings
-    assert dict(os.environ) == environment
-    assert logging.getLogger("distributed").level == level
+def test_a_unit_that_fails_is_tried_once_more_by_another_worker(dask: DaskExecutor, tmp_path: Path) -> None:
+    outcomes = {one.unit: one for one in dask.run(partial(note_and_fail, tmp_path), [1, 2, 3, 4, 5], ignore)}
+    assert sorted(outcomes) == [1, 2, 3, 4, 5]
+    assert [outcomes[unit].result for unit in (1, 4, 5)] == [1, 4, 5], "1 was killed once, and went well then"
+    assert isinstance(outcomes[2].error, WorkerDiedError) and "out of memory" in str(outcomes[2].error)
+    assert isinstance(outcomes[3].error, RuntimeError)
+    assert [len(list(tmp_path.glob(f"{unit}-*"))) for unit in range(1, 6)] == [2, 2, 2, 1, 1], "processes"
 
 
-def test_workers_for_which_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (
+            unfit,
+            rf"no worker .*\({os.uname().nodename}: RuntimeError: no kernel image.*\); .*shards are kept.* resumes",
+        ),
+        (die, r"workers die while they start.*shards are kept"),
+    ],
+)
+def test_no_worker_is_fit(dask: DaskExecutor, prepare: Callable[[], None], said: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(executor_module, "DEATHS_AT_START", 2)
+    with pytest.raises(SurroundingsError, match=said):
+        list(dask.run(square, [1, 2], ignore, prepare))
+    assert [one.result for one in dask.run(square, [4], ignore)] == [16], "and are there again for the next run"
+
+
+def test_local_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any) -> None:
     from distributed import system
 
-    monkeypatch.setattr(system, "MEMORY_LIMIT", 8 << 30)
-    with pytest.raises(
-        SettingsError, match=r"8 workers need 16.0 GiB of memory, and this machine has 8.0; --workers 3"
-    ):
-        DaskExecutor(8, bytes_per_worker=2 << 30).__enter__()
-
-
-def test_workers_that_do_not_even_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "MEMORY_LIMIT", 8 << 30)
+        with pytest.raises(SettingsError, match=r"8 workers need 16.0 GiB of memory, .* has 8.0; --workers 3"):
+            DaskExecutor(8, bytes_per_worker=2 << 30).__enter__()
     (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('MALLOC_TRIM_THRESHOLD_'): os._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(SurroundingsError, match="the workers on this machine did not start"):
         DaskExecutor(workers=1).__enter__()
     assert "Traceback" not in capfd.readouterr().err
-
-
-@contextmanager
-def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler and two workers, without memory limits; yields the scheduler's file and process."""
-    file = folder / "scheduler.json"
-    where = ["--scheduler-file", str(file), "--no-dashboard"]
-    commands = [
-        [DASK, "scheduler", *where, "--port", "0", "--host", "127.0.0.1"],
-        [DASK, "worker", *where, "--nworkers", "2", "--nthreads", "1", "--name", "host", "--memory-limit", "0"],
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this file is among the paths
-    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) for command in commands]
-    try:
-        wait_until(file.exists)
-        yield str(file), processes[0]
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(timeout=60)
 
 
 def pause(dask_worker: Any) -> None:
@@ -227,7 +205,11 @@ def listeners(dask_scheduler: Any) -> set[str]:
 
 
 def test_a_cluster_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with remote(tmp_path) as (file, scheduler):
+    file = str(tmp_path / "scheduler.json")
+    scheduler_options = ["--scheduler-file", file, "--port", "0", "--host", "127.0.0.1"]
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this file is among them
+    with dask_cluster(scheduler_options, ["--scheduler-file", file, "--memory-limit", "0"], paths) as scheduler:
+        wait_until(Path(file).exists)
         with DaskExecutor(scheduler_file=file) as one, DaskExecutor(scheduler_file=file) as other:
             frames: tuple[list[int], list[int]] = ([], [])
             first = one.run(square, range(9), frames[0].append)

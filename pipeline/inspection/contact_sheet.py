@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -51,40 +52,27 @@ STATUSES = {  # status -> symbol, words and colour
 
 @dataclass(frozen=True)
 class SampledFrame:
-    """One frame.
-
-    Attributes:
-        tracklet, frame_index: which one.
-        status: one of records.FRAME_STATUSES, or "" before keypoints are extracted.
-        score: of the person, 0 to 1.
-        image: uint8 (H, W, 3) RGB, or None where the frame is left out.
-        keypoints: float32 (17, 3): x, y in pixels of the image, confidence; None before they are extracted.
-        heatmaps: uint8 (6, 64, 32), 255 for 1.0: those of the shard where it is built, else those that it will hold;
-            None where the frame has no place in it.
-    """
+    """One frame."""
 
     tracklet: Tracklet
     frame_index: int
-    status: str = ""
-    score: float = 0.0
-    image: np.ndarray | None = None
-    keypoints: np.ndarray | None = None
-    heatmaps: np.ndarray | None = None
+    status: str = ""  # one of records.FRAME_STATUSES, or "" before keypoints are extracted
+    score: float = 0.0  # of the person, 0 to 1
+    image: np.ndarray | None = None  # uint8 (H, W, 3) RGB; None where the frame is left out
+    keypoints: np.ndarray | None = None  # float32 (17, 3): x, y in pixels, confidence; None before they are extracted
+    heatmaps: np.ndarray | None = None  # uint8 (6, 64, 32), 255 for 1.0; None where the frame has no place in a shard
 
 
 def write_contact_sheet(
     path: Path, prepared: Path, count: int = 24, root: Path | Mapping[str, Path] | None = None
 ) -> int:
-    """Draw a contact sheet as PNG; equal datasets give equal sheets.
+    """Draw a contact sheet as PNG and return the number of frames on it; equal datasets give equal sheets.
 
     Args:
         path: the file, ending in .png.
         prepared: the prepared dataset, at any stage. Frames and heatmaps come from its shards where they are built.
         count: frames in all; see choose_frames.
         root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
-
-    Returns:
-        The number of frames on it.
 
     Raises:
         SettingsError: another suffix, or a count under 1.
@@ -102,13 +90,10 @@ def write_contact_sheet(
 
 
 def choose_frames(manifest: Manifest, count: int) -> list[tuple[Tracklet, int]]:
-    """Frames spread evenly over the frames of every camera; no chance in it.
+    """Tracklets and frame indices, by camera and in manifest order, spread evenly over the frames of every camera.
 
     Args:
         count: frames in all, divided evenly; every camera gets one at least, and a small one no more than it has.
-
-    Returns:
-        Tracklets and frame indices, by camera and in manifest order.
     """
     if count < 1:
         raise SettingsError(f"{count} frames on the contact sheet", "at least 1")
@@ -134,66 +119,51 @@ def read_samples(
     Args:
         chosen: tracklets of the manifest and frame indices.
         roots: generation -> folder of its frames.
-
-    Raises:
-        SurroundingsError: shards are missing and a folder cannot be seen.
-        FormatError: a damaged file.
     """
     samples: dict[tuple[int, int], SampledFrame] = {}
     for shard in sorted({tracklet.shard for tracklet, _ in chosen}):
-        for sample in _read_shard(prepared, shard, [one for one in chosen if one[0].shard == shard], roots):
-            samples[sample.tracklet.tracklet_id, sample.frame_index] = sample
-    return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
-
-
-def _read_shard(
-    prepared: Path, shard: int, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
-) -> Iterator[SampledFrame]:
-    source = read_shard_frames(prepared, shard)
-    extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
-    if extracted is None or extracted.inputs != source.sha256:
+        source = read_shard_frames(prepared, shard)
+        extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
+        rows, reader = None, None
+        if extracted is not None and extracted.inputs == source.sha256:
+            rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
+            if built is not None and built.inputs == keypoint_fingerprint(extracted):
+                reader = ShardReader(prepared / built.file, built)
         for tracklet, frame in chosen:
-            yield SampledFrame(tracklet, frame, image=_read_image(source, tracklet, frame, roots))
-        return
-    rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
-    reader = None
-    if built is not None and built.inputs == keypoint_fingerprint(extracted):
-        reader = ShardReader(prepared / built.file, built)
-    for tracklet, frame in chosen:
-        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
-        position = int(mine.in_shards[:frame].sum())
-        yield _read_frame(tracklet, mine[frame : frame + 1], position, reader, source, roots)
-    if reader is not None:
-        reader.close()
+            if tracklet.shard == shard:
+                sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, reader)
+                samples[tracklet.tracklet_id, frame] = sample
+        if reader is not None:
+            reader.close()
+    return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
 
 
 def _read_frame(
     tracklet: Tracklet,
-    row: KeypointColumns,
-    position: int,
-    reader: ShardReader | None,
+    frame: int,
     source: ShardFrames,
-    roots: Mapping[int, Path],
+    root: Path,
+    rows: KeypointColumns | None,
+    reader: ShardReader | None,
 ) -> SampledFrame:
-    """The frame of one row of keypoints, which is the position-th of its tracklet in the shard."""
-    image, heatmaps, frame = None, None, int(row.frame_index[0])
+    image, heatmaps, row = None, None, None
+    if rows is not None:
+        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
+        row = mine[frame : frame + 1]
+    if row is None or (row.in_shards[0] and reader is None):
+        check_roots([root])
+        with suppress(UnreadableImage):
+            paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
+            image = read_source_frame(root, paths[frame])
+    if row is None:
+        return SampledFrame(tracklet, frame, image=image)
     if row.in_shards[0] and reader is not None:
         place = reader.tracklet_ids.tolist().index(tracklet.tracklet_id)
-        (encoded,), (heatmaps,) = reader.read(place, [position])
+        (encoded,), (heatmaps,) = reader.read(place, [int(mine.in_shards[:frame].sum())])
         image = decode_rgb(encoded)
     elif row.in_shards[0]:
-        image = _read_image(source, tracklet, frame, roots)
         heatmaps = stored_heatmaps(row.keypoints, row.sizes)[0]
     return SampledFrame(tracklet, frame, str(row.status[0]), float(row.score[0]), image, row.keypoints[0], heatmaps)
-
-
-def _read_image(source: ShardFrames, tracklet: Tracklet, frame: int, roots: Mapping[int, Path]) -> np.ndarray | None:
-    check_roots([roots[source.generation]])
-    frames = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id]
-    try:
-        return read_source_frame(roots[source.generation], frames.paths[frame])
-    except UnreadableImage:
-        return None
 
 
 def draw_contact_sheet(manifest: Manifest, samples: Sequence[SampledFrame]) -> Figure:
@@ -242,11 +212,11 @@ def _draw_frame(axes: Axes, sample: SampledFrame, x: float, y: float) -> None:
             _write(axes, left + 4, top + 3, part.replace("_", " "), 9.5, "white")
     tracklet, bottom = sample.tracklet, y + FRAME_SIZE[1]
     symbol, words, colour = STATUSES[sample.status]
-    score = f", score {sample.score:.2f}" if sample.score > 0 else ""
+    words += f", score {sample.score:.2f}" if sample.score > 0 else ""
+    where = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
     _write(axes, x, bottom + 7, _shorten(tracklet.name or f"tracklet {tracklet.tracklet_id}", 30), 14, weight="bold")
-    place_text = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
-    _write(axes, x, bottom + 26, place_text, 13, FAINT)
-    _write(axes, x, bottom + 44, f"{symbol} {words}{score}", 13, colour)
+    _write(axes, x, bottom + 26, where, 13, FAINT)
+    _write(axes, x, bottom + 44, f"{symbol} {words}", 13, colour)
 
 
 def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: float, y: float) -> None:
@@ -259,15 +229,14 @@ def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: floa
     rim = [withStroke(linewidth=3.6, foreground=INK)]  # keeps lines apart from bright clothes
     for one, other in BONES:
         if seen[one] and seen[other]:
-            ends = places[[one, other]].T
-            axes.plot(*ends, color=colours[other], linewidth=2, path_effects=rim, clip_path=frame)
+            line = places[[one, other]].T
+            axes.plot(*line, color=colours[other], linewidth=2, path_effects=rim, clip_path=frame)
     for joint in np.flatnonzero(seen):
         axes.plot(*places[joint], "o", color=colours[joint], markersize=4.5, markeredgecolor=INK, clip_path=frame)
 
 
 def _show(axes: Axes, image: np.ndarray, x: float, y: float, size: tuple[int, int]) -> None:
-    extent = (x, x + size[0], y + size[1], y)
-    axes.imshow(image, extent=extent, aspect="auto", interpolation="bilinear")
+    axes.imshow(image, extent=(x, x + size[0], y + size[1], y), aspect="auto", interpolation="bilinear")
 
 
 def _write(axes: Axes, x: float, y: float, text: str, pixels: float, colour: str = INK, **options: Any) -> None:

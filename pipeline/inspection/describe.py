@@ -12,7 +12,7 @@ import pandas as pd
 from ..commit import fingerprint, has_its_size, read_receipt, require_intact
 from ..heatmaps import MIN_CONFIDENCE
 from ..keypoints import read_keypoints
-from ..manifest import Generation, Manifest, read_dataset, read_manifest, shard_inputs
+from ..manifest import Generation, read_dataset, read_manifest, shard_inputs
 from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import FRAME_STATUSES, SPLITS, ShardReceipt
 from ..skeleton import JOINTS
@@ -60,18 +60,9 @@ class DatasetFacts:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
-        return {
-            "name": self.name,
-            "generations": [asdict(generation) for generation in self.generations],
-            "num_identity_splits": self.num_identity_splits,
-            "stages": [asdict(stage) for stage in self.stages],
-            "all": _records(self.all)[0],
-            "splits": _records(self.splits),
-            "cameras": _records(self.cameras),
-            "identities": _records(self.identities),
-            "joint_visibility": self.joint_visibility.to_dict("index"),
-            "left_out": self.left_out,
-        }
+        groups = {name: _records(getattr(self, name)) for name in ("splits", "cameras", "identities")}
+        joints = self.joint_visibility.to_dict("index")
+        return asdict(self) | groups | {"all": _records(self.all)[0], "joint_visibility": joints}
 
 
 def describe(prepared: Path) -> DatasetFacts:
@@ -85,18 +76,21 @@ def describe(prepared: Path) -> DatasetFacts:
     keypoints = _receipts(prepared, KEYPOINTS, kept, shard_inputs(prepared))
     made_from = {receipt.shard: keypoint_fingerprint(receipt) for receipt in keypoints}
     shards = _receipts(prepared, SHARDS, kept, made_from)
-    tracklets = pd.DataFrame({name: [getattr(t, name) for t in manifest.tracklets] for name in _COLUMNS})
+    columns = ("tracklet_id", "split", "identity", "camera", "num_frames", "identity_name", "camera_name")
+    tracklets = pd.DataFrame({name: [getattr(t, name) for t in manifest.tracklets] for name in columns})
     statuses, visibility = _count_poses(prepared, tracklets, keypoints)
     tracklets = tracklets.join(statuses, on="tracklet_id").fillna(dict.fromkeys(FRAME_STATUSES, 0))
     tracklets = tracklets.astype(dict.fromkeys(FRAME_STATUSES, "int64"))
-    splits = _group(tracklets, "split").set_index("name").reindex(list(SPLITS), fill_value=0).reset_index()
     return DatasetFacts(
         name=manifest.name,
         generations=manifest.generations,
         num_identity_splits=len(manifest.identity_splits),
-        stages=(_stage(manifest, KEYPOINTS, keypoints), _stage(manifest, SHARDS, shards)),
+        stages=tuple(
+            StageFacts(stage, manifest.num_shards, len(made), sum(r.rows for r in made), sum(r.num_bytes for r in made))
+            for stage, made in ((KEYPOINTS, keypoints), (SHARDS, shards))
+        ),
         all=_group(tracklets.assign(all="all"), "all"),
-        splits=splits,
+        splits=_group(tracklets, "split").set_index("name").reindex(list(SPLITS), fill_value=0).reset_index(),
         cameras=_group(tracklets, "camera"),
         identities=_group(tracklets, "identity"),
         joint_visibility=visibility,
@@ -104,25 +98,14 @@ def describe(prepared: Path) -> DatasetFacts:
     )
 
 
-_COLUMNS = ("tracklet_id", "split", "identity", "camera", "num_frames", "identity_name", "camera_name")
-
-
 def _receipts(prepared: Path, stage: str, kept: dict[str, Any], inputs: dict[int, str]) -> list[ShardReceipt]:
     """Of the shards whose file is there, made with the settings and from the inputs that there are now."""
-    receipts = [read_receipt(prepared, stage, shard) for shard in inputs]
-    settings = fingerprint(kept.get(stage))
-    return [
-        receipt
-        for receipt in receipts
-        if receipt is not None
-        and (receipt.settings, receipt.inputs) == (settings, inputs[receipt.shard])
-        and has_its_size(prepared, receipt)
-    ]
-
-
-def _stage(manifest: Manifest, stage: str, receipts: Sequence[ShardReceipt]) -> StageFacts:
-    frames, size = sum(receipt.rows for receipt in receipts), sum(receipt.num_bytes for receipt in receipts)
-    return StageFacts(stage, manifest.num_shards, len(receipts), frames, size)
+    receipts, settings = [], fingerprint(kept.get(stage))
+    for shard, made_from in inputs.items():
+        receipt = read_receipt(prepared, stage, shard)
+        if receipt is not None and (receipt.settings, receipt.inputs) == (settings, made_from):
+            receipts += [receipt] * has_its_size(prepared, receipt)
+    return receipts
 
 
 def _group(tracklets: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -160,7 +143,5 @@ def _count_poses(
 
 def _records(groups: pd.DataFrame) -> list[dict[str, Any]]:
     """One dict per row, its statuses in a dict of their own."""
-    rows = groups.drop(columns=list(FRAME_STATUSES)).to_dict("records")
-    return [
-        row | {"statuses": one} for row, one in zip(rows, groups[list(FRAME_STATUSES)].to_dict("records"), strict=True)
-    ]
+    statuses = groups[list(FRAME_STATUSES)].to_dict("records")
+    return groups.drop(columns=list(FRAME_STATUSES)).assign(statuses=statuses).to_dict("records")

@@ -41,17 +41,10 @@ REMEDIES |= dict.fromkeys(("frames", "images", "heatmaps"), REMEDIES["hash"])
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong.
+    """Something that is wrong: found, expected ("" where `found` says it all) and remedy, as of an error."""
 
-    Attributes:
-        kind: "manifest" or a key of REMEDIES.
-        stage: "manifest", "keypoints" or "shards".
-        shard: number of the shard, or None.
-        found, expected, remedy: as of an error; `expected` may be "".
-    """
-
-    kind: str
-    stage: str
+    kind: str  # "manifest" or a key of REMEDIES
+    stage: str  # "manifest", "keypoints" or "shards"
     shard: int | None
     found: str
     expected: str
@@ -60,57 +53,37 @@ class Problem:
 
 @dataclass(frozen=True)
 class StageCheck:
-    """How far a stage is.
-
-    Attributes:
-        stage: its name.
-        started: whether dataset.json holds settings of it, or receipts of it are there.
-        num_shards: that the manifest asks for.
-        num_complete: shards without any problem.
-        num_frames: frames in those.
-    """
+    """How far a stage is."""
 
     stage: str
-    started: bool
-    num_shards: int
-    num_complete: int
-    num_frames: int
+    started: bool  # dataset.json holds settings of it, or receipts of it are there
+    num_shards: int  # that the manifest asks for
+    num_complete: int  # shards without any problem
+    num_frames: int  # frames in those
 
 
 @dataclass
 class VerifyReport:
-    """The result of verify.
-
-    Attributes:
-        prepared: the folder.
-        deep: whether every image and heatmap was looked at.
-        stages: in order; empty where the manifest cannot be read, since nothing else can be checked without it.
-        num_frames: in the manifest.
-        left_out: status -> paths of the frames that are left out of the shards for it.
-        problems: everything that is wrong.
-        leftovers: files that belong to no receipt, relative to `prepared`; nothing reads them.
-    """
+    """The result of verify."""
 
     prepared: Path
-    deep: bool
-    stages: list[StageCheck] = field(default_factory=list)
+    deep: bool  # every image and heatmap was looked at
+    stages: list[StageCheck] = field(default_factory=list)  # empty where the manifest, which names them, is unreadable
     num_frames: int = 0
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # status -> paths of frames left out for it
     problems: list[Problem] = field(default_factory=list)
-    leftovers: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(
+        default_factory=list
+    )  # files of no receipt, relative to `prepared`; nothing reads them
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
     @property
-    def num_left_out(self) -> int:
-        return sum(map(len, self.left_out.values()))
-
-    @property
     def too_many_left_out(self) -> bool:
         """Whether they are more than the stages accept unasked."""
-        return self.num_left_out > MAX_LEFT_OUT * self.num_frames
+        return sum(map(len, self.left_out.values())) > MAX_LEFT_OUT * self.num_frames
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -127,22 +100,10 @@ def verify(prepared: Path, *, deep: bool = False) -> VerifyReport:
         prepared: the prepared dataset, at any stage.
         deep: also decode every image, and render every heatmap again and compare.
     """
-    report = VerifyReport(prepared, deep)
-    checks = _Checks(report)
+    checks = _Checks(VerifyReport(prepared, deep))
     with checks.catch("manifest", "manifest"):
-        info, manifest = read_dataset(prepared), read_manifest(prepared)
-        report.num_frames = manifest.num_frames
-        checks.check_shards(info, manifest)
-        report.leftovers += _leftovers(prepared, manifest)
-    return report
-
-
-def keypoint_command(prepared: Path, info: Mapping[str, Any]) -> str:
-    """The command that made the keypoints, as far as dataset.json remembers it."""
-    settings, recall = (info.get(key, {}).get(KEYPOINTS, {}) for key in ("stages", "recall"))
-    if "source_format" in settings:
-        return f"keyreid-prep import-keypoints {prepared} {recall.get('source', 'SOURCE')}"
-    return f"keyreid-prep extract-keypoints {prepared} --checkpoint {recall.get('checkpoint', 'NAME')}"
+        checks.check_shards(read_dataset(prepared), read_manifest(prepared))
+    return checks.report
 
 
 class _Checks:
@@ -150,8 +111,8 @@ class _Checks:
 
     def __init__(self, report: VerifyReport) -> None:
         self.report, self.prepared = report, report.prepared
-        self.commands: dict[str, str] = {}
-        self.settings: dict[str, str] = {}
+        self.commands: dict[str, str] = {}  # stage -> how to run it
+        self.settings: dict[str, str] = {}  # stage -> fingerprint
         self.receipts: dict[tuple[str, int], ShardReceipt] = {}  # stage and shard -> its own receipt
         self.wrong: set[tuple[str, int | None]] = set()  # stages and shards that have a problem
 
@@ -176,14 +137,19 @@ class _Checks:
 
     def check_shards(self, info: Mapping[str, Any], manifest: Manifest) -> None:
         """Shard by shard: its table of frames, its keypoints, its frames and heatmaps."""
-        kept = info.get("stages", {})
-        self.commands = {
-            KEYPOINTS: keypoint_command(self.prepared, info),
-            SHARDS: f"keyreid-prep build-shards {self.prepared}",
-        }
+        self.report.num_frames = manifest.num_frames
+        kept, recall = info.get("stages", {}), info.get("recall", {}).get(KEYPOINTS, {})
+        made = f"extract-keypoints {self.prepared} --checkpoint {recall.get('checkpoint', 'NAME')}"
+        if "source_format" in kept.get(KEYPOINTS, {}):
+            made = f"import-keypoints {self.prepared} {recall.get('source', 'SOURCE')}"
+        self.commands = {KEYPOINTS: f"keyreid-prep {made}", SHARDS: f"keyreid-prep build-shards {self.prepared}"}
         none = "those of dataset.json, which has none"
         self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
-        deep = self.report.deep and self._can_compare(kept.get(SHARDS))
+        deep, now = self.report.deep and SHARDS in kept, shard_settings()
+        if deep and kept[SHARDS] != now:  # this version would render other heatmaps
+            deep, found = False, f"the shards were built with {kept[SHARDS]}"
+            remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
+            self.add("settings", SHARDS, None, found, f"{now}, to compare", remedy)
         folder = self.prepared / "receipts"
         started = {stage for stage in PATHS if stage in kept or any((folder / stage).glob("*.json"))}
         stages = [stage for stage in PATHS if stage in started or SHARDS in started]
@@ -205,14 +171,7 @@ class _Checks:
                 self.report.left_out = count_left_out(receipts)
             rows = [receipt.rows for receipt in receipts if (stage, receipt.shard) not in self.wrong]
             self.report.stages.append(StageCheck(stage, stage in stages, len(sizes), len(rows), sum(rows)))
-
-    def _can_compare(self, settings: dict[str, Any] | None) -> bool:
-        """Whether this version would render the heatmaps that were stored."""
-        now = shard_settings()
-        if settings is not None and settings != now:
-            remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
-            self.add("settings", SHARDS, None, f"the shards were built with {settings}", f"{now}, to compare", remedy)
-        return settings == now
+        self.report.leftovers = _leftovers(self.prepared, manifest)
 
     def _check_receipt(self, stage: str, shard: int, generation: int, table: str, size: int) -> None:
         """A receipt is its shard's own, speaks of what there is now, and its file has its hash."""
@@ -224,10 +183,10 @@ class _Checks:
         if receipt is None:
             return
         file = str(PATHS[stage](self.prepared, shard).relative_to(self.prepared))
-        own, wanted = (receipt.stage, receipt.shard, receipt.generation, receipt.file), (stage, shard, generation, file)
+        own = f"{receipt.stage}, shard {receipt.shard}, generation {receipt.generation}, file {receipt.file}"
+        wanted = f"{stage}, shard {shard}, generation {generation}, file {file}"
         if own != wanted:
-            texts = ["{}, shard {}, generation {}, file {}".format(*one) for one in (own, wanted)]
-            self.add("receipt", stage, shard, f"{name} is of {texts[0]}", texts[1])
+            self.add("receipt", stage, shard, f"{name} is of {own}", wanted)
             return
         self.receipts[stage, shard] = receipt
         if receipt.settings != self.settings[stage]:
@@ -243,44 +202,39 @@ class _Checks:
                 self.add("inputs", stage, shard, found, f"{table[:16]}, those of {source}")
             elif receipt.rows != size:
                 self.add("frames", stage, shard, f"{name} counts {receipt.rows:,} frames", f"{size:,}, as {source}")
-        self._check_file(receipt)
-
-    def _check_file(self, receipt: ShardReceipt) -> None:
-        with self.catch("hash", receipt.stage, receipt.shard):
-            path = self.prepared / receipt.file
-            if not path.exists():
-                found = f"{receipt.file} is missing, although it has a receipt"
-                self.add("unfinished", receipt.stage, receipt.shard, found)
-            elif (digest := sha256_of(path)) != receipt.sha256:
-                found, expected = (f"SHA-256 {one[:16]}..." for one in (digest, receipt.sha256))
-                found = f"{receipt.file} has {found}"
-                self.add("hash", receipt.stage, receipt.shard, found, f"{expected} of its receipt")
+        with self.catch("hash", stage, shard):
+            if not (self.prepared / file).exists():
+                self.add("unfinished", stage, shard, f"{file} is missing, although it has a receipt")
+            elif (digest := sha256_of(self.prepared / file)) != receipt.sha256:
+                found = f"{file} has SHA-256 {digest[:16]}..."
+                self.add("hash", stage, shard, found, f"SHA-256 {receipt.sha256[:16]}... of its receipt")
 
     def _check_pictures(self, receipt: ShardReceipt) -> None:
         """Every image decodes to its size, and every heatmap is the one that its keypoints give."""
         rows = read_keypoints(keypoints_path(self.prepared, receipt.shard))
         rows = rows[rows.in_shards]
         reader = ShardReader(self.prepared / receipt.file, receipt)
-        broken: list[str] = []  # names of frames
-        different: list[str] = []
+        named: dict[str, list[str]] = {"images": [], "heatmaps": []}  # frames that are wrong
         for position, tracklet_id in enumerate(reader.tracklet_ids.tolist()):
             mine = rows[rows.tracklet_id == tracklet_id]
-            if (count := reader.num_frames(position)) != len(mine):
-                found = f"{receipt.file} has {count:,} frames of tracklet {tracklet_id}"
-                self.add("frames", SHARDS, receipt.shard, found, f"{len(mine):,}, as its keypoints")
+            if reader.num_frames(position) != len(mine):
+                found = f"{receipt.file} has other frames of tracklet {tracklet_id} than its keypoints"
+                self.add("frames", SHARDS, receipt.shard, found)
                 continue
             for start in range(0, len(mine), FRAMES_AT_ONCE):
                 some = mine[start : start + FRAMES_AT_ONCE]
-                frames = range(start, start + len(some))
-                images = [_decodes(*one) for one in zip(reader.images(position, frames), some.sizes, strict=True)]
+                images, heatmaps = reader.read(position, range(start, start + len(some)))
                 rendered = stored_heatmaps(some.keypoints, some.sizes).astype(np.int16)
-                steps = np.abs(rendered - reader.heatmaps(position, frames)).max(axis=(1, 2, 3))
-                names = [f"tracklet {tracklet_id}, frame {index}" for index in some.frame_index]
-                broken += [name for name, decodes in zip(names, images, strict=True) if not decodes]
-                different += [name for name, step in zip(names, steps, strict=True) if step > LARGEST_STEP]
+                steps = np.abs(rendered - heatmaps).max(axis=(1, 2, 3))
+                for frame, image, size, step in zip(some.frame_index, images, some.sizes, steps, strict=True):
+                    name = f"tracklet {tracklet_id}, frame {frame}"
+                    if not _decodes(image, size):
+                        named["images"].append(name)
+                    if step > LARGEST_STEP:
+                        named["heatmaps"].append(name)
         reader.close()
         what = {"images": "do not decode to an image of their size", "heatmaps": "are not what their keypoints give"}
-        for kind, names in (("images", broken), ("heatmaps", different)):
+        for kind, names in named.items():
             if names:
                 which = f"{len(names):,} of {receipt.rows:,} frames {what[kind]} (first: {names[0]})"
                 self.add(kind, SHARDS, receipt.shard, f"{receipt.file}: {kind} of {which}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,10 +37,9 @@ from .coco import PIFPAF_SUFFIX, coco_entries
 from .formats import POSE_SUFFIX, SourceEntry, SourcePerson, pose_entries, sha256_of_source, table_entries, walk
 from .matching import FrameNames, Match, check_units, read_spool, spool_people
 
-COCO, POSE, TABLE = "coco", "pose", "table"
-FORMATS = (COCO, POSE, TABLE)
-FILE_SUFFIXES = {".json": COCO, ".csv": TABLE, ".parquet": TABLE}
-FOLDER_SUFFIXES = {COCO: PIFPAF_SUFFIX, POSE: POSE_SUFFIX}
+FORMATS = ("coco", "pose", "table")
+FILE_SUFFIXES = {".json": "coco", ".csv": "table", ".parquet": "table"}
+FOLDER_SUFFIXES = {"coco": PIFPAF_SUFFIX, "pose": POSE_SUFFIX}
 FORMS = f"a file .json, .csv or .parquet, or a folder with *{PIFPAF_SUFFIX} or *{POSE_SUFFIX}"
 PACKAGES = ("pillow", "numpy", "pyarrow")
 
@@ -67,19 +66,18 @@ class ImportSettings:
 
 @dataclass(frozen=True)
 class ImportTask:
-    """One shard's work, as it is sent to a worker; everything is picklable.
+    """What a worker must know for any shard.
 
     Attributes:
         prepared: absolute path.
         roots: generation -> the folder of its frames.
-        settings: see there.
         skipped: paths of frames that are not opened.
     """
 
     prepared: Path
     roots: Mapping[int, Path]
     settings: ImportSettings
-    skipped: frozenset[str] = field(default=frozenset())
+    skipped: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,8 @@ class ImportSummary:
     """What an import did.
 
     Attributes:
-        stage: shards made and kept, receipts.
         source_format: as named or detected.
-        num_without_entry: frames of the manifest of which the source does not speak.
-        num_several: frames in which it has several people; where there is none, its people are kept as they are.
-        unmatched: names in the source that match no frame.
+        num_without_entry, num_several, unmatched: see Match.
     """
 
     stage: StageSummary
@@ -140,7 +135,7 @@ def import_keypoints(
         raise SettingsError(f"selection rule {select!r}", "one of " + ", ".join(RULES))
     prepared = prepared.absolute()
     roots = frame_roots(read_manifest(prepared), root)
-    name = _format(source, source_format, images)
+    name = detect_format(source, source_format, images)
     settings = ImportSettings(
         name,
         sha256_of_source(source, FOLDER_SUFFIXES.get(name, "")),
@@ -160,9 +155,11 @@ def import_keypoints(
         cleanup.callback(shutil.rmtree, spool, ignore_errors=True)
         shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
         spool.mkdir()
-        names = FrameNames(prepared, with_suffix=name != POSE)
-        matches.append(spool_people(names, _entries(source, name, images), spool))
-        check_units(matches[0], lambda row: _sampled_size(roots, *names.frame(row)), names.path)
+        names = FrameNames(prepared, with_suffix=name != "pose")
+        matches.append(spool_people(names, read_source(source, name, images), spool))
+        frames = names.frames(np.unique(matches[0].rows))
+        sizes = {row: _sampled_size(roots[generation], path) for row, (generation, path) in frames.items()}
+        check_units(matches[0], {row: path for row, (_, path) in frames.items()}, sizes)
         return shard_inputs(prepared)
 
     with ExitStack() as cleanup:
@@ -175,11 +172,11 @@ def import_keypoints(
             executor,
             prepare=partial(prepare_worker, tuple(roots.values())),
             overwrite=overwrite,
-            retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
+            retry=lambda receipt: retry_left_out and any(count_left_out([receipt]).values()),
         )
     limit_left_out(stage.receipts, max_left_out)
     match = matches[0]
-    return ImportSummary(stage, name, match.num_without_entry, match.num_several, tuple(match.unmatched))
+    return ImportSummary(stage, name, match.num_without_entry, match.num_several, match.unmatched)
 
 
 def prepare_worker(roots: tuple[Path, ...]) -> None:
@@ -217,47 +214,38 @@ def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
 def _poses(
     task: ImportTask, root: Path, tracklet: SourceFrames, found: Sequence[list[SourcePerson]], *, as_they_are: bool
 ) -> Iterator[FramePose]:
-    """One pose for every frame of a tracklet, in order."""
-    statuses, sizes = [], []
-    for name in tracklet.paths:
-        status, size = FRAME_NO_POSE, (0, 0)
-        if name in task.skipped:
-            status = FRAME_SKIPPED
-        else:
-            try:
-                height, width = read_source_frame(root, name).shape[:2]
-                size = (width, height)
-            except UnreadableImage:
-                status = FRAME_UNREADABLE
-        statuses.append(status)
-        sizes.append(size)
-    people = [there if width else None for there, (width, _) in zip(found, sizes, strict=True)]
-    chosen = _choose(people, sizes, tracklet.numbers.tolist(), task.settings, as_they_are=as_they_are)
-    for index, (person, status, (width, height)) in enumerate(zip(chosen, statuses, sizes, strict=True)):
+    """One pose for every frame of a tracklet, in order; scores of some programs are sums, ours end at 1."""
+    statuses = [FRAME_NO_POSE] * len(found)
+    sizes = [(0, 0)] * len(found)
+    people: list[list[SourcePerson] | None] = [None] * len(found)
+    for index, name in enumerate(tracklet.paths):
+        try:
+            if name in task.skipped:
+                statuses[index] = FRAME_SKIPPED
+                continue
+            sizes[index] = _frame_size(root, name)
+            people[index] = found[index]
+        except UnreadableImage:
+            statuses[index] = FRAME_UNREADABLE
+    settings = task.settings
+    if as_they_are or settings.selection is None:
+        chosen = [person and Filled(person.score, person.keypoints, False) for person in best_scores(people)]
+    else:
+        limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
+        selected = select_people(limited, sizes, settings.selection, tracklet.numbers)
+        chosen = fill_gaps(selected, sizes, settings.gaps, tracklet.numbers)
+    for index, (person, status, size) in enumerate(zip(chosen, statuses, sizes, strict=True)):
         keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
         if person is not None:
             status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
-            keypoints, score = person.keypoints, person.score
-        yield FramePose(tracklet.tracklet_id, index, width, height, status, score, keypoints)
+            keypoints, score = person.keypoints, min(person.score, 1.0)
+        yield FramePose(tracklet.tracklet_id, index, *size, status, score, keypoints)
 
 
-def _choose(
-    people: Sequence[Sequence[SourcePerson] | None],
-    sizes: Sequence[tuple[int, int]],
-    numbers: Sequence[int],
-    settings: ImportSettings,
-    *,
-    as_they_are: bool,
-) -> Sequence[Filled | None]:
-    """The person of each frame; scores of some programs are sums, ours end at 1."""
-    if as_they_are or settings.selection is None:
-        best = best_scores(people)
-        return [None if person is None else Filled(min(person.score, 1.0), person.keypoints, False) for person in best]
-    limited = [
-        None if there is None else [SourcePerson(min(person.score, 1.0), person.keypoints) for person in there]
-        for there in people
-    ]
-    return fill_gaps(select_people(limited, sizes, settings.selection, numbers), sizes, settings.gaps, numbers)
+def _frame_size(root: Path, name: str) -> tuple[int, int]:
+    """Width and height of a frame, read to its last pixel."""
+    height, width = read_source_frame(root, name).shape[:2]
+    return width, height
 
 
 def _check_origin(prepared: Path, settings: ImportSettings) -> None:
@@ -278,22 +266,22 @@ def _spool_folder(prepared: Path) -> Path:
     return prepared / "import"
 
 
-def _sampled_size(roots: Mapping[int, Path], generation: int, path: str) -> tuple[int, int] | None:
+def _sampled_size(root: Path, name: str) -> tuple[int, int] | None:
     """Width and height of a frame; None where it cannot be read: the worker of its shard says why."""
     try:
-        height, width = read_source_frame(roots[generation], path).shape[:2]
+        return _frame_size(root, name)
     except (UnreadableImage, SourceError, OSError):
         return None
-    return width, height
 
 
-def _entries(source: Path, name: str, images: Path | None) -> Iterator[SourceEntry]:
-    if name == COCO:
+def read_source(source: Path, source_format: str, images: Path | None = None) -> Iterator[SourceEntry]:
+    """What a source of one of FORMATS says, entry by entry."""
+    if source_format == "coco":
         return coco_entries(source, images)
-    return pose_entries(source) if name == POSE else table_entries(source)
+    return pose_entries(source) if source_format == "pose" else table_entries(source)
 
 
-def _format(source: Path, name: str, images: Path | None) -> str:
+def detect_format(source: Path, name: str = "auto", images: Path | None = None) -> str:
     """The format's name, once its source looks like it.
 
     Raises:
@@ -302,28 +290,25 @@ def _format(source: Path, name: str, images: Path | None) -> str:
     """
     if not source.exists():
         raise SourceError(f"{source} is not there", FORMS, "check the path")
-    if name == "auto":
-        name = _detect(source)
-    if name not in FORMATS:
+    if name not in ("auto", *FORMATS):
         raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
-    if images is not None and (name != COCO or source.is_dir()):
+    if name == "auto":
+        name = _only_format(source)
+    if images is not None and (name != "coco" or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
     if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
         kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
         raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
-    if source.is_dir() and next(walk(source, FOLDER_SUFFIXES[name]), None) is None:
-        raise SourceError(f"{source} holds no *{FOLDER_SUFFIXES[name]}", "one per frame, in any folder below")
     return name
 
 
-def _detect(source: Path) -> str:
-    if not source.is_dir():
-        if source.suffix.lower() not in FILE_SUFFIXES:
-            raise SourceError(f"{source} has no suffix that says its format", FORMS, "or name it with --format")
-        return FILE_SUFFIXES[source.suffix.lower()]
-    found = [name for name, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
-    if not found:
-        raise SourceError(f"{source} holds neither *{PIFPAF_SUFFIX} nor *{POSE_SUFFIX}", FORMS, "check the path")
-    if len(found) > 1:
-        raise SourceError(f"{source} holds files of {' and '.join(found)}", "one format", "choose with --format")
+def _only_format(source: Path) -> str:
+    if source.is_dir():
+        found = [name for name, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
+    else:
+        found = [name for suffix, name in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
+    if len(found) != 1:
+        raise SourceError(
+            f"{source} looks like {' and '.join(found) or 'none of the formats'}", FORMS, "or choose with --format"
+        )
     return found[0]

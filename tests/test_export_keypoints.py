@@ -76,7 +76,9 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tm
         FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE, FRAME_OK, FRAME_OK,
     ]  # fmt: skip
     assert_equal_to_the_bit(stored(copy), stored(prepared))
-    assert (summary.num_without_entry, summary.unmatched) == (1, ()), "only the unreadable frame is not exported"
+    assert (summary.match.num_without_entry, summary.match.unmatched) == (1, ()), (
+        "only the unreadable frame is not exported"
+    )
 
 
 def test_pifpafs_keypoints_survive_the_way_out_and_back(tiny_dataset: TinyDataset, tmp_path: Path) -> None:

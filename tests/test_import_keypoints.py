@@ -57,7 +57,7 @@ def test_every_format_gives_the_same_keypoints(
 ) -> None:
     """And frames that the source is silent about are told from empty ones."""
     summary = take(prepared, write(tmp_path, poses))
-    assert summary.num_without_entry == (0 if write in (coco_annotations, pifpaf_folder, pose_folder) else 1)
+    assert summary.match.num_without_entry == (0 if write in (coco_annotations, pifpaf_folder, pose_folder) else 1)
     found = stored(prepared)
     for name, keypoints in poses.items():
         np.testing.assert_array_equal(found[name].keypoints, keypoints)
@@ -104,7 +104,7 @@ def test_results_with_numbers_for_images_need_the_file_that_names_them(
         take(prepared, source)
     summary = take(prepared, source, images=coco_annotations(tmp_path, {}))
     np.testing.assert_array_equal(stored(prepared)[NAMES[2]].keypoints, poses[NAMES[2]])
-    assert summary.num_without_entry == 1, "the file of names says nothing about people"
+    assert summary.match.num_without_entry == 1, "the file of names says nothing about people"
 
 
 def test_flags_of_ground_truth_become_confidences(prepared: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_several_people_are_chosen_among_over_the_tracklet(prepared: Path, tmp_p
     for frame in (0, 2):
         np.testing.assert_array_equal(found[NAMES[frame]].keypoints, standing(30, frame))
     between = found[NAMES[1]]
-    assert between.status == FRAME_INTERPOLATED and summary.num_several == 2
+    assert between.status == FRAME_INTERPOLATED and summary.match.num_several == 2
     np.testing.assert_allclose(between.keypoints[:, :2], standing(30, 1)[:, :2], atol=0.01)
     assert between.keypoints[:, 2] == pytest.approx(0.9 * GapSettings().decay)
 
@@ -247,9 +247,9 @@ def test_keypoints_of_another_origin_stay_without_overwrite(prepared: Path, pose
     take(prepared, coco_results(tmp_path, poses))
     poses[NAMES[0]] = person(77)
     other = csv_of_columns(tmp_path, poses)
-    with pytest.raises(FormatError, match=r"has keypoints imported from another coco source.*--overwrite"):
+    with pytest.raises(FormatError, match=r"other settings of keypoints: .*source_sha256.*--overwrite"):
         take(prepared, other)
-    with pytest.raises(FormatError, match=r"imported from this coco source with other options; .*--overwrite"):
+    with pytest.raises(FormatError, match=r"select 'tracklet', now 'best-score'.*--overwrite"):
         take(prepared, coco_results(tmp_path, poses | {NAMES[0]: person(0)}), select="best-score")
     np.testing.assert_array_equal(stored(prepared)[NAMES[0]].keypoints, person(0))
     take(prepared, other, overwrite=True)
@@ -260,7 +260,7 @@ def test_one_changed_file_of_a_folder_makes_it_another_source(prepared: Path, po
     source = pifpaf_folder(tmp_path, poses)
     take(prepared, source)
     write_json(source / f"{NAMES[0]}.predictions.json", [])
-    with pytest.raises(FormatError, match="imported from another coco source"):
+    with pytest.raises(FormatError, match="source_sha256"):
         take(prepared, source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 
 from ..commit import commit_shard, fingerprint
 from ..environment import package_versions
-from ..errors import FormatError, SettingsError, SourceError
+from ..errors import SettingsError, SourceError
 from ..executor import Executor, Report
 from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
 from ..images import UnreadableImage, check_decoders
 from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
-from ..manifest import read_dataset, read_manifest, read_shard_frames, shard_inputs
+from ..manifest import read_manifest, read_shard_frames, shard_inputs
 from ..pose.gaps import Filled, GapSettings, fill_gaps
 from ..pose.selection import SelectionSettings, best_scores, select_people
 from ..records import (
@@ -41,6 +41,7 @@ FORMATS = ("coco", "pose", "table")
 FILE_SUFFIXES = {".json": "coco", ".csv": "table", ".parquet": "table"}
 FOLDER_SUFFIXES = {"coco": PIFPAF_SUFFIX, "pose": POSE_SUFFIX}
 FORMS = f"a file .json, .csv or .parquet, or a folder with *{PIFPAF_SUFFIX} or *{POSE_SUFFIX}"
+SPOOL = "import"  # folder in PREPARED while an import runs
 PACKAGES = ("pillow", "numpy", "pyarrow")
 
 
@@ -65,35 +66,12 @@ class ImportSettings:
 
 
 @dataclass(frozen=True)
-class ImportTask:
-    """What a worker must know for any shard.
-
-    Attributes:
-        prepared: absolute path.
-        roots: generation -> the folder of its frames.
-        skipped: paths of frames that are not opened.
-    """
-
-    prepared: Path
-    roots: Mapping[int, Path]
-    settings: ImportSettings
-    skipped: frozenset[str]
-
-
-@dataclass(frozen=True)
 class ImportSummary:
-    """What an import did.
-
-    Attributes:
-        source_format: as named or detected.
-        num_without_entry, num_several, unmatched: see Match.
-    """
+    """What an import did."""
 
     stage: StageSummary
     source_format: str
-    num_without_entry: int
-    num_several: int
-    unmatched: tuple[str, ...]
+    match: Match
 
 
 def import_keypoints(
@@ -144,11 +122,8 @@ def import_keypoints(
         SelectionSettings() if select == "tracklet" else None,
         GapSettings() if select == "tracklet" else None,
     )
-    if not overwrite:
-        _check_origin(prepared, settings)
     check_roots(roots.values())
-    task = ImportTask(prepared, roots, settings, frozenset(skip_frames))
-    spool, matches = _spool_folder(prepared), list[Match]()
+    spool, matches = prepared / SPOOL, list[Match]()
 
     def read_and_match() -> dict[int, str]:
         """Called when PREPARED is locked, and before anything of the stage is touched."""
@@ -158,7 +133,10 @@ def import_keypoints(
         names = FrameNames(prepared, with_suffix=name != "pose")
         matches.append(spool_people(names, read_source(source, name, images), spool))
         frames = names.frames(np.unique(matches[0].rows))
-        sizes = {row: _sampled_size(roots[generation], path) for row, (generation, path) in frames.items()}
+        sizes = {}
+        for row, (generation, path) in frames.items():
+            with suppress(UnreadableImage, SourceError, OSError):  # the worker of its shard says why
+                sizes[row] = _frame_size(roots[generation], path)
         check_units(matches[0], {row: path for row, (_, path) in frames.items()}, sizes)
         return shard_inputs(prepared)
 
@@ -168,15 +146,14 @@ def import_keypoints(
             STAGE,
             asdict(settings),
             read_and_match,
-            partial(import_shard, task),
+            partial(import_shard, prepared, roots, settings, frozenset(skip_frames)),
             executor,
             prepare=partial(prepare_worker, tuple(roots.values())),
             overwrite=overwrite,
             retry=lambda receipt: retry_left_out and any(count_left_out([receipt]).values()),
         )
     limit_left_out(stage.receipts, max_left_out)
-    match = matches[0]
-    return ImportSummary(stage, name, match.num_without_entry, match.num_several, match.unmatched)
+    return ImportSummary(stage, name, matches[0])
 
 
 def prepare_worker(roots: tuple[Path, ...]) -> None:
@@ -185,26 +162,34 @@ def prepare_worker(roots: tuple[Path, ...]) -> None:
     check_decoders()
 
 
-def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
-    """Make one shard of keypoints: Parquet, then its receipt."""
-    frames = read_shard_frames(task.prepared, shard)
-    people, num_several = read_spool(_spool_folder(task.prepared), shard)
+def import_shard(
+    prepared: Path,
+    roots: Mapping[int, Path],
+    settings: ImportSettings,
+    skipped: frozenset[str],
+    shard: int,
+    report: Report,
+) -> ShardReceipt:
+    """Make one shard of keypoints: Parquet, then its receipt; frames whose paths are in `skipped` are not opened."""
+    frames = read_shard_frames(prepared, shard)
+    people, num_several = read_spool(prepared / SPOOL, shard)
+    choice = settings if num_several else replace(settings, selection=None)  # one person per frame: kept as it is
     poses: list[FramePose] = []
     for tracklet in frames.tracklets:
         start, count = len(poses), len(tracklet.paths)
         found = [people.get(start + index, []) for index in range(count)]
-        poses += _poses(task, task.roots[frames.generation], tracklet, found, as_they_are=num_several == 0)
+        poses += _poses(tracklet, found, roots[frames.generation], skipped, choice)
         report(count)
     rows = KeypointColumns.of(poses)
     return commit_shard(
-        task.prepared,
+        prepared,
         STAGE,
         shard,
-        keypoints_path(task.prepared, shard),
+        keypoints_path(prepared, shard),
         lambda path: write_keypoints(path, rows),
         generation=frames.generation,
         rows=len(rows),
-        settings=fingerprint(asdict(task.settings)),
+        settings=fingerprint(asdict(settings)),
         inputs=frames.sha256,
         notes=keypoint_notes(frames, rows),
         made_with=package_versions(*PACKAGES),
@@ -212,7 +197,11 @@ def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
 
 
 def _poses(
-    task: ImportTask, root: Path, tracklet: SourceFrames, found: Sequence[list[SourcePerson]], *, as_they_are: bool
+    tracklet: SourceFrames,
+    found: Sequence[list[SourcePerson]],
+    root: Path,
+    skipped: frozenset[str],
+    settings: ImportSettings,
 ) -> Iterator[FramePose]:
     """One pose for every frame of a tracklet, in order; scores of some programs are sums, ours end at 1."""
     statuses = [FRAME_NO_POSE] * len(found)
@@ -220,15 +209,14 @@ def _poses(
     people: list[list[SourcePerson] | None] = [None] * len(found)
     for index, name in enumerate(tracklet.paths):
         try:
-            if name in task.skipped:
+            if name in skipped:
                 statuses[index] = FRAME_SKIPPED
                 continue
             sizes[index] = _frame_size(root, name)
             people[index] = found[index]
         except UnreadableImage:
             statuses[index] = FRAME_UNREADABLE
-    settings = task.settings
-    if as_they_are or settings.selection is None:
+    if settings.selection is None:
         chosen = [person and Filled(person.score, person.keypoints, False) for person in best_scores(people)]
     else:
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
@@ -246,32 +234,6 @@ def _frame_size(root: Path, name: str) -> tuple[int, int]:
     """Width and height of a frame, read to its last pixel."""
     height, width = read_source_frame(root, name).shape[:2]
     return width, height
-
-
-def _check_origin(prepared: Path, settings: ImportSettings) -> None:
-    """Refuse other keypoints in the words of this command, and before a large source is read."""
-    before = read_dataset(prepared).get("stages", {}).get(STAGE)
-    if before is not None and before != asdict(settings):
-        source = before.get("source_format")
-        same = source and before["source_sha256"] == settings.source_sha256
-        origin = f"imported from {'this' if same else 'another'} {source} source" if source else "of extract-keypoints"
-        raise FormatError(
-            f"{prepared} has keypoints {origin}{' with other options' if same else ''}",
-            "none, or those of this source and these options",
-            "add --overwrite to replace them, or prepare into another folder",
-        )
-
-
-def _spool_folder(prepared: Path) -> Path:
-    return prepared / "import"
-
-
-def _sampled_size(root: Path, name: str) -> tuple[int, int] | None:
-    """Width and height of a frame; None where it cannot be read: the worker of its shard says why."""
-    try:
-        return _frame_size(root, name)
-    except (UnreadableImage, SourceError, OSError):
-        return None
 
 
 def read_source(source: Path, source_format: str, images: Path | None = None) -> Iterator[SourceEntry]:
@@ -293,22 +255,18 @@ def detect_format(source: Path, name: str = "auto", images: Path | None = None) 
     if name not in ("auto", *FORMATS):
         raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
     if name == "auto":
-        name = _only_format(source)
+        if source.is_dir():
+            found = [one for one, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
+        else:
+            found = [one for suffix, one in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
+        if len(found) != 1:
+            raise SourceError(
+                f"{source} looks like {' and '.join(found) or 'none of the formats'}", FORMS, "or choose with --format"
+            )
+        name = found[0]
     if images is not None and (name != "coco" or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
     if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
         kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
         raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
     return name
-
-
-def _only_format(source: Path) -> str:
-    if source.is_dir():
-        found = [name for name, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
-    else:
-        found = [name for suffix, name in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
-    if len(found) != 1:
-        raise SourceError(
-            f"{source} looks like {' and '.join(found) or 'none of the formats'}", FORMS, "or choose with --format"
-        )
-    return found[0]

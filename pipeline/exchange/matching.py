@@ -238,20 +238,19 @@ def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[SourcePerson]],
     return people, facts["num_several"]
 
 
-def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int, tuple[int, int] | None]) -> None:
+def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int, tuple[int, int]]) -> None:
     """Refuse coordinates that cannot be pixels of their frames. A wrong unit would not fail anywhere: it would train
     on nonsense.
 
     Args:
         match: its sample is looked at; joints of confidence 0 do not count.
-        paths, frame_sizes: of the frames in the sample by row; None in place of width and height in pixels where the
-            frame cannot be read.
+        paths, frame_sizes: of the frames in the sample by row; no width and height where one cannot be read.
 
     Raises:
         SourceError: the source names another size; the joints of all frames together lie within two pixels of the
             corner; or more than 3 % of them lie farther outside than a tenth of the frame's size.
     """
-    kept = [at for at, row in enumerate(match.rows.tolist()) if frame_sizes[row] is not None]
+    kept = [at for at, row in enumerate(match.rows.tolist()) if row in frame_sizes]
     if not kept:
         return
     rows, keypoints, claimed = match.rows[kept], match.keypoints[kept], match.claimed[kept]

@@ -49,10 +49,7 @@ class JsonReader:
 
     def elements(self) -> Iterator[tuple[str, Any]]:
         """Key and element, for every element of the lists in the document's object; values that are no list come
-        complete. A document that is a list has the key "".
-
-        Raises:
-            ValueError: not JSON, an element is too long, or one of LISTS is none.
+        complete. A document that is a list has the key "". ValueErrors say what is wrong, and where.
         """
         if self._take("[{") == "[":
             yield from self._list("")
@@ -125,12 +122,7 @@ class JsonReader:
 
 
 def json_objects(path: Path, need: str = "annotations") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and object of all lists in LISTS, or of a document that is a list; see JsonReader.elements.
-
-    Args:
-        path: a regular file.
-        need: key that the document must have if it is no list.
-    """
+    """Key and object of all lists in LISTS, or of a document that is a list; any other must have the key `need`."""
     with open_source(path, "a complete JSON file") as file:
         reader = JsonReader(io.TextIOWrapper(file, "utf-8-sig"))
         for key, item in reader.elements():
@@ -151,11 +143,7 @@ def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEnt
     """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}; or a folder with
     FRAME.jpg.predictions.json, as openpifpaf.predict --json-output writes. Objects without keypoints are passed over.
 
-    Memory holds one element and the images' names.
-
-    Args:
-        source: the file or folder.
-        images: for results whose image ids are numbers: an annotation file whose `images` gives their names.
+    Memory holds one element and the images' names. `images` is an annotation file that names image ids.
     """
     if source.is_dir():
         for path in walk(source, PIFPAF_SUFFIX):
@@ -227,7 +215,7 @@ def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -
 
 def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     """Width and height, or None where both are missing."""
-    sides = image.get("width"), image.get("height")
+    sides: tuple[Any, Any] = image.get("width"), image.get("height")
     if not any(sides):
         return None
     if any(type(side) not in (int, float) or not 1 <= side <= MAX_SIDE or side != int(side) for side in sides):

@@ -42,9 +42,8 @@ def export_keypoints(prepared: Path, out: Path, *, overwrite: bool = False) -> E
     if out.exists() and not overwrite:
         raise SettingsError(f"{out} exists", "a new file", "choose another name, or add --overwrite")
     receipts = keypoint_receipts(prepared)
-    remedy = "delete the file, then run the command again that made the keypoints: it resumes"
     for receipt in receipts.values():
-        require_intact(prepared, receipt, remedy)
+        require_intact(prepared, receipt, "delete it, then run the command again that made the keypoints: it resumes")
     summary = ExportSummary()
     commit_file(out, lambda partial_path: _write(partial_path, prepared, sorted(receipts), summary))
     return summary
@@ -112,6 +111,6 @@ def _annotation(number: int, keypoints: np.ndarray, score: np.ndarray) -> dict[s
     }
 
 
-def _short(values: np.ndarray) -> list[Any]:
+def _short(values: np.ndarray) -> Any:
     """Python floats with the fewest digits that are still these float32, in nested lists of the same shape."""
     return values.astype(np.float32).astype(str).astype(np.float64).tolist()

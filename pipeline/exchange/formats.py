@@ -64,11 +64,8 @@ class SourceEntry:
 
 @contextmanager
 def open_source(path: Path, kind: str) -> Iterator[IO[bytes]]:
-    """Open a regular file, and nothing that would block or never end; errors within become errors that name it.
-
-    Args:
-        path: the file.
-        kind: what it should be.
+    """Open a regular file, and nothing that would block or never end; errors within become errors that name it, and
+    `kind`, what it should be.
 
     Raises:
         SourceError: it is missing, a folder, FIFO or device, or what a parser found wrong.

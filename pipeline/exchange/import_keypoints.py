@@ -94,13 +94,10 @@ def import_keypoints(
     each frame once, since its size is needed, and since a broken image must not reach the shards.
 
     Args:
-        prepared: the prepared dataset, already indexed.
         source: file or folder of COCO-17 keypoints in pixels of the frames; docs/keypoints.md has the formats.
-        executor: serial or Dask.
         source_format: "auto" or one of FORMATS.
         images: COCO annotation file that names the images of a list of results.
-        select: which of several people in a frame is kept; a source that never has several is kept as it is.
-        root, overwrite, skip_frames, retry_left_out, max_left_out: see extract_keypoints.
+        prepared, executor, select, root, overwrite, skip_frames, retry_left_out, max_left_out: see extract_keypoints.
 
     Raises:
         SourceError: the source cannot be read, does not belong to the frames, or is not in their pixels; or more
@@ -223,8 +220,9 @@ def _poses(
         selected = select_people(limited, sizes, settings.selection, tracklet.numbers)
         chosen = fill_gaps(selected, sizes, settings.gaps, tracklet.numbers)
     for index, (person, status, size) in enumerate(zip(chosen, statuses, sizes, strict=True)):
-        keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
-        if person is not None:
+        if person is None:
+            keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
+        else:
             status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
             keypoints, score = person.keypoints, min(person.score, 1.0)
         yield FramePose(tracklet.tracklet_id, index, *size, status, score, keypoints)

@@ -245,10 +245,6 @@ def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int
     Args:
         match: its sample is looked at; joints of confidence 0 do not count.
         paths, frame_sizes: of the frames in the sample by row; no width and height where one cannot be read.
-
-    Raises:
-        SourceError: the source names another size; the joints of all frames together lie within two pixels of the
-            corner; or more than 3 % of them lie farther outside than a tenth of the frame's size.
     """
     kept = [at for at, row in enumerate(match.rows.tolist()) if row in frame_sizes]
     if not kept:

@@ -214,7 +214,8 @@ def _poses(
         except UnreadableImage:
             statuses[index] = FRAME_UNREADABLE
     if settings.selection is None:
-        chosen = [person and Filled(person.score, person.keypoints, False) for person in best_scores(people)]
+        best = best_scores(people)
+        chosen = [None if person is None else Filled(person.score, person.keypoints, False) for person in best]
     else:
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
         selected = select_people(limited, sizes, settings.selection, tracklet.numbers)

@@ -87,17 +87,15 @@ def import_keypoints(
         retry_left_out=retry_left_out,
         max_left_out=max_left_out,
     )
+    match = summary.match
     facts = {
         "format": summary.source_format,
-        "frames_without_entry": summary.num_without_entry,
-        "frames_with_several_people": summary.num_several,
-        "unmatched": summary.unmatched,
+        "frames_without_entry": match.num_without_entry,
+        "frames_with_several_people": match.num_several,
+        "unmatched": match.unmatched,
     }
-    notes = [summary.source_format]
-    if summary.num_several:
-        notes.append(f"several people in {summary.num_several:,} frames")
-    if summary.num_without_entry:
-        notes.append(f"{summary.num_without_entry:,} frames are not in it")
-    title = f"{prepared}: keypoints ({'; '.join(notes)})"
-    unmatched = {"entries of the source match no frame and are left out": summary.unmatched}
-    print_keypoints(title, summary.stage, as_json, facts, unmatched, unmatched_skips=skipped)
+    title = f"{prepared}: keypoints ({summary.source_format}"
+    title += f"; several people in {match.num_several:,} frames" if match.num_several else ""
+    title += f"; {match.num_without_entry:,} frames are not in it)" if match.num_without_entry else ")"
+    named = {"entries of the source match no frame and are left out": match.unmatched}
+    print_keypoints(title, summary.stage, as_json, facts, named, unmatched_skips=skipped)

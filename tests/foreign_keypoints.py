@@ -95,24 +95,18 @@ def coco_results(folder: Path, poses: Poses) -> Path:
 def coco_annotations(folder: Path, poses: Poses) -> Path:
     """The form of person_keypoints_val2017.json, with confidences for flags; other boxes lie between the people."""
     images = [{"id": 7 + n, "file_name": name, "width": WIDTH, "height": HEIGHT} for n, name in enumerate(NAMES)]
-    ids = {image["file_name"]: image["id"] for image in images}
-    annotations: list[dict[str, Any]] = [{"id": 900, "image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]}]
-    annotations += [result(ids[name], keypoints, num_keypoints=16) for name, keypoints in poses.items()]
+    box = {"id": 900, "image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]}
+    people = [result(7 + NAMES.index(name), keypoints) for name, keypoints in poses.items()]
     categories = [{"id": 1, "name": "person", "keypoints": list(JOINTS)}, {"id": 3, "name": "car"}]
-    return write_json(
-        folder / "annotations.json", {"images": images, "annotations": annotations, "categories": categories}
-    )
+    document = {"images": images, "annotations": [box, *people], "categories": categories}
+    return write_json(folder / "annotations.json", document)
 
 
 def pifpaf_folder(folder: Path, poses: Poses) -> Path:
     """openpifpaf.predict --json-output: a list of people beside each image's name, empty where nobody is."""
+    box = {"category_id": 3, "category": "car", "score": 0.3, "bbox": [0.0, 0.0, 9.0, 9.0]}
     for name in NAMES:
-        found: list[dict[str, Any]] = [
-            {"category_id": 3, "category": "car", "score": 0.3, "bbox": [0.0, 0.0, 9.0, 9.0]}
-        ]
-        if name in poses:
-            bbox = [1.0, 1.0, 60.0, 120.0]
-            found.append({"keypoints": numbers(poses[name]), "bbox": bbox, "score": 0.5, "category_id": 1})
+        found = [box, {"keypoints": numbers(poses[name]), "score": 0.5, "category_id": 1}] if name in poses else [box]
         write_json(folder / "predictions" / f"{name}.predictions.json", found)
     return folder / "predictions"
 
@@ -121,8 +115,7 @@ def pose_folder(folder: Path, poses: Poses) -> Path:
     """The authors' extract_keypoint.py: .pose in place of the image's suffix, indented JSON, zeros for nobody."""
     for name in NAMES:
         joints = np.reshape(numbers(poses.get(name, np.zeros((17, 3)))), (17, 3)).tolist()
-        path = folder / "poses" / Path(name).with_suffix(".pose")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = write_json((folder / "poses" / name).with_suffix(".pose"), joints)
         path.write_text(json.dumps(joints, indent=4))
     return folder / "poses"
 

@@ -2,22 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import TinyDataset
 from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, person, stored, take
 
 from keyreid.cli.prep import main
 from keyreid.pipeline.commit import commit_shard, read_json, read_receipt, receipt_path, write_json
-from keyreid.pipeline.errors import FormatError, SettingsError
+from keyreid.pipeline.errors import FormatError
 from keyreid.pipeline.exchange.export_keypoints import export_keypoints
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints, write_keypoints
 from keyreid.pipeline.manifest import dataset_path
-from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_OK, FRAME_UNREADABLE, FramePose
+from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_OK
 from keyreid.pipeline.skeleton import JOINTS
 
 
@@ -36,56 +36,32 @@ def prepared(tmp_path: Path) -> Path:
     return prepared
 
 
-def change_frame(prepared: Path, index: int, **changes: object) -> None:
+def change_frame(prepared: Path, index: int, status: str, score: float, keypoints: np.ndarray) -> None:
     """Change a row of the first shard, and let its receipt fit."""
-    columns = read_keypoints(keypoints_path(prepared, 0))
-    values = {name: getattr(columns, name).copy() for name in columns.__dataclass_fields__}
-    for name, value in changes.items():
-        values[name] = values[name].astype("U20") if name == "status" else values[name]
-        values[name][index] = value
+    rows = read_keypoints(keypoints_path(prepared, 0))
+    changed = replace(rows, status=rows.status.astype("U20"), score=rows.score.copy(), keypoints=rows.keypoints.copy())
+    changed.status[index], changed.score[index], changed.keypoints[index] = status, score, keypoints
     receipt = read_receipt(prepared, "keypoints", 0)
-    assert receipt is not None
-    names = ("generation", "rows", "settings", "inputs", "notes", "made_with")
-    facts = {name: getattr(receipt, name) for name in names}
+    facts = {
+        name: getattr(receipt, name) for name in ("generation", "rows", "settings", "inputs", "notes", "made_with")
+    }
     path = keypoints_path(prepared, 0)
-    changed = replace(columns, **values)
     commit_shard(prepared, "keypoints", 0, path, lambda partial: write_keypoints(partial, changed), **facts)
-
-
-def without_keypoints(prepared: Path, folder: Path) -> Path:
-    """The same index in another folder."""
-    shutil.copytree(prepared / "manifest", folder / "manifest")
-    write_json(dataset_path(folder), read_json(dataset_path(prepared)) | {"stages": {}})
-    return folder
-
-
-def assert_equal_to_the_bit(found: dict[str, FramePose], expected: dict[str, FramePose]) -> None:
-    assert list(found) == list(expected)
-    for name, pose in expected.items():
-        assert found[name].keypoints.tobytes() == pose.keypoints.tobytes(), name
-        assert found[name].score == pose.score, name
-        assert (found[name].width, found[name].height) == (pose.width, pose.height)
-        assert found[name].status == (FRAME_OK if pose.status == FRAME_INTERPOLATED else pose.status)
 
 
 def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tmp_path: Path) -> None:
     export_keypoints(prepared, tmp_path / "out.json")
-    copy = without_keypoints(prepared, tmp_path / "copy")
-    summary = take(copy, tmp_path / "out.json")
-    assert [pose.status for pose in stored(prepared).values()] == [
-        FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_UNREADABLE, FRAME_OK, FRAME_OK,
-    ]  # fmt: skip
-    assert_equal_to_the_bit(stored(copy), stored(prepared))
-    assert (summary.num_without_entry, summary.unmatched) == (1, ()), "only the unreadable frame is not exported"
-
-
-def test_pifpafs_keypoints_survive_the_way_out_and_back(tiny_dataset: TinyDataset, tmp_path: Path) -> None:
-    export_keypoints(tiny_dataset.prepared, tmp_path / "out.json")
-    copy = without_keypoints(tiny_dataset.prepared, tmp_path / "copy")
-    take(copy, tmp_path / "out.json")
-    expected = stored(tiny_dataset.prepared)
-    assert sum(pose.status == FRAME_OK for pose in expected.values()) > 50
-    assert_equal_to_the_bit(stored(copy), expected)
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared / "manifest", copy / "manifest")
+    write_json(dataset_path(copy), read_json(dataset_path(prepared)) | {"stages": {}})
+    match = take(copy, tmp_path / "out.json").match
+    assert (match.num_without_entry, match.unmatched) == (1, ()), "only the unreadable frame is not exported"
+    found, expected = stored(copy), stored(prepared)
+    assert list(found) == list(expected) and FRAME_INTERPOLATED in [pose.status for pose in expected.values()]
+    for name, pose in expected.items():
+        assert found[name].keypoints.tobytes() == pose.keypoints.tobytes(), name
+        assert (found[name].score, found[name].width) == (pose.score, pose.width)
+        assert found[name].status == (FRAME_OK if pose.status == FRAME_INTERPOLATED else pose.status)
 
 
 def test_the_document_has_the_form_of_coco_annotations(prepared: Path, tmp_path: Path) -> None:
@@ -111,47 +87,50 @@ def test_the_document_has_the_form_of_coco_annotations(prepared: Path, tmp_path:
     assert first["area"] == pytest.approx(width * height)
 
 
-def test_missing_shards_are_named(prepared: Path, tmp_path: Path) -> None:
+def remove_receipt(prepared: Path) -> None:
     receipt_path(prepared, "keypoints", 1).unlink()
-    with pytest.raises(FormatError, match=r"keypoints of 1 of 2 shards of .* missing .*first: 00001.*import-keypoints"):
-        export_keypoints(prepared, tmp_path / "out.json")
-    assert not (tmp_path / "out.json").exists()
 
 
-def test_shards_of_two_settings_are_never_mixed(prepared: Path, tmp_path: Path) -> None:
+def change_settings(prepared: Path) -> None:
     """As an interrupted --overwrite leaves them."""
     info = read_json(dataset_path(prepared))
     info["stages"]["keypoints"]["source_sha256"] = "of the new source"
     write_json(dataset_path(prepared), info)
-    with pytest.raises(FormatError, match=r"keypoints of 2 of 2 shards of .* outdated \(first: 00000\)"):
-        export_keypoints(prepared, tmp_path / "out.json")
 
 
-def test_changed_shards_are_refused(prepared: Path, tmp_path: Path) -> None:
+def change_shard(prepared: Path) -> None:
     path = keypoints_path(prepared, 1)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(FormatError, match=r"00001.parquet has SHA-256"):
-        export_keypoints(prepared, tmp_path / "out.json")
 
 
-def test_an_existing_file_stays_without_overwrite(prepared: Path, tmp_path: Path) -> None:
-    (tmp_path / "out.json").write_text("mine")
-    with pytest.raises(SettingsError, match=r"out.json exists; .*--overwrite"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_receipt, r"keypoints of 1 of 2 shards of .* missing .*first: 00001.*import-keypoints"),
+        (change_settings, r"keypoints of 2 of 2 shards of .* outdated \(first: 00000\)"),
+        (change_shard, r"00001.parquet has SHA-256"),
+    ],
+)
+def test_shards_that_are_not_as_the_last_run_left_them_are_refused(
+    damage: Callable[[Path], None], message: str, prepared: Path, tmp_path: Path
+) -> None:
+    damage(prepared)
+    with pytest.raises(FormatError, match=message):
         export_keypoints(prepared, tmp_path / "out.json")
-    assert (tmp_path / "out.json").read_text() == "mine"
-    export_keypoints(prepared, tmp_path / "out.json", overwrite=True)
-    assert json.loads((tmp_path / "out.json").read_text())["images"]
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_the_command_teaches_and_reports(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
     assert "keyreid-prep export-keypoints prepared/ keypoints.json" in run("--help").output
-    answer = run(prepared, tmp_path / "out.json")
-    assert answer.exit_code == 0, answer.output
-    assert "4 people in 5 frames, 1 frames left out" in answer.stdout
-    answer = run(prepared, tmp_path / "out.json")
-    assert answer.exit_code == 1 and "add --overwrite" in answer.stderr
-    again = json.loads(run(prepared, tmp_path / "out.json", "--overwrite", "--json").stdout)
-    assert again == {"num_images": 5, "num_people": 4, "num_left_out": 1}
+    answer = run(prepared, out)
+    assert answer.exit_code == 0 and "4 people in 5 frames, 1 frames left out" in answer.stdout, answer.output
+    out.write_text("mine")
+    answer = run(prepared, out)
+    assert answer.exit_code == 1 and "out.json exists" in answer.stderr and "add --overwrite" in answer.stderr
+    assert out.read_text() == "mine"
+    again = json.loads(run(prepared, out, "--overwrite", "--json").stdout)
+    assert again == {"num_images": 5, "num_people": 4, "num_left_out": 1} and json.loads(out.read_text())["images"]
 
 
 def run(*arguments: object) -> Result:

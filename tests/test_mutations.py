@@ -26,7 +26,7 @@ MEMORY = 1 << 30  # bytes beyond what the reader takes for sound input
 SECONDS = 20  # for one input; the system then ends the process
 INPUTS = {
     "prepared": 500, "mars": 250, "ilids-vid": 150, "ilids-vid json": 100, "table csv": 200, "table parquet": 200,
-    "images": 300, "model": 100, "config": 150, "pifpaf": 30, "frame list": 50,
+    "images": 300, "model": 100, "config": 150, "pifpaf": 30, "frame list": 50, "keypoints": 490,
 }  # fmt: skip
 SEALED = ("prepared", "model")
 
@@ -161,6 +161,30 @@ def make_frame_list(folder: Path) -> tuple[Files, Read]:
     return [path], lambda: read_frame_list(path)
 
 
+def make_keypoints(folder: Path) -> tuple[Files, Read]:
+    """What import-keypoints reads: a source of every format."""
+    from foreign_keypoints import NAMES, WRITERS, person
+
+    from keyreid.pipeline.exchange.import_keypoints import detect_format, read_source
+
+    sources = [write(folder, {name: person(seed) for seed, name in enumerate(NAMES)}) for write in WRITERS]
+    files = [path if path.is_file() else min(one for one in path.rglob("*") if one.is_file()) for path in sources]
+
+    def read() -> object:
+        found = []
+        for source in sources:
+            for entry in read_source(source, detect_format(source)):
+                entry.name.encode()
+                assert entry.size is None or min(entry.size) > 0
+                for one in entry.people or ():
+                    assert one.keypoints.shape == (17, 3) and np.isfinite(one.keypoints).all() and one.score >= 0
+                    assert 0 <= one.keypoints[:, 2].min() <= one.keypoints[:, 2].max() <= 1
+                    found.append((entry.name, one.score, one.keypoints.tobytes()))
+        return found
+
+    return files, read
+
+
 READERS: dict[str, Callable[[Path], tuple[Files, Read]]] = {
     "prepared": make_prepared,
     **{name: make_source(name) for name in ("mars", "ilids-vid", "ilids-vid json", "table csv", "table parquet")},
@@ -169,6 +193,7 @@ READERS: dict[str, Callable[[Path], tuple[Files, Read]]] = {
     "config": make_config,
     "pifpaf": make_pifpaf,
     "frame list": make_frame_list,
+    "keypoints": make_keypoints,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from ..errors import SourceError
 from ..skeleton import BONES, JOINTS
-from .formats import SourceEntry, explain, open_regular, printable, source_person, walk
+from .formats import SourceEntry, SourcePerson, open_source, printable, source_person, walk
 
 PIFPAF_SUFFIX = ".predictions.json"
 VISIBLE = 2  # COCO's third number is a flag: 0 not labelled, 1 hidden, 2 visible
@@ -38,7 +38,7 @@ class JsonReader:
     """Reads a JSON document of any length whose elements are short.
 
     Attributes:
-        keys: of the document, as far as it was read; "" for one that is a list.
+        keys: of the document's lists, as far as it was read; "" for one that is a list.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -49,43 +49,39 @@ class JsonReader:
 
     def elements(self) -> Iterator[tuple[str, Any]]:
         """Key and element, for every element of the lists in the document's object; values that are no list come
-        whole. A document that is a list has the key "".
-
-        Raises:
-            ValueError: not JSON, an element is too long, or one of LISTS is none.
+        complete. A document that is a list has the key "". ValueErrors say what is wrong, and where.
         """
         if self._take("[{") == "[":
-            self.keys.add("")
-            yield from (("", element) for element in self._list())
-        elif self._peek() == "}":
-            self._take("}")
+            yield from self._list("")
         else:
-            while True:
+            for _ in self._items("}"):
                 key = self._value()
                 if not isinstance(key, str):
                     raise ValueError(f"{reprlib.repr(key)} in place of a key")
-                self.keys.add(key)
                 self._take(":")
                 if self._peek() == "[":
                     self._take("[")
-                    yield from ((key, element) for element in self._list())
+                    yield from self._list(key)
                 elif key in LISTS:
                     raise ValueError(f"{key} is no list")
                 else:
                     yield key, self._value()
-                if self._take(",}") == "}":
-                    break
         if self._peek():
             raise ValueError(f"more text after the document's end, at character {self._passed + self._at:,}")
 
-    def _list(self) -> Iterator[Any]:
-        if self._peek() == "]":
-            self._take("]")
+    def _list(self, key: str) -> Iterator[tuple[str, Any]]:
+        self.keys.add(key)
+        for _ in self._items("]"):
+            yield key, self._value()
+
+    def _items(self, end: str) -> Iterator[None]:
+        """Stops before each item, which the caller reads."""
+        if self._peek() == end:
+            self._take(end)
             return
-        while True:
-            yield self._value()
-            if self._take(",]") == "]":
-                return
+        yield
+        while self._take("," + end) == ",":
+            yield
 
     def _value(self) -> Any:
         self._peek()
@@ -125,21 +121,15 @@ class JsonReader:
         self._text, self._at, self._ended = self._text[self._at :] + chunk, 0, not chunk
 
 
-def json_objects(path: Path, *, need: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and object of all lists in LISTS, or of a document that is a list; see JsonReader.elements.
-
-    Args:
-        path: a regular file.
-        need: key that the document must have if it is no list.
-    """
-    with open_regular(path) as file, explain(path, "a complete JSON file"):
+def json_objects(path: Path, need: str = "annotations") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and object of all lists in LISTS, or of a document that is a list; any other must have the key `need`."""
+    with open_source(path, "a complete JSON file") as file:
         reader = JsonReader(io.TextIOWrapper(file, "utf-8-sig"))
         for key, item in reader.elements():
             if key in ("", *LISTS):
                 if not isinstance(item, dict):
-                    raise SourceError(
-                        f"{path} has something else than objects among its {key or 'results'}", "a list of objects"
-                    )
+                    found = f"{path} has something else than objects among its {key or 'results'}"
+                    raise SourceError(found, "a list of objects")
                 yield key, item
         if not reader.keys & {"", need}:
             raise SourceError(
@@ -153,24 +143,22 @@ def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEnt
     """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}; or a folder with
     FRAME.jpg.predictions.json, as openpifpaf.predict --json-output writes. Objects without keypoints are passed over.
 
-    Memory holds one element and the images' names.
-
-    Args:
-        source: the file or folder.
-        images: for results whose image ids are numbers: an annotation file whose `images` gives their names.
+    Memory holds one element and the images' names. `images` is an annotation file that names image ids.
     """
     if source.is_dir():
-        yield from _pifpaf_entries(source)
+        for path in walk(source, PIFPAF_SUFFIX):
+            people = tuple(_person(item, where) for item, where in _people(path))
+            yield SourceEntry(printable(path.relative_to(source).as_posix().removesuffix(PIFPAF_SUFFIX)), people)
         return
     names: dict[int | str, str] = {}
-    other_joints: dict[int | str, dict[str, Any]] = {}
+    other_joints: dict[str, dict[str, Any]] = {}  # repr of a category's id -> category
     flags: set[Any] = set()  # third numbers, until there is one that is no flag
-    for key, item in json_objects(source, need="annotations"):  # lists come in any order: names first, people later
+    for key, item in json_objects(source):  # lists come in any order: names first, people later
         if key == "images":
             yield SourceEntry(_add_image(names, item, source), (), _size(item, source))
         elif key == "categories":
-            if item.get("keypoints", list(JOINTS)) != list(JOINTS) and isinstance(item.get("id"), int | str):
-                other_joints[item["id"]] = item
+            if item.get("keypoints", list(JOINTS)) != list(JOINTS):
+                other_joints[repr(item.get("id"))] = item
         elif flags <= {0, 1, VISIBLE}:
             values = item.get("keypoints")
             if isinstance(values, list) and SCORES_FIELD not in item:
@@ -184,30 +172,34 @@ def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEnt
                 raise SourceError(f"{images} is a list", "an object with images, each with id and file_name")
             if key == "images":
                 yield SourceEntry(_add_image(names, item, images), None, _size(item, images))
-    number = 0
-    for key, item in json_objects(source, need="annotations"):
-        if key in ("", "annotations") and "keypoints" in item:  # boxes have none
-            number += 1
-            where = f"{source}, person {number}"
-            _check_joints(item, other_joints, where)
-            person = source_person(
-                item["keypoints"],
-                item.get("score"),
-                where,
-                confidences=item.get(SCORES_FIELD),
-                full_confidence=full_confidence,
+    for item, where in _people(source):
+        other = other_joints.get(repr(item.get("category_id")))
+        if other is not None:
+            raise SourceError(
+                f"{where} is a {reprlib.repr(other.get('name'))} with the joints {reprlib.repr(other['keypoints'])}",
+                f"COCO's 17: {', '.join(JOINTS[:3])} ...",
+                "leave it out, or bring its joints into COCO's order",
             )
-            yield SourceEntry(_image_name(item.get("image_id"), names, where), (person,))
+        yield SourceEntry(_image_name(item.get("image_id"), names, where), (_person(item, where, full_confidence),))
 
 
-def _pifpaf_entries(folder: Path) -> Iterator[SourceEntry]:
-    for path in walk(folder, PIFPAF_SUFFIX):
-        people = tuple(
-            source_person(item["keypoints"], item.get("score"), f"{path}, person {number}")
-            for number, (key, item) in enumerate(json_objects(path, need="annotations"), 1)
-            if key in ("", "annotations") and "keypoints" in item
-        )
-        yield SourceEntry(printable(path.relative_to(folder).as_posix().removesuffix(PIFPAF_SUFFIX)), people)
+def _people(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Objects with keypoints (boxes have none), and where each is, for errors."""
+    number = 0
+    for key, item in json_objects(path):
+        if key in ("", "annotations") and "keypoints" in item:
+            number += 1
+            yield item, f"{path}, person {number}"
+
+
+def _person(item: dict[str, Any], where: str, full_confidence: float = 1) -> SourcePerson:
+    return source_person(
+        item["keypoints"],
+        item.get("score"),
+        where,
+        confidences=item.get(SCORES_FIELD),
+        full_confidence=full_confidence,
+    )
 
 
 def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -> str:
@@ -223,37 +215,20 @@ def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -
 
 def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     """Width and height, or None where both are missing."""
-    sides = image.get("width"), image.get("height")
+    sides: tuple[Any, Any] = image.get("width"), image.get("height")
     if not any(sides):
         return None
-    width, height = (int(side) if isinstance(side, int | float) and 1 <= side <= MAX_SIDE else 0 for side in sides)
-    if 0 in (width, height) or (width, height) != sides:
-        raise SourceError(
-            f"{path} has an image of width and height {reprlib.repr(sides)}",
-            "pixels, or neither",
-            "write the frame's size",
-        )
-    return width, height
-
-
-def _check_joints(item: dict[str, Any], other_joints: dict[int | str, dict[str, Any]], where: str) -> None:
-    """Refuse a person whose category does not have COCO's 17 joints."""
-    number = item.get("category_id")
-    category = other_joints.get(number) if isinstance(number, int | str) else None
-    if category is not None:
-        raise SourceError(
-            f"{where} is a {reprlib.repr(category.get('name'))} with the joints {reprlib.repr(category['keypoints'])}",
-            f"COCO's 17: {', '.join(JOINTS[:3])} ...",
-            "leave it out, or bring its joints into COCO's order",
-        )
+    if any(type(side) not in (int, float) or not 1 <= side <= MAX_SIDE or side != int(side) for side in sides):
+        found = f"{path} has an image of width and height {reprlib.repr(sides)}"
+        raise SourceError(found, "pixels, or neither", "write the frame's size")
+    return int(sides[0]), int(sides[1])
 
 
 def _image_name(image_id: Any, names: dict[int | str, str], where: str) -> str:
-    if isinstance(image_id, int | str):
-        if image_id in names:
-            return names[image_id]
-        if isinstance(image_id, str):
-            return printable(image_id)
+    if isinstance(image_id, int | str) and image_id in names:
+        return names[image_id]
+    if isinstance(image_id, str):
+        return printable(image_id)
     raise SourceError(
         f"{where} has image_id {reprlib.repr(image_id)}, and no list of images names it",
         "a file name, or an id of `images`",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,10 +13,9 @@ import numpy as np
 from ..commit import commit_file, require_intact
 from ..environment import progress_bar
 from ..errors import SettingsError
-from ..keypoints import keypoints_path, read_keypoints
+from ..keypoints import KeypointColumns, keypoints_path, read_keypoints
 from ..manifest import read_manifest, read_shard_frames
 from ..receipts import KEYPOINTS, keypoint_receipts, stage_settings
-from ..records import FRAMES_LEFT_OUT, FramePose
 from .coco import CATEGORY, SCORES_FIELD, VISIBLE
 
 
@@ -43,9 +42,8 @@ def export_keypoints(prepared: Path, out: Path, *, overwrite: bool = False) -> E
     if out.exists() and not overwrite:
         raise SettingsError(f"{out} exists", "a new file", "choose another name, or add --overwrite")
     receipts = keypoint_receipts(prepared)
-    remedy = "delete the file, then run the command again that made the keypoints: it resumes"
     for receipt in receipts.values():
-        require_intact(prepared, receipt, remedy)
+        require_intact(prepared, receipt, "delete it, then run the command again that made the keypoints: it resumes")
     summary = ExportSummary()
     commit_file(out, lambda partial_path: _write(partial_path, prepared, sorted(receipts), summary))
     return summary
@@ -60,51 +58,41 @@ def _write(path: Path, prepared: Path, shards: Sequence[int], summary: ExportSum
     ):
         info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, KEYPOINTS)}
         file.write(f'{{"info": {json.dumps(info)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [')
-        images = (_image(number, name, pose) for number, name, pose in _rows(prepared, shards, bar))
-        summary.num_images = _write_elements(file, images)
+        for number, name, rows in _frames(prepared, shards, bar):
+            width, height = rows.sizes[0].tolist()
+            image = {"id": number, "file_name": name, "width": width, "height": height}
+            _write_element(file, image, summary.num_images)
+            summary.num_images += 1
         file.write('],\n"annotations": [')
-        people = (_annotation(number, pose) for number, _, pose in _rows(prepared, shards, bar))
-        summary.num_people = _write_elements(file, people)
+        for number, _, rows in _frames(prepared, shards, bar):
+            if rows.keypoints[0, :, 2].any():
+                _write_element(file, _annotation(number, rows.keypoints[0], rows.score), summary.num_people)
+                summary.num_people += 1
         file.write("]}\n")
     summary.num_left_out = manifest.num_frames - summary.num_images
 
 
-def _rows(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[int, str, FramePose]]:
-    """Number from 1, path and pose of every frame."""
-    number = 0
+def _frames(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[int, str, KeypointColumns]]:
+    """Number from 1, path and row of every frame that is not left out."""
+    start = 1
     for shard in shards:
-        rows = read_keypoints(keypoints_path(prepared, shard))
+        columns = read_keypoints(keypoints_path(prepared, shard))
         paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
-        for path, tracklet_id, index, (width, height), status, score, keypoints in zip(
-            paths, *(getattr(rows, name) for name in rows.__dataclass_fields__), strict=True
-        ):
-            number += 1
-            bar.update()
-            yield number, path, FramePose(tracklet_id, index, int(width), int(height), status, score, keypoints)
+        for row in np.flatnonzero(columns.in_shards).tolist():
+            yield start + row, paths[row], columns[row : row + 1]
+        start += len(columns)
+        bar.update(len(columns))
 
 
-def _write_elements(file: TextIO, elements: Iterable[dict[str, Any] | None]) -> int:
-    """One element a line, without those that are None; returns their number."""
-    count = 0
-    for element in elements:
-        if element is not None:
-            file.write(("," if count else "") + "\n" + json.dumps(element, separators=(",", ":")))
-            count += 1
-    return count
+def _write_element(file: TextIO, element: dict[str, Any], before: int) -> None:
+    """One element a line, after `before` others."""
+    file.write(("," if before else "") + "\n" + json.dumps(element, separators=(",", ":")))
 
 
-def _image(number: int, name: str, pose: FramePose) -> dict[str, Any] | None:
-    if pose.status in FRAMES_LEFT_OUT:
-        return None
-    return {"id": number, "file_name": name, "width": pose.width, "height": pose.height}
-
-
-def _annotation(number: int, pose: FramePose) -> dict[str, Any] | None:
-    """The person of a frame, found or interpolated; None where there is nobody."""
-    found = pose.keypoints[:, 2] > 0
-    if not found.any():
-        return None
-    corner, opposite = pose.keypoints[found, :2].min(0), pose.keypoints[found, :2].max(0)
+def _annotation(number: int, keypoints: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+    """The person of a frame, found or interpolated."""
+    found = keypoints[:, 2] > 0
+    corner, opposite = keypoints[found, :2].min(0), keypoints[found, :2].max(0)
     box = _short(np.concatenate([corner, opposite - corner]))
     flags = np.where(found, VISIBLE, 0).tolist()
     return {
@@ -116,13 +104,13 @@ def _annotation(number: int, pose: FramePose) -> dict[str, Any] | None:
         "bbox": box,
         "num_keypoints": int(found.sum()),
         "keypoints": [
-            value for place, flag in zip(_short(pose.keypoints[:, :2]), flags, strict=True) for value in (*place, flag)
+            value for place, flag in zip(_short(keypoints[:, :2]), flags, strict=True) for value in (*place, flag)
         ],
-        SCORES_FIELD: _short(pose.keypoints[:, 2]),
-        "score": _short(np.float32(pose.score)),
+        SCORES_FIELD: _short(keypoints[:, 2]),
+        "score": _short(score)[0],
     }
 
 
-def _short(values: np.ndarray | np.float32) -> Any:
+def _short(values: np.ndarray) -> Any:
     """Python floats with the fewest digits that are still these float32, in nested lists of the same shape."""
-    return np.asarray(values, np.float32).astype(str).astype(np.float64).tolist()
+    return values.astype(np.float32).astype(str).astype(np.float64).tolist()

@@ -3,26 +3,20 @@ files. The reader of COCO's JSON is coco.py."""
 
 from __future__ import annotations
 
-import csv
-import errno
 import hashlib
 import json
 import os
 import reprlib
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
-from itertools import chain
-from numbers import Real
 from pathlib import Path
-from types import NoneType
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from ..commit import sha256_of
 from ..errors import SourceError, SurroundingsError
@@ -30,13 +24,11 @@ from ..skeleton import JOINTS, NUM_JOINTS
 
 POSE_SUFFIX = ".pose"
 MAX_POSE_BYTES = 1 << 20  # of the file of one frame
-MAX_LINE = 1 << 20  # characters of a line of a .csv file
-PERSON_COLUMNS = ("frame_path", "keypoints", "score")
+CSV_BLOCK = 1 << 20  # bytes of a .csv file that are read at once; a row is shorter
 JOINT_COLUMNS = tuple(f"{joint}_{axis}" for joint in JOINTS for axis in "xyc")
 BATCH_ROWS = 1024  # of a Parquet file in memory at once
 ROWS_OF_ANY_TABLE = 1_000_000  # more rows than that must take a byte each in the file
 JOINT_VALUES = "x, y and confidence of the 17 COCO joints"
-PLAIN = {int, float}  # types of numbers that need no second look
 LARGEST = float(np.finfo(np.float32).max)
 OVERSHOOT = 0.2  # networks that learn heatmaps go a little beyond 0 and 1: clipped; farther off is another unit
 
@@ -71,49 +63,25 @@ class SourceEntry:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file, and nothing that would block or never end.
+def open_source(path: Path, kind: str) -> Iterator[IO[bytes]]:
+    """Open a regular file, and nothing that would block or never end; errors within become errors that name it, and
+    `kind`, what it should be.
 
     Raises:
-        SourceError: it is missing, or a folder, FIFO or device.
-        SurroundingsError: the system cannot read it.
+        SourceError: it is missing, a folder, FIFO or device, or what a parser found wrong.
+        SurroundingsError: the system cannot read it, or memory is short.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise SourceError(f"{path} is not there", "a file", "check the path") from error
-        if error.errno == errno.ENXIO:
-            raise SourceError(f"{path} is a socket or a device", "a file") from error
-        raise SurroundingsError(
-            f"{path} cannot be opened ({error.strerror})", "", "repair that, and try again"
-        ) from error
-    with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise SourceError(f"{path} is not a regular file", "no folder, FIFO or device", "check the path")
-        yield file
-
-
-@contextmanager
-def explain(path: Path, kind: str) -> Iterator[None]:
-    """Within, what a parser raises becomes an error that names the file; KeyReIDErrors pass.
-
-    Args:
-        path: the file that is read.
-        kind: what it should be.
-    """
-    try:
-        yield
-    except MemoryError as error:  # pyarrow's is one
-        raise SurroundingsError(f"reading {path} takes more memory than there is", f"{kind}", "free some") from error
-    except OSError as error:
-        if error.errno is None:  # pyarrow's word for damage
-            raise SourceError(f"{path} cannot be read ({_first_line(error)})", kind, "write it again") from error
-        raise SurroundingsError(
-            f"{path} cannot be read ({error.strerror})", "", "repair that, and try again"
-        ) from error
-    except (ValueError, LookupError, TypeError, RecursionError, NotImplementedError, csv.Error) as error:
-        raise SourceError(f"{path} cannot be read ({_first_line(error)})", kind, "write it again") from error
+        if not path.is_file():
+            found = "is not a regular file" if path.exists() else "is not there"
+            raise SourceError(f"{path} {found}", "a file, and no folder, FIFO or device", "check the path")
+        with open(path, "rb") as file:
+            yield file
+    except (OSError, MemoryError, ValueError, LookupError, TypeError, RecursionError, NotImplementedError) as error:
+        found = f"{path} cannot be read ({_first_line(error)})"
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # pyarrow's OSErrors of damage have none
+            raise SurroundingsError(found, "", "repair that, and try again") from error
+        raise SourceError(found, kind, "write it again") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -165,21 +133,17 @@ def source_person(
     return SourcePerson(number, keypoints)
 
 
-def _numbers(values: Any, shapes: tuple[tuple[int, ...], ...], meaning: str, where: str) -> np.ndarray:
+def _numbers(values: Any, shapes: Sequence[tuple[int, ...]], meaning: str, where: str) -> np.ndarray:
     """Finite float32 numbers of one of the shapes, in memory of their own."""
-    kinds = {values.dtype.type} if isinstance(values, np.ndarray) else {type(values)}
-    if isinstance(values, list):
-        kinds = set(map(type, values))
-        if list in kinds:
-            kinds = set(map(type, chain.from_iterable(one if isinstance(one, list) else [one] for one in values)))
-    if not kinds <= PLAIN:
-        for kind in kinds:  # numpy would take "1.5" and true for numbers
-            if kind is bool or not issubclass(kind, (Real, np.floating, Decimal, NoneType)):
-                raise SourceError(f"{where} holds something that is no number ({kind.__name__})", f"numbers: {meaning}")
     try:
-        numbers = np.array(values, np.float64)
-    except (ValueError, OverflowError) as error:
-        raise SourceError(f"{where} has numbers that fit no table ({_first_line(error)})", f"{meaning}") from error
+        numbers = np.array(values)
+        if numbers.dtype.kind not in "iufO":  # of objects: None, Decimal, whole numbers of more than 64 bits
+            raise TypeError(numbers.dtype.name)
+        numbers = numbers.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SourceError(
+            f"{where} holds something that is no number ({_first_line(error)})", f"numbers: {meaning}"
+        ) from error
     if numbers.shape not in shapes:
         found = " x ".join(map(str, numbers.shape)) or "1"
         raise SourceError(
@@ -211,13 +175,16 @@ def walk(folder: Path, suffix: str) -> Iterator[Path]:
 
 def sha256_of_source(source: Path, suffix: str) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files."""
+
+    def hashed(path: Path) -> str:
+        with open_source(path, "a readable file"):
+            return sha256_of(path)
+
     if not source.is_dir():
-        with open_regular(source), explain(source, "a readable file"):
-            return sha256_of(source)
+        return hashed(source)
     digest = hashlib.sha256()
     for path in walk(source, suffix):
-        with open_regular(path), explain(path, "a readable file"):
-            digest.update(f"{sha256_of(path)}  {path.relative_to(source)}\n".encode(errors="surrogateescape"))
+        digest.update(f"{hashed(path)}  {path.relative_to(source)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -227,7 +194,7 @@ def pose_entries(folder: Path) -> Iterator[SourceEntry]:
     Where no one was detected all numbers are 0. The frame's suffix is not in the name.
     """
     for path in walk(folder, POSE_SUFFIX):
-        with open_regular(path) as file, explain(path, "JSON: 17 lists of x, y, confidence"):
+        with open_source(path, "JSON: 17 lists of x, y, confidence") as file:
             content = file.read(MAX_POSE_BYTES + 1)
             if len(content) > MAX_POSE_BYTES:
                 raise ValueError(f"more than {MAX_POSE_BYTES:,} bytes")
@@ -241,93 +208,77 @@ def table_entries(path: Path) -> Iterator[SourceEntry]:
 
     In a CSV file `keypoints` is text such as [64.0, 20.5, 0.9, ...]. Several rows of a frame are several people.
     """
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
-    for number, (name, values, score) in enumerate(rows, 1):
-        where = f"{path}, row {number}"
-        if not isinstance(name, str) or not name.strip():
-            raise SourceError(f"{where} has no frame_path", "a path", "fill it in, or leave the row out")
-        yield SourceEntry(printable(name.strip()), (source_person(_parsed(values, where), score, where),))
+    number = 0
+    with open_source(path, "a table .parquet, or .csv in UTF-8 with one header") as file:
+        for batch in _parquet_batches(path, file) if path.suffix.lower() == ".parquet" else _csv_batches(path):
+            scores = batch["score"] if "score" in batch.schema.names else pa.nulls(len(batch))
+            for cell, values, score in zip(batch["frame_path"], _points(batch), scores, strict=True):
+                number += 1
+                where, name = f"{path}, row {number}", cell.as_py()
+                if not isinstance(name, str) or not name.strip():
+                    raise SourceError(f"{where} has no frame_path", "a path", "fill it in, or leave the row out")
+                yield SourceEntry(printable(name.strip()), (source_person(values, score.as_py(), where),))
 
 
-def _parsed(values: Any, where: str) -> Any:
-    if not isinstance(values, str):
-        return values
-    try:
-        return json.loads(values)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(
-            f"{where} has keypoints {reprlib.repr(values)}", "text such as [64.0, 20.5, 0.9, ...]"
-        ) from error
+def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK), parse) as header:
+        names = [name.strip() for name in header.schema.names]
+    columns = _columns(path, names)
+    texts = {name: pa.string() for name in ("frame_path", "keypoints")}
+    types = {name: texts.get(name, pa.float64()) for name in columns}
+    options = csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK, column_names=names, skip_rows=1)
+    with csv.open_csv(path, options, parse, csv.ConvertOptions(include_columns=columns, column_types=types)) as rows:
+        yield from rows
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """Path, keypoints and score of each row."""
-    with open_regular(path) as file, explain(path, "a table .csv in UTF-8, with one header"):
-        text = (line.decode("utf-8") for line in iter(lambda: file.readline(MAX_LINE), b""))
-        rows = csv.reader(text, strict=True)
-        header = [name.strip().removeprefix("\ufeff") for name in next(rows, [])]
-        _check_columns(path, header)
-        place = {name: header.index(name) for name in (*PERSON_COLUMNS, *JOINT_COLUMNS) if name in header}
-        for number, row in enumerate(rows, 1):
-            if not row:
-                continue  # an empty line
-            if len(row) != len(header):
-                raise ValueError(f"row {number} has {len(row)} cells under {len(header)} names")
-            if "keypoints" in place:
-                values: Any = row[place["keypoints"]]
-            else:
-                values = [float(row[place[name]] or "nan") for name in JOINT_COLUMNS]
-            score = float(row[place["score"]] or "nan") if "score" in place else None
-            yield row[place["frame_path"]], values, score
+def _parquet_batches(path: Path, file: IO[bytes]) -> Iterator[pa.RecordBatch]:
+    """What the file claims about its length is not believed."""
+    num_bytes = os.fstat(file.fileno()).st_size
+    schema = pq.ParquetFile(file).schema_arrow
+    columns = _columns(path, schema.names)
+    texts = [name for name in columns if pa.types.is_string(schema.field(name).type)]
+    table = pq.ParquetFile(file, read_dictionary=texts, buffer_size=1 << 20)  # a text that repeats is there once
+    if table.metadata.num_rows > max(ROWS_OF_ANY_TABLE, num_bytes):
+        raise ValueError(f"{table.metadata.num_rows:,} rows in {num_bytes:,} bytes")
+    table.scan_contents(columns)  # raises where the metadata of a column, asked below, would end the process
+    for index in range(table.num_row_groups):
+        group = table.metadata.row_group(index)
+        for leaf in map(group.column, range(group.num_columns)):
+            if leaf.path_in_schema.split(".")[0] in columns and leaf.num_values > NUM_JOINTS * 3 * group.num_rows:
+                raise ValueError(f"{leaf.num_values:,} values of {leaf.path_in_schema} in {group.num_rows:,} rows")
+    yield from table.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """Path, keypoints and score of each row; what the file claims about its length is not believed."""
-    with open_regular(path) as file, explain(path, "a table .parquet"):
-        num_bytes = os.fstat(file.fileno()).st_size
-        schema = pq.ParquetFile(file).schema_arrow
-        texts = [one.name for one in schema if pa.types.is_string(one.type) and one.name in PERSON_COLUMNS]
-        table = pq.ParquetFile(file, read_dictionary=texts, buffer_size=1 << 20)  # a text that repeats is there once
-        names = schema.names
-        _check_columns(path, names)
-        if table.metadata.num_rows > max(ROWS_OF_ANY_TABLE, num_bytes):
-            raise ValueError(f"{table.metadata.num_rows:,} rows in {num_bytes:,} bytes")
-        columns = ["keypoints"] if "keypoints" in names else list(JOINT_COLUMNS)
-        chosen = ["frame_path", *columns, *(name for name in ("score",) if name in names)]
-        table.scan_contents(chosen)  # raises where the metadata of a column, asked below, would end the process
-        for index in range(table.num_row_groups):
-            group = table.metadata.row_group(index)
-            for leaf in map(group.column, range(group.num_columns)):
-                if leaf.path_in_schema.split(".")[0] in chosen and leaf.num_values > NUM_JOINTS * 3 * group.num_rows:
-                    raise ValueError(f"{leaf.num_values:,} values of {leaf.path_in_schema} in {group.num_rows:,} rows")
-        for batch in table.iter_batches(BATCH_ROWS, columns=chosen, use_threads=False):
-            scores = batch.column("score") if "score" in names else pa.nulls(len(batch))
-            for name, points, score in zip(batch.column("frame_path"), _points(batch, columns), scores, strict=True):
-                yield name.as_py(), points, score.as_py()
-
-
-def _points(batch: pa.RecordBatch, columns: list[str]) -> Iterator[Any]:
+def _points(batch: pa.RecordBatch) -> Iterator[Any]:
     """What each row has as keypoints; arrays where that is plain, since Python's numbers take ten times as long."""
-    first = batch.column(columns[0])
-    if len(columns) > 1:
-        rows = zip(*(batch.column(name) for name in columns), strict=True)
-        yield from ([cell.as_py() for cell in row] for row in rows)
-    elif pa.types.is_list(first.type) and pa.types.is_floating(first.type.value_type) and not first.null_count:
-        numbers = first.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
-        yield from np.split(numbers, np.cumsum(first.value_lengths())[:-1])
-    else:
-        yield from (cell.as_py() for cell in first)
+    if "keypoints" not in batch.schema.names:
+        yield from ([cell.as_py() for cell in row] for row in zip(*map(batch.column, JOINT_COLUMNS), strict=True))
+        return
+    cells = batch["keypoints"]
+    if pa.types.is_list(cells.type) and pa.types.is_floating(cells.type.value_type) and not cells.null_count:
+        numbers = cells.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
+        yield from np.split(numbers, np.cumsum(cells.value_lengths())[:-1])
+        return
+    for value in cells.to_pylist():
+        try:
+            yield json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"keypoints {reprlib.repr(value)} are no text such as [64.0, 20.5, ...]") from error
 
 
-def _check_columns(path: Path, names: list[str]) -> None:
-    joints = ["keypoints"] if "keypoints" in names else list(JOINT_COLUMNS)
-    lacking = [name for name in ("frame_path", *joints) if name not in names]
+def _columns(path: Path, names: list[str]) -> list[str]:
+    """The columns to read."""
+    columns = ["frame_path", *(["keypoints"] if "keypoints" in names else JOINT_COLUMNS)]
+    lacking = [name for name in columns if name not in names]
     if lacking:
         raise SourceError(
             f"{path} has no column {', '.join(lacking[:4])}{' ...' if len(lacking) > 4 else ''}",
             "frame_path, and keypoints (lists of 51) or nose_x, nose_y, nose_c to right_ankle_c, separated by commas",
             "rename or add them; docs/keypoints.md has examples",
         )
-    twice = [name for name in (*PERSON_COLUMNS, *joints) if names.count(name) > 1]
+    columns += [name for name in names if name == "score"]
+    twice = [name for name in columns if names.count(name) > 1]
     if twice:
         raise SourceError(f"{path} has several columns {twice[0]}", "each name once", "rename the others")
+    return columns

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import numpy as np
 
 from ..commit import commit_shard, fingerprint
 from ..environment import package_versions
-from ..errors import FormatError, SettingsError, SourceError
+from ..errors import SettingsError, SourceError
 from ..executor import Executor, Report
 from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
 from ..images import UnreadableImage, check_decoders
 from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
-from ..manifest import read_dataset, read_manifest, read_shard_frames, shard_inputs
+from ..manifest import read_manifest, read_shard_frames, shard_inputs
 from ..pose.gaps import Filled, GapSettings, fill_gaps
 from ..pose.selection import SelectionSettings, best_scores, select_people
 from ..records import (
@@ -37,11 +37,11 @@ from .coco import PIFPAF_SUFFIX, coco_entries
 from .formats import POSE_SUFFIX, SourceEntry, SourcePerson, pose_entries, sha256_of_source, table_entries, walk
 from .matching import FrameNames, Match, check_units, read_spool, spool_people
 
-COCO, POSE, TABLE = "coco", "pose", "table"
-FORMATS = (COCO, POSE, TABLE)
-FILE_SUFFIXES = {".json": COCO, ".csv": TABLE, ".parquet": TABLE}
-FOLDER_SUFFIXES = {COCO: PIFPAF_SUFFIX, POSE: POSE_SUFFIX}
+FORMATS = ("coco", "pose", "table")
+FILE_SUFFIXES = {".json": "coco", ".csv": "table", ".parquet": "table"}
+FOLDER_SUFFIXES = {"coco": PIFPAF_SUFFIX, "pose": POSE_SUFFIX}
 FORMS = f"a file .json, .csv or .parquet, or a folder with *{PIFPAF_SUFFIX} or *{POSE_SUFFIX}"
+SPOOL = "import"  # folder in PREPARED while an import runs
 PACKAGES = ("pillow", "numpy", "pyarrow")
 
 
@@ -66,39 +66,12 @@ class ImportSettings:
 
 
 @dataclass(frozen=True)
-class ImportTask:
-    """One shard's work, as it is sent to a worker; everything is picklable.
-
-    Attributes:
-        prepared: absolute path.
-        roots: generation -> the folder of its frames.
-        settings: see there.
-        skipped: paths of frames that are not opened.
-    """
-
-    prepared: Path
-    roots: Mapping[int, Path]
-    settings: ImportSettings
-    skipped: frozenset[str] = field(default=frozenset())
-
-
-@dataclass(frozen=True)
 class ImportSummary:
-    """What an import did.
-
-    Attributes:
-        stage: shards made and kept, receipts.
-        source_format: as named or detected.
-        num_without_entry: frames of the manifest of which the source does not speak.
-        num_several: frames in which it has several people; where there is none, its people are kept as they are.
-        unmatched: names in the source that match no frame.
-    """
+    """What an import did."""
 
     stage: StageSummary
     source_format: str
-    num_without_entry: int
-    num_several: int
-    unmatched: tuple[str, ...]
+    match: Match
 
 
 def import_keypoints(
@@ -121,13 +94,10 @@ def import_keypoints(
     each frame once, since its size is needed, and since a broken image must not reach the shards.
 
     Args:
-        prepared: the prepared dataset, already indexed.
         source: file or folder of COCO-17 keypoints in pixels of the frames; docs/keypoints.md has the formats.
-        executor: serial or Dask.
         source_format: "auto" or one of FORMATS.
         images: COCO annotation file that names the images of a list of results.
-        select: which of several people in a frame is kept; a source that never has several is kept as it is.
-        root, overwrite, skip_frames, retry_left_out, max_left_out: see extract_keypoints.
+        prepared, executor, select, root, overwrite, skip_frames, retry_left_out, max_left_out: see extract_keypoints.
 
     Raises:
         SourceError: the source cannot be read, does not belong to the frames, or is not in their pixels; or more
@@ -140,7 +110,7 @@ def import_keypoints(
         raise SettingsError(f"selection rule {select!r}", "one of " + ", ".join(RULES))
     prepared = prepared.absolute()
     roots = frame_roots(read_manifest(prepared), root)
-    name = _format(source, source_format, images)
+    name = detect_format(source, source_format, images)
     settings = ImportSettings(
         name,
         sha256_of_source(source, FOLDER_SUFFIXES.get(name, "")),
@@ -149,20 +119,22 @@ def import_keypoints(
         SelectionSettings() if select == "tracklet" else None,
         GapSettings() if select == "tracklet" else None,
     )
-    if not overwrite:
-        _check_origin(prepared, settings)
     check_roots(roots.values())
-    task = ImportTask(prepared, roots, settings, frozenset(skip_frames))
-    spool, matches = _spool_folder(prepared), list[Match]()
+    spool, matches = prepared / SPOOL, list[Match]()
 
     def read_and_match() -> dict[int, str]:
         """Called when PREPARED is locked, and before anything of the stage is touched."""
         cleanup.callback(shutil.rmtree, spool, ignore_errors=True)
         shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
         spool.mkdir()
-        names = FrameNames(prepared, with_suffix=name != POSE)
-        matches.append(spool_people(names, _entries(source, name, images), spool))
-        check_units(matches[0], lambda row: _sampled_size(roots, *names.frame(row)), names.path)
+        names = FrameNames(prepared, with_suffix=name != "pose")
+        matches.append(spool_people(names, read_source(source, name, images), spool))
+        frames = names.frames(np.unique(matches[0].rows))
+        sizes = {}
+        for row, (generation, path) in frames.items():
+            with suppress(UnreadableImage, SourceError, OSError):  # the worker of its shard says why
+                sizes[row] = _frame_size(roots[generation], path)
+        check_units(matches[0], {row: path for row, (_, path) in frames.items()}, sizes)
         return shard_inputs(prepared)
 
     with ExitStack() as cleanup:
@@ -171,15 +143,14 @@ def import_keypoints(
             STAGE,
             asdict(settings),
             read_and_match,
-            partial(import_shard, task),
+            partial(import_shard, prepared, roots, settings, frozenset(skip_frames)),
             executor,
             prepare=partial(prepare_worker, tuple(roots.values())),
             overwrite=overwrite,
-            retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
+            retry=lambda receipt: retry_left_out and any(count_left_out([receipt]).values()),
         )
     limit_left_out(stage.receipts, max_left_out)
-    match = matches[0]
-    return ImportSummary(stage, name, match.num_without_entry, match.num_several, tuple(match.unmatched))
+    return ImportSummary(stage, name, matches[0])
 
 
 def prepare_worker(roots: tuple[Path, ...]) -> None:
@@ -188,26 +159,34 @@ def prepare_worker(roots: tuple[Path, ...]) -> None:
     check_decoders()
 
 
-def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
-    """Make one shard of keypoints: Parquet, then its receipt."""
-    frames = read_shard_frames(task.prepared, shard)
-    people, num_several = read_spool(_spool_folder(task.prepared), shard)
+def import_shard(
+    prepared: Path,
+    roots: Mapping[int, Path],
+    settings: ImportSettings,
+    skipped: frozenset[str],
+    shard: int,
+    report: Report,
+) -> ShardReceipt:
+    """Make one shard of keypoints: Parquet, then its receipt; frames whose paths are in `skipped` are not opened."""
+    frames = read_shard_frames(prepared, shard)
+    people, num_several = read_spool(prepared / SPOOL, shard)
+    choice = settings if num_several else replace(settings, selection=None)  # one person per frame: kept as it is
     poses: list[FramePose] = []
     for tracklet in frames.tracklets:
         start, count = len(poses), len(tracklet.paths)
         found = [people.get(start + index, []) for index in range(count)]
-        poses += _poses(task, task.roots[frames.generation], tracklet, found, as_they_are=num_several == 0)
+        poses += _poses(tracklet, found, roots[frames.generation], skipped, choice)
         report(count)
     rows = KeypointColumns.of(poses)
     return commit_shard(
-        task.prepared,
+        prepared,
         STAGE,
         shard,
-        keypoints_path(task.prepared, shard),
+        keypoints_path(prepared, shard),
         lambda path: write_keypoints(path, rows),
         generation=frames.generation,
         rows=len(rows),
-        settings=fingerprint(asdict(task.settings)),
+        settings=fingerprint(asdict(settings)),
         inputs=frames.sha256,
         notes=keypoint_notes(frames, rows),
         made_with=package_versions(*PACKAGES),
@@ -215,85 +194,55 @@ def import_shard(task: ImportTask, shard: int, report: Report) -> ShardReceipt:
 
 
 def _poses(
-    task: ImportTask, root: Path, tracklet: SourceFrames, found: Sequence[list[SourcePerson]], *, as_they_are: bool
-) -> Iterator[FramePose]:
-    """One pose for every frame of a tracklet, in order."""
-    statuses, sizes = [], []
-    for name in tracklet.paths:
-        status, size = FRAME_NO_POSE, (0, 0)
-        if name in task.skipped:
-            status = FRAME_SKIPPED
-        else:
-            try:
-                height, width = read_source_frame(root, name).shape[:2]
-                size = (width, height)
-            except UnreadableImage:
-                status = FRAME_UNREADABLE
-        statuses.append(status)
-        sizes.append(size)
-    people = [there if width else None for there, (width, _) in zip(found, sizes, strict=True)]
-    chosen = _choose(people, sizes, tracklet.numbers.tolist(), task.settings, as_they_are=as_they_are)
-    for index, (person, status, (width, height)) in enumerate(zip(chosen, statuses, sizes, strict=True)):
-        keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
-        if person is not None:
-            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
-            keypoints, score = person.keypoints, person.score
-        yield FramePose(tracklet.tracklet_id, index, width, height, status, score, keypoints)
-
-
-def _choose(
-    people: Sequence[Sequence[SourcePerson] | None],
-    sizes: Sequence[tuple[int, int]],
-    numbers: Sequence[int],
+    tracklet: SourceFrames,
+    found: Sequence[list[SourcePerson]],
+    root: Path,
+    skipped: frozenset[str],
     settings: ImportSettings,
-    *,
-    as_they_are: bool,
-) -> Sequence[Filled | None]:
-    """The person of each frame; scores of some programs are sums, ours end at 1."""
-    if as_they_are or settings.selection is None:
+) -> Iterator[FramePose]:
+    """One pose for every frame of a tracklet, in order; scores of some programs are sums, ours end at 1."""
+    statuses = [FRAME_NO_POSE] * len(found)
+    sizes = [(0, 0)] * len(found)
+    people: list[list[SourcePerson] | None] = [None] * len(found)
+    for index, name in enumerate(tracklet.paths):
+        try:
+            if name in skipped:
+                statuses[index] = FRAME_SKIPPED
+                continue
+            sizes[index] = _frame_size(root, name)
+            people[index] = found[index]
+        except UnreadableImage:
+            statuses[index] = FRAME_UNREADABLE
+    if settings.selection is None:
         best = best_scores(people)
-        return [None if person is None else Filled(min(person.score, 1.0), person.keypoints, False) for person in best]
-    limited = [
-        None if there is None else [SourcePerson(min(person.score, 1.0), person.keypoints) for person in there]
-        for there in people
-    ]
-    return fill_gaps(select_people(limited, sizes, settings.selection, numbers), sizes, settings.gaps, numbers)
+        chosen = [None if person is None else Filled(person.score, person.keypoints, False) for person in best]
+    else:
+        limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
+        selected = select_people(limited, sizes, settings.selection, tracklet.numbers)
+        chosen = fill_gaps(selected, sizes, settings.gaps, tracklet.numbers)
+    for index, (person, status, size) in enumerate(zip(chosen, statuses, sizes, strict=True)):
+        if person is None:
+            keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
+        else:
+            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
+            keypoints, score = person.keypoints, min(person.score, 1.0)
+        yield FramePose(tracklet.tracklet_id, index, *size, status, score, keypoints)
 
 
-def _check_origin(prepared: Path, settings: ImportSettings) -> None:
-    """Refuse other keypoints in the words of this command, and before a large source is read."""
-    before = read_dataset(prepared).get("stages", {}).get(STAGE)
-    if before is not None and before != asdict(settings):
-        source = before.get("source_format")
-        same = source and before["source_sha256"] == settings.source_sha256
-        origin = f"imported from {'this' if same else 'another'} {source} source" if source else "of extract-keypoints"
-        raise FormatError(
-            f"{prepared} has keypoints {origin}{' with other options' if same else ''}",
-            "none, or those of this source and these options",
-            "add --overwrite to replace them, or prepare into another folder",
-        )
-
-
-def _spool_folder(prepared: Path) -> Path:
-    return prepared / "import"
-
-
-def _sampled_size(roots: Mapping[int, Path], generation: int, path: str) -> tuple[int, int] | None:
-    """Width and height of a frame; None where it cannot be read: the worker of its shard says why."""
-    try:
-        height, width = read_source_frame(roots[generation], path).shape[:2]
-    except (UnreadableImage, SourceError, OSError):
-        return None
+def _frame_size(root: Path, name: str) -> tuple[int, int]:
+    """Width and height of a frame, read to its last pixel."""
+    height, width = read_source_frame(root, name).shape[:2]
     return width, height
 
 
-def _entries(source: Path, name: str, images: Path | None) -> Iterator[SourceEntry]:
-    if name == COCO:
+def read_source(source: Path, source_format: str, images: Path | None = None) -> Iterator[SourceEntry]:
+    """What a source of one of FORMATS says, entry by entry."""
+    if source_format == "coco":
         return coco_entries(source, images)
-    return pose_entries(source) if name == POSE else table_entries(source)
+    return pose_entries(source) if source_format == "pose" else table_entries(source)
 
 
-def _format(source: Path, name: str, images: Path | None) -> str:
+def detect_format(source: Path, name: str = "auto", images: Path | None = None) -> str:
     """The format's name, once its source looks like it.
 
     Raises:
@@ -302,28 +251,21 @@ def _format(source: Path, name: str, images: Path | None) -> str:
     """
     if not source.exists():
         raise SourceError(f"{source} is not there", FORMS, "check the path")
-    if name == "auto":
-        name = _detect(source)
-    if name not in FORMATS:
+    if name not in ("auto", *FORMATS):
         raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
-    if images is not None and (name != COCO or source.is_dir()):
+    if name == "auto":
+        if source.is_dir():
+            found = [one for one, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
+        else:
+            found = [one for suffix, one in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
+        if len(found) != 1:
+            raise SourceError(
+                f"{source} looks like {' and '.join(found) or 'none of the formats'}", FORMS, "or choose with --format"
+            )
+        name = found[0]
+    if images is not None and (name != "coco" or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
     if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
         kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
         raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
-    if source.is_dir() and next(walk(source, FOLDER_SUFFIXES[name]), None) is None:
-        raise SourceError(f"{source} holds no *{FOLDER_SUFFIXES[name]}", "one per frame, in any folder below")
     return name
-
-
-def _detect(source: Path) -> str:
-    if not source.is_dir():
-        if source.suffix.lower() not in FILE_SUFFIXES:
-            raise SourceError(f"{source} has no suffix that says its format", FORMS, "or name it with --format")
-        return FILE_SUFFIXES[source.suffix.lower()]
-    found = [name for name, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
-    if not found:
-        raise SourceError(f"{source} holds neither *{PIFPAF_SUFFIX} nor *{POSE_SUFFIX}", FORMS, "check the path")
-    if len(found) > 1:
-        raise SourceError(f"{source} holds files of {' and '.join(found)}", "one format", "choose with --format")
-    return found[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -44,7 +45,6 @@ class FrameNames:
         self.starts = np.cumsum([0, *(sizes[shard] for shard in self.shards.tolist())])  # (S + 1,), first rows
         self._frames = np.zeros(self.starts[-1], np.int64)  # equal where rows are the same file
         self._depth = 0  # folders and file name of the longest path
-        self._last: tuple[int, int, list[str]] = -1, 0, []  # the shard read last: position, generation, paths
         self._endings: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # number of parts -> sorted hashes, their rows
         self._index(0)
 
@@ -62,40 +62,40 @@ class FrameNames:
                 break
         if not len(found) and len(parts) < self._depth:
             found = self._look_up(len(parts), parts)
-        frames = self._frames[found]
-        if len(found) and (frames != frames[0]).any():
-            exact = self._look_up(ABSOLUTE, parts)  # generations with different roots may have paths in common
-            if len(exact):
-                return exact
-            other = found[(frames != frames[0]).argmax()]
+        others = found[self._frames[found] != self._frames[found[:1]]]
+        if not len(others):
+            return found
+        exact = self._look_up(ABSOLUTE, parts)  # generations with different roots may have paths in common
+        if not len(exact):
             raise SourceError(
-                f"{name} fits {len(np.unique(frames)):,} frames, such as {self.path(found[0])} and {self.path(other)}",
+                f"{name} fits {len(np.unique(self._frames[found])):,} frames, such as {self.path(found[0])} and "
+                f"{self.path(others[0])}",
                 "a name that fits one frame",
                 "give paths relative to the frames' folder, in a format that has the frames' suffixes",
             )
-        return found
+        return exact
 
     def path(self, row: int) -> str:
         """Path of a frame."""
-        return self.frame(row)[1]
+        return self.frames(np.array([row]))[int(row)][1]
 
-    def frame(self, row: int) -> tuple[int, str]:
-        """Generation and path of a frame, read from its shard's table."""
-        at = int(np.searchsorted(self.starts, row, side="right")) - 1
-        if at != self._last[0]:
+    def frames(self, rows: np.ndarray) -> dict[int, tuple[int, str]]:
+        """Generation and path of some frames; each shard's table is read once."""
+        found = {}
+        positions = np.searchsorted(self.starts, rows, side="right") - 1
+        for at in np.unique(positions).tolist():
             frames = read_shard_frames(self._prepared, int(self.shards[at]))
-            self._last = at, frames.generation, [path for tracklet in frames.tracklets for path in tracklet.paths]
-        return self._last[1], self._last[2][row - self.starts[at]]
+            paths = [path for tracklet in frames.tracklets for path in tracklet.paths]
+            for row in rows[positions == at].tolist():
+                found[row] = frames.generation, paths[row - self.starts[at]]
+        return found
 
     def _look_up(self, num_parts: int, parts: list[str]) -> np.ndarray:
         if num_parts not in self._endings:
             self._index(num_parts)
         hashes, rows = self._endings[num_parts]
         key = hash("/".join(parts))
-        start = end = int(np.searchsorted(hashes, key))
-        while end < len(hashes) and hashes[end] == key:
-            end += 1
-        return rows[start:end]
+        return rows[np.searchsorted(hashes, key) : np.searchsorted(hashes, key, side="right")]
 
     def _index(self, num_parts: int) -> None:
         """Hash the last parts of all longer paths; 0: the complete paths; ABSOLUTE: those with their root."""
@@ -118,7 +118,7 @@ class FrameNames:
         self._endings[num_parts] = hashes[rows], rows
 
 
-@dataclass
+@dataclass(frozen=True)
 class Match:
     """What matching found out.
 
@@ -126,16 +126,16 @@ class Match:
         num_without_entry: frames of which the source does not speak.
         num_several: frames with several people.
         unmatched: names of entries that match no frame, each once, in order.
-        rows, keypoints, claimed: a sample of the people: their frames, float32 (N, 17, 3), and int32 (N, 2) sizes of
-            the frames as the source says, 0 where it is silent.
+        rows, keypoints, claimed: a sample of the people: int64 (N,) their frames, float32 (N, 17, 3), and int32 (N, 2)
+            sizes of the frames as the source says, 0 where it is silent.
     """
 
-    num_without_entry: int = 0
-    num_several: int = 0
-    unmatched: dict[str, None] = field(default_factory=dict)
-    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    keypoints: np.ndarray = field(default_factory=lambda: np.zeros((0, NUM_JOINTS, 3), np.float32))
-    claimed: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    num_without_entry: int
+    num_several: int
+    unmatched: tuple[str, ...]
+    rows: np.ndarray
+    keypoints: np.ndarray
+    claimed: np.ndarray
 
 
 def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path) -> Match:
@@ -151,16 +151,17 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
     first = np.zeros(count, np.int64)  # hash of the first person in a frame; 0 where there is none
     several = np.zeros(count, bool)
     sizes = np.zeros((count, 2), np.int32)
+    unmatched: dict[str, None] = {}
+    written: Counter[str] = Counter()  # people by shard
+    buffer: list[tuple[int, SourcePerson]] = []
     sample: list[tuple[int, np.ndarray]] = []
-    step = seen = 0
-    match = Match()
-    spool = _Spool(names, folder)
+    step, seen = 1, 0
     with progress_bar(None, "read", "entries") as bar:
         for entry in entries:
             bar.update()
             rows = names.rows(entry.name)
             if not len(rows):
-                match.unmatched[entry.name] = None
+                unmatched[entry.name] = None
                 continue
             if entry.size:
                 sizes[rows] = entry.size
@@ -169,7 +170,7 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
             name = hash(entry.name) or 1
             if named[rows[0]] not in (0, name):
                 raise SourceError(
-                    f"{entry.name} and an earlier name of the source both mean frame {names.path(int(rows[0]))}",
+                    f"{entry.name} and an earlier name of the source both mean frame {names.path(rows[0])}",
                     "one name per frame",
                     "leave one of them out",
                 )
@@ -178,64 +179,42 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
                 key = hash((person.score, person.keypoints.tobytes())) or 1
                 if not person.keypoints.any() or first[rows[0]] == key:
                     continue
-                if first[rows[0]]:
-                    several[rows] = True
-                else:
-                    first[rows] = key
-                for row in rows.tolist():
-                    spool.add(row, person)
-                if seen % max(step, 1) == 0:
+                several[rows] |= first[rows] != 0
+                first[rows] = np.where(first[rows], first[rows], key)
+                buffer += [(row, person) for row in rows.tolist()]
+                if len(buffer) >= BUFFERED_PEOPLE:
+                    written += _append(folder, names, buffer)
+                    buffer.clear()
+                if seen % step == 0:
                     sample.append((int(rows[0]), person.keypoints))
                     if len(sample) > SAMPLED_PEOPLE:  # keep every other one, and from now on half as many
-                        sample, step = sample[::2], 2 * max(step, 1)
+                        sample, step = sample[::2], 2 * step
                 seen += 1
     if not named.any():
         raise SourceError(
-            f"no entry matches a frame: the source has {next(iter(match.unmatched), 'no entries')}",
+            f"no entry matches a frame: the source has {next(iter(unmatched), 'no entries')}",
             f"paths such as {names.path(0)}, or their last parts",
             "check that SOURCE belongs to this dataset; docs/keypoints.md says how names are matched",
         )
-    match.num_without_entry, match.num_several = int((named == 0).sum()), int(several.sum())
-    spool.close(match.num_several)
-    if sample:
-        match.rows, match.keypoints = np.array([row for row, _ in sample]), np.stack([points for _, points in sample])
-        match.claimed = sizes[match.rows]
-    return match
+    written += _append(folder, names, buffer)
+    write_json(folder / "people.json", {"people": written, "num_several": int(several.sum())})
+    sampled = np.array([row for row, _ in sample], np.int64)
+    keypoints = np.array([points for _, points in sample], np.float32).reshape(-1, NUM_JOINTS, 3)
+    return Match(int((named == 0).sum()), int(several.sum()), tuple(unmatched), sampled, keypoints, sizes[sampled])
 
 
-class _Spool:
-    """Appends people to their shards' files, many at once."""
-
-    def __init__(self, names: FrameNames, folder: Path) -> None:
-        self._names, self._folder = names, folder
-        self._rows = np.zeros(BUFFERED_PEOPLE, np.int64)
-        self._records = np.zeros(BUFFERED_PEOPLE, RECORD)
-        self._filled = 0
-        self._written = np.zeros(len(names.shards), np.int64)
-
-    def add(self, row: int, person: SourcePerson) -> None:
-        self._rows[self._filled] = row
-        self._records["score"][self._filled] = person.score
-        self._records["keypoints"][self._filled] = person.keypoints
-        self._filled += 1
-        if self._filled == BUFFERED_PEOPLE:
-            self._flush()
-
-    def close(self, num_several: int) -> None:
-        """Write what is left, and what each file must hold."""
-        self._flush()
-        people = {str(shard): int(n) for shard, n in zip(self._names.shards, self._written, strict=True) if n}
-        write_json(self._folder / "people.json", {"people": people, "num_several": num_several})
-
-    def _flush(self) -> None:
-        rows, records = self._rows[: self._filled], self._records[: self._filled]
-        shards = np.searchsorted(self._names.starts, rows, side="right") - 1
-        records["row"] = rows - self._names.starts[shards]
-        for at in np.unique(shards):
-            with open(_spool_path(self._folder, int(self._names.shards[at])), "ab") as file:
-                file.write(records[shards == at].tobytes())
-        self._written += np.bincount(shards, minlength=len(self._written))
-        self._filled = 0
+def _append(folder: Path, names: FrameNames, people: Sequence[tuple[int, SourcePerson]]) -> Counter[str]:
+    """Append people to the files of their frames' shards; returns how many went to which."""
+    rows = np.array([row for row, _ in people], np.int64)
+    shards = np.searchsorted(names.starts, rows, side="right") - 1
+    records = np.zeros(len(people), RECORD)
+    records["row"] = rows - names.starts[shards]
+    records["score"] = [person.score for _, person in people]
+    records["keypoints"] = np.array([person.keypoints for _, person in people]).reshape(-1, NUM_JOINTS, 3)
+    for at in np.unique(shards):
+        with open(_spool_path(folder, names.shards[at]), "ab") as file:
+            file.write(records[shards == at].tobytes())
+    return Counter(str(shard) for shard in names.shards[shards])
 
 
 def _spool_path(folder: Path, shard: int) -> Path:
@@ -250,39 +229,33 @@ def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[SourcePerson]],
     """
     facts = read_json(folder / "people.json")
     count, path = facts["people"].get(str(shard), 0), _spool_path(folder, shard)
-    data = path.read_bytes() if count else b""
-    if len(data) != count * RECORD.itemsize:
-        raise FormatError(f"{path} has {len(data):,} bytes", f"{count:,} people", "run import-keypoints again")
+    records = np.fromfile(path, RECORD) if count else np.zeros(0, RECORD)
+    if len(records) != count:
+        raise FormatError(f"{path} has {len(records):,} people", f"{count:,}", "run import-keypoints again")
     people: dict[int, list[SourcePerson]] = {}
-    for record in np.frombuffer(data, RECORD):
+    for record in records:
         people.setdefault(int(record["row"]), []).append(SourcePerson(float(record["score"]), record["keypoints"]))
     return people, facts["num_several"]
 
 
-def check_units(match: Match, frame_size: Callable[[int], tuple[int, int] | None], path: Callable[[int], str]) -> None:
+def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int, tuple[int, int]]) -> None:
     """Refuse coordinates that cannot be pixels of their frames. A wrong unit would not fail anywhere: it would train
     on nonsense.
 
     Args:
         match: its sample is looked at; joints of confidence 0 do not count.
-        frame_size: width and height in pixels of the frame of a row, None where it cannot be read.
-        path: of the frame of a row, for errors.
-
-    Raises:
-        SourceError: the source names another size; the joints of all frames together lie within two pixels of the
-            corner; or more than 3 % of them lie farther outside than a tenth of the frame's size.
+        paths, frame_sizes: of the frames in the sample by row; no width and height where one cannot be read.
     """
-    read = {int(row): frame_size(int(row)) for row in np.unique(match.rows)}
-    kept = np.array([read[row] is not None for row in match.rows.tolist()], bool)
-    rows, keypoints, claimed = match.rows[kept], match.keypoints[kept], match.claimed[kept]
-    if not len(rows):
+    kept = [at for at, row in enumerate(match.rows.tolist()) if row in frame_sizes]
+    if not kept:
         return
-    sizes = np.array([read[row] for row in rows.tolist()])
+    rows, keypoints, claimed = match.rows[kept], match.keypoints[kept], match.claimed[kept]
+    sizes = np.array([frame_sizes[row] for row in rows.tolist()])
     other = (claimed != sizes).any(1) & claimed.any(1)
     if other.any():
         at = int(other.argmax())
         raise SourceError(
-            f"the source says that {path(int(rows[at]))} is {_text(claimed[at])}",
+            f"the source says that {paths[int(rows[at])]} is {_text(claimed[at])}",
             f"{_text(sizes[at])}, the frame's size",
             "scale the coordinates and the sizes next to them to the frames",
         )
@@ -300,7 +273,7 @@ def check_units(match: Match, frame_size: Callable[[int], tuple[int, int] | None
         x, y = positions[at, joint]
         raise SourceError(
             f"{far.sum():,} of {used.sum():,} joints lie far outside their frames, such as {JOINTS[joint]} at "
-            f"({x:.1f}, {y:.1f}) of {path(int(rows[at]))}, which is {_text(sizes[at])}",
+            f"({x:.1f}, {y:.1f}) of {paths[int(rows[at])]}, which is {_text(sizes[at])}",
             EXPECTED,
             "shift or scale them: they may be pixels of the complete picture that the frame was cut from, of a frame "
             "of another size, or y before x",

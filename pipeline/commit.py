@@ -10,12 +10,12 @@ import json
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from .errors import FormatError, KeyReIDError, SettingsError
 from .records import ShardReceipt
@@ -53,15 +53,13 @@ def commit_file(path: Path, write: Callable[[Path], object], before_rename: Call
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-        partial = Path(name)
+        partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
         try:
+            partial.touch(exist_ok=False)
             write(partial)
+            digest = sha256_of(partial)
             with open(partial, "rb+") as file:
-                digest = _hash(file)
                 os.fsync(file.fileno())
-            partial.chmod(0o666 & ~_umask())  # mkstemp makes files private; data is meant to be shared
             if before_rename is not None:
                 before_rename()
             os.replace(partial, path)
@@ -99,11 +97,8 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
         raise FormatError(found, "", "delete it and run the stage again") from error
     digest = value.pop(SEAL, None)
     if digest is not None and digest != _hash_of_value(value):
-        raise FormatError(
-            f"{path} was changed after it was written",
-            f"a content with the hash {str(digest)[:16]}",
-            "restore it from a copy, or delete it and run the command again that made it",
-        )
+        remedy = "restore it from a copy, or delete it and run the command again that made it"
+        raise FormatError(f"{path} was changed after it was written", f"a hash of {str(digest)[:16]}", remedy)
     if digest is None and sealed:
         raise FormatError(f"{path} lacks its own hash", f"a key {SEAL}", "delete it and run the stage again")
     return value
@@ -121,8 +116,11 @@ def _hash_of_value(value: Any) -> str:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return _hash(file)
+        while block := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -147,11 +145,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(
-                f"another run ({file.read(200).strip()}) is at work on {folder}",
-                "one at a time",
-                "wait until it ends, or stop it: a later run resumes where it was",
-            ) from None
+            found = f"another run ({file.read(200).strip()}) is at work on {folder}"
+            remedy = "wait until it ends, or stop it: a later run resumes where it was"
+            raise SettingsError(found, "one at a time", remedy) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -166,13 +162,9 @@ def receipt_path(prepared: Path, stage: str, shard: int) -> Path:
 def commit_shard(
     prepared: Path, stage: str, shard: int, path: Path, write: Callable[[Path], None], **facts: Any
 ) -> ShardReceipt:
-    """Commit a shard's artefact at `path`, then its receipt; from then on it counts as complete.
+    """Commit a shard's artefact at `path`, then its receipt with more `facts`; from then on it counts as complete.
 
     An earlier receipt goes when the new artefact is safely on disk: it never vouches for other bytes.
-
-    Args:
-        write: fills the file whose path it is given.
-        facts: the receipt's generation, rows, settings, inputs, notes and made_with.
     """
     outdated = receipt_path(prepared, stage, shard)
     digest = commit_file(path, write, lambda: outdated.unlink(missing_ok=True))
@@ -230,16 +222,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _hash(file: Any) -> str:
-    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -29,7 +29,6 @@ class TrackletFrames:
     """The readable frames of one tracklet, in time order; F frames.
 
     Attributes:
-        tracklet_id: the tracklet in the manifest.
         frame_index: int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent).
         encoded: JPEG or PNG files' bytes, see images.encode_for_shard.
         sizes: int32 (F, 2), width and height in pixels.
@@ -167,15 +166,10 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 class ShardReader:
     """Random access to one shard; each process opens the file for itself, at its first use there.
 
-    HDF5 never sees a file that does not have its receipt's hash: one wrong byte can make it run for minutes. The file
-    is hashed at its first use, and again where another file has taken its place when it is reopened.
-
-    A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does not hash
-    again. Images are read from the file by their offset, which takes a few microseconds; HDF5 is asked for the rest.
-
-    Args:
-        path: the file.
-        receipt: of the file, as it was when the run began.
+    HDF5 never sees a file that does not have the hash in its receipt of when the run began: one wrong byte can make it
+    run for minutes. The file is hashed at its first use, and again where another has taken its place when it is
+    reopened. A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does
+    not hash again. Images are read by their offset, which takes a few microseconds; HDF5 is asked for the rest.
     """
 
     def __init__(self, path: Path, receipt: ShardReceipt) -> None:
@@ -200,11 +194,8 @@ class ShardReader:
             digest = sha256_of(self.path) if status.st_size == self.receipt.num_bytes else ""
             if digest != self.receipt.sha256:
                 found = f"SHA-256 {digest[:16]}..." if digest else f"{status.st_size:,} bytes"
-                raise FormatError(
-                    f"{self.path} has {found}: it was damaged, or rebuilt since this run began",
-                    f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes",
-                    repair_hint(self.path.parent.parent),
-                )
+                expected = f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes"
+                raise self._changed(f"has {found}: it was damaged, or rebuilt since this run began", expected)
             self._verified = _identity(status)
 
     @property
@@ -289,18 +280,12 @@ class ShardReader:
     def _read_index(self, file: h5py.File) -> _Opened:
         version, receipt = file.attrs["format_version"], self.receipt
         if version != FORMAT_VERSION:
-            raise FormatError(
-                f"{self.path} has shard format version {version}",
-                f"version {FORMAT_VERSION}",
-                "build the shards again with this version",
-            )
+            found, expected = f"{self.path} has shard format version {version}", f"version {FORMAT_VERSION}"
+            raise FormatError(found, expected, "build the shards again with this version")
         settings, inputs = file.attrs["settings"], file.attrs["inputs"]
         if (settings, inputs) != (receipt.settings, receipt.inputs):
-            raise FormatError(
-                f"{self.path} was built with settings {settings} from inputs {inputs}",
-                f"settings {receipt.settings} and inputs {receipt.inputs}, as in its receipt",
-                repair_hint(self.path.parent.parent),
-            )
+            found = f"was built with settings {settings} from inputs {inputs}"
+            raise self._changed(found, f"settings {receipt.settings} and inputs {receipt.inputs}, as in its receipt")
         tracklets, frames = file["tracklets/tracklet_id"].shape[0], file["frames/offsets"].shape[0] - 1
         for name, shape, dtype in (
             ("tracklets/tracklet_id", (tracklets,), np.int64),
@@ -345,5 +330,5 @@ class ShardReader:
                 raise SurroundingsError(f"{self.path} cannot be read ({error})", "", remedy) from error
             raise self._changed(f"is not a readable shard ({error})") from error
 
-    def _changed(self, found: str) -> FormatError:
-        return FormatError(f"{self.path} {found}", "", repair_hint(self.path.parent.parent))
+    def _changed(self, found: str, expected: str = "") -> FormatError:
+        return FormatError(f"{self.path} {found}", expected, repair_hint(self.path.parent.parent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import inf
 
 import numpy as np
 
@@ -28,12 +28,13 @@ class GapSettings:
     max_shift: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.max_distance < 1:
-            raise SettingsError(f"max_distance is {self.max_distance}", "1 or more; 1 fills nothing")
-        if not 0 < self.decay <= 1:
-            raise SettingsError(f"decay is {self.decay}", "more than 0, up to 1")
-        if not (isfinite(self.max_shift) and self.max_shift > 0):
-            raise SettingsError(f"max_shift is {self.max_shift}", "a finite number over 0")
+        for fine, name, expected in (
+            (self.max_distance >= 1, "max_distance", "1 or more; 1 fills nothing"),
+            (0 < self.decay <= 1, "decay", "more than 0, up to 1"),
+            (0 < self.max_shift < inf, "max_shift", "a finite number over 0"),
+        ):
+            if not fine:
+                raise SettingsError(f"{name} is {getattr(self, name)}", expected)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,6 @@ Pattern = Callable[[PlannedTracklet], str]  # path of a tracklet's frames, with 
 def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int = 1) -> dict[str, int]:
     """Write a synthetic dataset; `out` appears only when it is complete.
 
-    Args:
-        out: folder to make; it must not exist yet, or be empty.
-        layout: one of LAYOUTS.
-        settings: of people and cameras.
-        workers: processes that render.
-
     Returns:
         Counts of the dataset as keyreid-prep index will find it, with the names of data_manifests/*.yaml.
 
@@ -53,9 +47,8 @@ def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int
         write_json(partial / NOTE_FILE, {"layout": layout, "settings": asdict(settings), "counts": counts})
         partial.rename(out)  # in place of an empty folder too
     except OSError as error:
-        raise SurroundingsError(
-            f"{out} cannot be written ({error})", "", "make room or choose another folder; nothing of it was kept"
-        ) from error
+        remedy = "make room or choose another folder; nothing of it was kept"
+        raise SurroundingsError(f"{out} cannot be written ({error})", "", remedy) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return counts

@@ -184,10 +184,7 @@ def render_tracklet(
 
     Args:
         appearance: the person; None for a false detection (background, perhaps a passer-by at the edge).
-        camera: where.
-        num_frames: how many.
         difficulty: 0 to 1: more occluders, strangers, jitter and turning.
-        rng: all draws of this tracklet.
     """
     away = np.pi if rng.random() < 0.3 * difficulty else 0.0  # some walk the other way
     yaw = camera.yaw + away + rng.normal(0, 0.25 + 0.35 * difficulty)
@@ -237,10 +234,7 @@ def render_tracklet(
 def seen_keypoints(body: ProjectedBody | None, layers: np.ndarray, own: dict[str, int]) -> np.ndarray:
     """float32 (17, 3): the joints in pixels, and whether each can be seen; all zero without a body.
 
-    Args:
-        body: the person.
-        layers: see Canvas.layers.
-        own: the person's own layers, see LAYERS.
+    `layers` are Canvas.layers, `own` the numbers there of the body's pieces.
     """
     height, width = layers.shape
     result = np.zeros((NUM_JOINTS, 3), np.float32)

@@ -146,8 +146,9 @@ class FastForward:
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Fold each batch normalisation that follows a convolution in a Sequential into it, in place; returns the model."""
     for module in model.modules():
-        layers = list(module) if isinstance(module, nn.Sequential) else []
-        for index, (convolution, norm) in enumerate(pairwise(layers)):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index, (convolution, norm) in enumerate(pairwise(list(module))):
             if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 module[index] = fuse_conv_bn_eval(convolution, norm)
                 module[index + 1] = nn.Identity()

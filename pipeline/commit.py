@@ -10,12 +10,12 @@ import json
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from .errors import FormatError, KeyReIDError, SettingsError
 from .records import ShardReceipt
@@ -40,31 +40,26 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def commit_file(path: Path, write: Callable[[Path], None], before_rename: Callable[[], object] | None = None) -> str:
-    """Let `write` fill a temporary file beside `path`, then move it into place.
+def commit_file(path: Path, write: Callable[[Path], object], before_rename: Callable[[], object] | None = None) -> str:
+    """Let `write` fill a temporary file next to `path`, then move it into place; returns the SHA-256 in hex.
 
     Args:
         path: the file.
         write: fills the file whose path it is given.
         before_rename: called when the new content is safely on disk, before the old one goes.
 
-    Returns:
-        The SHA-256 of the file's bytes, in hex.
-
     Raises:
         KeyReIDError: the disk is full; what was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-        partial = Path(name)
+        partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
         try:
+            partial.touch(exist_ok=False)
             write(partial)
+            digest = sha256_of(partial)
             with open(partial, "rb+") as file:
-                digest = _hash(file)
                 os.fsync(file.fileno())
-            partial.chmod(0o666 & ~_umask())  # mkstemp makes files private; data is meant to be shared
             if before_rename is not None:
                 before_rename()
             os.replace(partial, path)
@@ -77,8 +72,8 @@ def commit_file(path: Path, write: Callable[[Path], None], before_rename: Callab
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Commit `value` as indented JSON with sorted keys, and a hash of itself that read_json compares."""
     sealed = json.loads(json.dumps({key: one for key, one in value.items() if key != SEAL}))  # keys become texts
-    text = json.dumps(sealed | {SEAL: _seal(sealed)}, indent=2, sort_keys=True) + "\n"
-    commit_file(path, lambda partial: _write_text(partial, text))
+    text = json.dumps(sealed | {SEAL: _hash_of_value(sealed)}, indent=2, sort_keys=True) + "\n"
+    commit_file(path, lambda partial: partial.write_bytes(text.encode()))
 
 
 def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
@@ -98,36 +93,34 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} at its top")
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{path} is not readable as JSON ({error})", "", "delete it and run the stage again"
-        ) from error
+        found = f"{path} is not readable as JSON ({error})"
+        raise FormatError(found, "", "delete it and run the stage again") from error
     digest = value.pop(SEAL, None)
-    if digest is not None and digest != _seal(value):
-        raise FormatError(
-            f"{path} was changed after it was written",
-            f"a content with the hash {str(digest)[:16]}",
-            "restore it from a copy, or delete it and run the command again that made it",
-        )
+    if digest is not None and digest != _hash_of_value(value):
+        remedy = "restore it from a copy, or delete it and run the command again that made it"
+        raise FormatError(f"{path} was changed after it was written", f"a hash of {str(digest)[:16]}", remedy)
     if digest is None and sealed:
         raise FormatError(f"{path} lacks its own hash", f"a key {SEAL}", "delete it and run the stage again")
     return value
 
 
-def _seal(value: dict[str, Any]) -> str:
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can hold; equal values have equal hashes."""
+    return _hash_of_value(value)[:16]
+
+
+def _hash_of_value(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(value: Any) -> str:
-    """A short hash of anything that JSON can hold; equal values have equal hashes."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return _hash(file)
+        while block := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -138,24 +131,23 @@ def exclusive(folder: Path) -> Iterator[None]:
         SettingsError: another process holds it, or the lock is a link or no file.
     """
     path = folder / ".lock"
+    no_file = SettingsError(f"{path} is no lock file", "an ordinary file", "delete it")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise SettingsError(f"{path} is no lock file ({error.strerror})", "an ordinary file", "delete it") from None
+            raise no_file from None
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise SettingsError(f"{path} is no lock file", "an ordinary file", "delete it")
+        raise no_file
     with open(handle, "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(
-                f"another run ({file.read(200).strip()}) is at work on {folder}",
-                "one at a time",
-                "wait until it ends, or stop it: a later run resumes where it was",
-            ) from None
+            found = f"another run ({file.read(200).strip()}) is at work on {folder}"
+            remedy = "wait until it ends, or stop it: a later run resumes where it was"
+            raise SettingsError(found, "one at a time", remedy) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -170,23 +162,14 @@ def receipt_path(prepared: Path, stage: str, shard: int) -> Path:
 def commit_shard(
     prepared: Path, stage: str, shard: int, path: Path, write: Callable[[Path], None], **facts: Any
 ) -> ShardReceipt:
-    """Commit a shard's artefact at `path`, then its receipt; from then on it counts as complete.
+    """Commit a shard's artefact at `path`, then its receipt with more `facts`; from then on it counts as complete.
 
     An earlier receipt goes when the new artefact is safely on disk: it never vouches for other bytes.
-
-    Args:
-        write: fills the file whose path it is given.
-        facts: the receipt's generation, rows, settings, inputs, notes and made_with.
     """
     outdated = receipt_path(prepared, stage, shard)
     digest = commit_file(path, write, lambda: outdated.unlink(missing_ok=True))
     receipt = ShardReceipt(
-        stage=stage,
-        shard=shard,
-        file=str(path.relative_to(prepared)),
-        sha256=digest,
-        num_bytes=path.stat().st_size,
-        **facts,
+        stage, shard, file=str(path.relative_to(prepared)), sha256=digest, num_bytes=path.stat().st_size, **facts
     )
     write_json(outdated, asdict(receipt))
     return receipt
@@ -220,11 +203,10 @@ def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
         FormatError: it is missing or was changed.
     """
     path = prepared / receipt.file
-    found = f"SHA-256 {sha256_of(path)[:16]}..." if path.is_file() else "is missing"
-    if found != f"SHA-256 {receipt.sha256[:16]}...":
-        raise FormatError(
-            f"{path} {'has ' * path.is_file()}{found}", f"{receipt.sha256[:16]}... of its receipt", remedy
-        )
+    digest = sha256_of(path) if path.is_file() else ""
+    if digest != receipt.sha256:
+        found = f"has SHA-256 {digest[:16]}..." if digest else "is missing"
+        raise FormatError(f"{path} {found}", f"{receipt.sha256[:16]}... of its receipt", remedy)
     return path
 
 
@@ -240,20 +222,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _hash(file: Any) -> str:
-    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

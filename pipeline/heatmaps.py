@@ -5,7 +5,7 @@ tests/test_heatmaps.py holds the plain per-pixel loop that this must agree with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
 MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
 FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are stretched, as in the paper
 MIN_MAX_EPSILON = 1e-6
-KEYPOINT_SHAPE = (NUM_JOINTS, 3)
 CHUNK_BYTES = 64 << 20  # of float32 planes at once, rendered part by part; a larger frame is rendered alone
 DEVICE_CHUNK_BYTES = 1 << 30  # on an accelerator, where many small chunks would take longer to launch than to render
 
@@ -36,50 +35,34 @@ def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) 
     Returns:
         float32 (..., 6, height, width), 0 to 1, on the device of the keypoints.
     """
-    rows, columns = _axes(torch.as_tensor(keypoints), size)
-    return torch.stack([_render_part(rows, columns, joints) for joints in PART_JOINT_INDICES], dim=-3)
+    return torch.stack(list(_parts(torch.as_tensor(keypoints), size)), dim=-3)
 
 
-def _render_at_frame_size(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
-    """float32 (F, 6, 256, 128): render_part_heatmaps, each part resized before the next is drawn."""
-    rows, columns = _axes(keypoints, size)
-    return torch.cat([_resize(_render_part(rows, columns, joints)[:, None]) for joints in PART_JOINT_INDICES], dim=1)
-
-
-def _render_part(rows: Tensor, columns: Tensor, joints: Sequence[int]) -> Tensor:
-    """float32 (..., height, width): the maximum over some joints."""
-    planes = (rows[..., joint, :, None] * columns[..., joint, None, :] for joint in joints)
-    heatmap = next(planes)
-    for plane in planes:
-        torch.maximum(heatmap, plane, out=heatmap)
-    return heatmap
-
-
-def _axes(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """float32 (..., 17, height) and (..., 17, width): a joint's heatmap is the product of its two curves."""
+def _parts(keypoints: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield float32 (..., height, width) of each part; a joint's heatmap is the product of two curves."""
     height, width = size
     radius = int(width / 11)
-    deviation = (2 * radius + 1) / 4
-    seen = keypoints[..., 2] > MIN_CONFIDENCE
-    columns = _bumps(keypoints[..., 0], width, radius, deviation)
-    rows = _bumps(keypoints[..., 1], height, radius, deviation) * seen[..., None]
-    return rows, columns
+    columns = _curves(keypoints[..., 0], width, radius)
+    rows = _curves(keypoints[..., 1], height, radius) * (keypoints[..., 2] > MIN_CONFIDENCE)[..., None]
+    for joints in PART_JOINT_INDICES:
+        planes = (rows[..., joint, :, None] * columns[..., joint, None, :] for joint in joints)
+        heatmap = next(planes)
+        for plane in planes:
+            torch.maximum(heatmap, plane, out=heatmap)
+        yield heatmap
 
 
-def _bumps(centre: Tensor, length: int, radius: int, deviation: float) -> Tensor:
+def _curves(centre: Tensor, length: int, radius: int) -> Tensor:
     """float32 (..., 17, length): the Gaussian along one axis, zero outside its window."""
+    deviation = (2 * radius + 1) / 4
     distance = torch.arange(length, device=centre.device) - centre.trunc()[..., None]
     return torch.where(distance.abs() <= radius, torch.exp(-(distance**2) / (2 * deviation**2)), 0.0).float()
 
 
 def stretch_heatmaps(heatmaps: Tensor) -> Tensor:
-    """Resize to 256x128 and stretch each part of each frame to 0 to 1; parts without a joint stay 0.
+    """float (F, 6, H, W) -> float32 (F, 6, 256, 128): each part of each frame resized and stretched to 0 to 1.
 
-    Args:
-        heatmaps: float (F, 6, H, W).
-
-    Returns:
-        float32 (F, 6, 256, 128).
+    Parts without a joint stay 0.
     """
     heatmaps = _resize(heatmaps)
     low = heatmaps.amin(dim=(-2, -1), keepdim=True)
@@ -103,7 +86,7 @@ def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
     Returns:
         uint8 (F, 6, 64, 32), 255 for 1.0, on the device of the keypoints.
     """
-    if keypoints.shape[1:] != KEYPOINT_SHAPE or len(sizes) != len(keypoints):
+    if keypoints.shape[1:] != (NUM_JOINTS, 3) or len(sizes) != len(keypoints):
         raise ValueError(f"keypoints {tuple(keypoints.shape)} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
     result = keypoints.new_zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
     budget = CHUNK_BYTES if keypoints.device.type == "cpu" else DEVICE_CHUNK_BYTES
@@ -113,7 +96,9 @@ def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
         # One part's plane and the next joint's; the parts at FRAME_SIZE, and what stretching them leaves on the way.
         frame_bytes = 4 * (2 * height * width + 3 * NUM_PARTS * FRAME_SIZE[0] * FRAME_SIZE[1])
         for chunk in rows.split(max(1, budget // frame_bytes)):
-            heatmaps = stretch_heatmaps(_render_at_frame_size(keypoints[chunk], (height, width)))
+            # Each part is resized before the next is drawn.
+            planes = (_resize(part[:, None]) for part in _parts(keypoints[chunk], (height, width)))
+            heatmaps = stretch_heatmaps(torch.cat(list(planes), dim=1))
             cells = functional.avg_pool2d(heatmaps, FRAME_SIZE[0] // HEATMAP_HEIGHT)
             result[chunk] = (cells * 255).round().to(torch.uint8)
     return result

@@ -122,11 +122,8 @@ def check_decoders() -> None:
             Image.new("RGB", (8, 8)).save(buffer, name, **compression)
             decode_rgb(buffer.getvalue())
         except Exception as error:
-            raise SurroundingsError(
-                f"Pillow {PIL.__version__} on {socket.gethostname()} cannot decode {name} images ({error})",
-                "",
-                "install one that can: pip install --force-reinstall pillow",
-            ) from error
+            found = f"Pillow {PIL.__version__} on {socket.gethostname()} cannot decode {name} images ({error})"
+            raise SurroundingsError(found, "", "install one that can: pip install --force-reinstall pillow") from error
 
 
 @contextmanager
@@ -136,10 +133,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             tags = getattr(image, "tag_v2", {})  # a TIFF's tiles may be larger than the image
-            for noun, width, height in (
-                ("an image", image.width, image.height),
-                ("an image in tiles", tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)),
-            ):
+            tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
+            for noun, (width, height) in (("an image", image.size), ("an image in tiles", tile)):
                 if width * height > MAX_PIXELS:  # the header alone was read
                     raise UnreadableImage(f"{noun} of {width:,} x {height:,} pixels", limit)
             yield image

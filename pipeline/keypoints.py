@@ -110,19 +110,14 @@ def read_keypoints(path: Path) -> KeypointColumns:
         try:
             return _read_columns(file, path.stat().st_size)
         except MemoryError as error:
-            raise SurroundingsError(
-                f"{path} needs more memory than there is ({error})",
-                "",
-                "free some; keyreid-prep verify says if it is damaged",
-            ) from error
+            found = f"{path} needs more memory than there is ({error})"
+            raise SurroundingsError(found, "", "free some; keyreid-prep verify says if it is damaged") from error
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
             if getattr(error, "errno", None) is not None:
                 raise  # of the disk; what pyarrow says of the content has no number
-            raise FormatError(
-                f"{path} is not a readable keypoints file ({(str(error) or type(error).__name__).splitlines()[0]})",
-                "",
-                "keyreid-prep verify says what else is wrong and what to do",
-            ) from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            found = f"{path} is not a readable keypoints file ({reason})"
+            raise FormatError(found, "", "keyreid-prep verify says what else is wrong and what to do") from error
 
 
 def _read_columns(file: Any, num_bytes: int) -> KeypointColumns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from .skeleton import NUM_JOINTS, NUM_PARTS
 FORMAT_VERSION = 1
 HEATMAP_HEIGHT, HEATMAP_WIDTH = 64, 32  # stride 4 on a 256x128 frame
 HEATMAP_SHAPE = (NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH)
+# Name, shape of a row and type of what is kept uncompressed of each frame.
+FRAME_TABLES = (("frame_index", (), np.int32), ("sizes", (2,), np.int32), ("keypoints", (NUM_JOINTS, 3), np.float32))
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class TrackletFrames:
     """The readable frames of one tracklet, in time order; F frames.
 
     Attributes:
-        tracklet_id: the tracklet in the manifest.
         frame_index: int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent).
         encoded: JPEG or PNG files' bytes, see images.encode_for_shard.
         sizes: int32 (F, 2), width and height in pixels.
@@ -58,32 +59,34 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
         OSError: the disk is full, or fails.
     """
     lengths = [len(image) for tracklet in tracklets for image in tracklet.encoded]
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
     with open(path, "w+b", buffering=0) as file:
         target = _Target(file.fileno())
         options = {"driver": "fileobj", "fileobj": target, "libver": ("v110", "v110"), "rdcc_nbytes": 0}
-        with target.checked(), h5py.File("shard", "w", **options) as shard:
-            shard.attrs["format_version"] = FORMAT_VERSION
-            for name, value in sorted(attributes.items()):
-                shard.attrs[name] = value
-            for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
-                shard.create_group(name)
-            shard["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
-            shard["tracklets/start"] = np.cumsum([0, *(t.num_frames for t in tracklets)], dtype=np.int64)
-            blob = shard.create_dataset("frames/blob", (sum(lengths),), np.uint8)
-            shard["frames/offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
-            shard["frames/frame_index"] = _stack([t.frame_index for t in tracklets], (0,), np.int32)
-            shard["frames/sizes"] = _stack([t.sizes for t in tracklets], (0, 2), np.int32)
-            shard["frames/keypoints"] = _stack([t.keypoints for t in tracklets], (0, NUM_JOINTS, 3), np.float32)
-            shape = (len(lengths), *HEATMAP_SHAPE)
-            packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "lzf"} if lengths else {}
-            heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **packed)
-            row = start = 0
-            for tracklet in tracklets:
-                for image, heatmap in zip(tracklet.encoded, tracklet.heatmaps, strict=True):
-                    blob[start : start + len(image)] = np.frombuffer(image, np.uint8)
+        try:
+            with h5py.File("shard", "w", **options) as shard:
+                shard.attrs["format_version"] = FORMAT_VERSION
+                for name, value in sorted(attributes.items()):
+                    shard.attrs[name] = value
+                for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
+                    shard.create_group(name)
+                shard["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
+                shard["tracklets/start"] = np.cumsum([0, *(t.num_frames for t in tracklets)], dtype=np.int64)
+                blob = shard.create_dataset("frames/blob", (sum(lengths),), np.uint8)
+                shard["frames/offsets"] = starts
+                for name, inner, dtype in FRAME_TABLES:
+                    rows = [getattr(tracklet, name) for tracklet in tracklets]
+                    shard[f"frames/{name}"] = np.concatenate([np.zeros((0, *inner), dtype), *rows], dtype=dtype)
+                shape = (len(lengths), *HEATMAP_SHAPE)
+                packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "lzf"} if lengths else {}
+                heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **packed)
+                pairs = (pair for t in tracklets for pair in zip(t.encoded, t.heatmaps, strict=True))
+                for row, (image, heatmap) in enumerate(pairs):
+                    blob[starts[row] : starts[row + 1]] = np.frombuffer(image, np.uint8)
                     heatmaps[row] = heatmap
-                    row, start = row + 1, start + len(image)
                     target.check()
+        finally:
+            target.check()  # in place of what HDF5 says of the same failure
 
 
 class _Target:
@@ -102,13 +105,6 @@ class _Target:
         if self._failure is not None:
             raise self._failure
 
-    @contextmanager
-    def checked(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.check()  # in place of what HDF5 says of the same failure
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + (os.fstat(self._descriptor).st_size if whence == os.SEEK_END else 0)
         return self._position
@@ -117,41 +113,34 @@ class _Target:
         return self._position
 
     def write(self, data: memoryview) -> int:
-        self._attempt(self._write, data)
+        with self._keeping_failures():
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._descriptor, data[written:], self._position + written)
         self._position += len(data)
         return len(data)
 
     def readinto(self, buffer: memoryview) -> int:
-        self._attempt(self._read, buffer)
+        with self._keeping_failures():
+            data = os.pread(self._descriptor, len(buffer), self._position)
+            buffer[: len(data)] = data
         self._position += len(buffer)
         return len(buffer)
 
     def truncate(self, size: int) -> int:
-        self._attempt(os.ftruncate, self._descriptor, size)
+        with self._keeping_failures():
+            os.ftruncate(self._descriptor, size)
         return size
 
     def flush(self) -> None:
         """Writes are not buffered."""
 
-    def _attempt(self, action: Callable[..., None], *arguments: Any) -> None:
-        if self._failure is None:
-            try:
-                action(*arguments)
-            except BaseException as error:  # of a signal's handler too
-                self._failure = error
-
-    def _write(self, data: memoryview) -> None:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._descriptor, data[written:], self._position + written)
-
-    def _read(self, buffer: memoryview) -> None:
-        data = os.pread(self._descriptor, len(buffer), self._position)
-        buffer[: len(data)] = data
-
-
-def _stack(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.zeros(empty, dtype)
+    @contextmanager
+    def _keeping_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # of a signal's handler too
+            self._failure = self._failure or error
 
 
 class _Opened(NamedTuple):
@@ -169,37 +158,23 @@ class _Opened(NamedTuple):
     sizes: np.ndarray
 
 
-class _Identity(NamedTuple):
+def _identity(found: os.stat_result) -> tuple[int, ...]:
     """Tells one file at a path from another that took its place, without reading it."""
-
-    device: int
-    inode: int
-    num_bytes: int
-    modified_ns: int
-    changed_ns: int
-
-
-def _identity(found: os.stat_result) -> _Identity:
-    return _Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class ShardReader:
     """Random access to one shard; each process opens the file for itself, at its first use there.
 
-    HDF5 never sees a file that does not have its receipt's hash: one wrong byte can make it run for minutes. The file
-    is hashed at its first use, and again where another file has taken its place when it is reopened.
-
-    A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does not hash
-    again. Images are read from the file by their offset, which takes a few microseconds; HDF5 is asked for the rest.
-
-    Args:
-        path: the file.
-        receipt: of the file, as it was when the run began.
+    HDF5 never sees a file that does not have the hash in its receipt of when the run began: one wrong byte can make it
+    run for minutes. The file is hashed at its first use, and again where another has taken its place when it is
+    reopened. A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does
+    not hash again. Images are read by their offset, which takes a few microseconds; HDF5 is asked for the rest.
     """
 
     def __init__(self, path: Path, receipt: ShardReceipt) -> None:
         self.path, self.receipt = Path(path), receipt
-        self._verified: _Identity | None = None
+        self._verified: tuple[int, ...] | None = None
         self._opened: _Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -213,19 +188,15 @@ class ShardReader:
             SurroundingsError: it cannot be read.
         """
         with self._naming_failures():
-            identity = _identity(self.path.stat())
-            if identity == self._verified:
+            status = self.path.stat()
+            if _identity(status) == self._verified:
                 return
-            found = sha256_of(self.path) if identity.num_bytes == self.receipt.num_bytes else ""
-            if found != self.receipt.sha256:
-                raise FormatError(
-                    f"{self.path} has "
-                    + (f"SHA-256 {found[:16]}..." if found else f"{identity.num_bytes:,} bytes")
-                    + ": it was damaged, or rebuilt since this run began",
-                    f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes",
-                    repair_hint(self.path.parent.parent),
-                )
-            self._verified = identity
+            digest = sha256_of(self.path) if status.st_size == self.receipt.num_bytes else ""
+            if digest != self.receipt.sha256:
+                found = f"SHA-256 {digest[:16]}..." if digest else f"{status.st_size:,} bytes"
+                expected = f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes"
+                raise self._changed(f"has {found}: it was damaged, or rebuilt since this run began", expected)
+            self._verified = _identity(status)
 
     @property
     def tracklet_ids(self) -> np.ndarray:
@@ -238,12 +209,7 @@ class ShardReader:
         return int(start[position + 1] - start[position])
 
     def images(self, position: int, frames: Sequence[int]) -> list[bytes]:
-        """The encoded images of some frames of the position-th tracklet, in the order asked for.
-
-        Args:
-            position: tracklet of this shard, from 0.
-            frames: indices into the readable frames of the tracklet; repeats are allowed.
-        """
+        """Encoded images of the position-th tracklet: `frames` are indices of its readable frames, in any order."""
         opened, rows, images = self._open(), self._rows(position, frames), []
         with self._naming_failures():
             for row in rows:
@@ -255,15 +221,15 @@ class ShardReader:
         return images
 
     def heatmaps(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """Part heatmaps of some frames, uint8 (len(frames), 6, 64, 32); see images."""
+        """uint8 (len(frames), 6, 64, 32): part heatmaps; see images."""
         return self._gather(self._open().heatmaps, position, frames)
 
     def keypoints(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """Keypoints of some frames, float32 (len(frames), 17, 3), in pixels of the frame; see images."""
+        """float32 (len(frames), 17, 3): keypoints in pixels of the frame; see images."""
         return self._gather(self._open().keypoints, position, frames)
 
     def sizes(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """Width and height in pixels of some frames, int32 (len(frames), 2); see images."""
+        """int32 (len(frames), 2): width and height in pixels; see images."""
         return self._open().sizes[self._rows(position, frames)]
 
     def read(self, position: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
@@ -296,64 +262,57 @@ class ShardReader:
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = None  # in a forked process: the handle there is the parent's
             self.verify()
-            self._opened = self._read_index()
+            self._opened = self._open_file()
         return self._opened
 
-    def _read_index(self) -> _Opened:
+    def _open_file(self) -> _Opened:
         with self._naming_failures():
             # No chunk cache: a chunk is one frame's, and seldom read twice; it would cost a megabyte an open shard.
             file = h5py.File(self.path, "r", rdcc_nbytes=0)
             try:
                 if _identity(os.fstat(file.id.get_vfd_handle())) != self._verified:
                     raise self._changed("was replaced while it was opened")
-                return self._check_index(file)
+                return self._read_index(file)
             except BaseException:
                 file.close()
                 raise
 
-    def _check_index(self, file: h5py.File) -> _Opened:
-        if file.attrs["format_version"] != FORMAT_VERSION:
-            raise FormatError(
-                f"{self.path} has shard format version {file.attrs['format_version']}",
-                f"version {FORMAT_VERSION}",
-                "build the shards again with this version",
-            )
-        origin = file.attrs["settings"], file.attrs["inputs"]
-        if origin != (self.receipt.settings, self.receipt.inputs):
-            raise FormatError(
-                f"{self.path} was built with settings {origin[0]} from inputs {origin[1]}",
-                f"settings {self.receipt.settings} and inputs {self.receipt.inputs}, as in its receipt",
-                repair_hint(self.path.parent.parent),
-            )
+    def _read_index(self, file: h5py.File) -> _Opened:
+        version, receipt = file.attrs["format_version"], self.receipt
+        if version != FORMAT_VERSION:
+            found, expected = f"{self.path} has shard format version {version}", f"version {FORMAT_VERSION}"
+            raise FormatError(found, expected, "build the shards again with this version")
+        settings, inputs = file.attrs["settings"], file.attrs["inputs"]
+        if (settings, inputs) != (receipt.settings, receipt.inputs):
+            found = f"was built with settings {settings} from inputs {inputs}"
+            raise self._changed(found, f"settings {receipt.settings} and inputs {receipt.inputs}, as in its receipt")
         tracklets, frames = file["tracklets/tracklet_id"].shape[0], file["frames/offsets"].shape[0] - 1
         for name, shape, dtype in (
             ("tracklets/tracklet_id", (tracklets,), np.int64),
             ("tracklets/start", (tracklets + 1,), np.int64),
             ("frames/offsets", (frames + 1,), np.int64),
-            ("frames/frame_index", (frames,), np.int32),
-            ("frames/sizes", (frames, 2), np.int32),
-            ("frames/keypoints", (frames, NUM_JOINTS, 3), np.float32),
+            *((f"frames/{name}", (frames, *inner), dtype) for name, inner, dtype in FRAME_TABLES),
             ("frames/heatmaps", (frames, *HEATMAP_SHAPE), np.uint8),
         ):
             dataset = file[name]
             unpacked = dataset.nbytes if dataset.chunks is None else 0  # before any of it is allocated
-            if dataset.shape != shape or dataset.dtype != dtype or unpacked > self.receipt.num_bytes:
+            if dataset.shape != shape or dataset.dtype != dtype or unpacked > receipt.num_bytes:
                 raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, expected {np.dtype(dtype)} {shape}")
-        index = {name: file[name][:] for name in ("tracklets/start", "frames/offsets")}
-        for name, end in (("tracklets/start", frames), ("frames/offsets", file["frames/blob"].size)):
-            if index[name][0] != 0 or index[name][-1] != end or (np.diff(index[name]) < 0).any():
+        start, offsets = file["tracklets/start"][:], file["frames/offsets"][:]
+        for name, rising, end in (("start", start, frames), ("offsets", offsets, file["frames/blob"].size)):
+            if rising[0] != 0 or rising[-1] != end or (np.diff(rising) < 0).any():
                 raise ValueError(f"{name} does not rise from 0 to {end}")
         return _Opened(
-            os.getpid(),
-            file,
-            file["frames/heatmaps"],
-            file["frames/keypoints"],
-            file.id.get_vfd_handle(),
-            file["frames/blob"].id.get_offset() or 0,  # None where there is no frame
-            file["tracklets/tracklet_id"][:],
-            index["tracklets/start"],
-            index["frames/offsets"],
-            file["frames/sizes"][:],
+            process=os.getpid(),
+            file=file,
+            heatmaps=file["frames/heatmaps"],
+            keypoints=file["frames/keypoints"],
+            descriptor=file.id.get_vfd_handle(),
+            blob_start=file["frames/blob"].id.get_offset() or 0,  # None where there is no frame
+            tracklet_ids=file["tracklets/tracklet_id"][:],
+            start=start,
+            offsets=offsets,
+            sizes=file["frames/sizes"][:],
         )
 
     @contextmanager
@@ -366,11 +325,10 @@ class ShardReader:
         except FileNotFoundError:
             raise self._changed("is missing") from None
         except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise SurroundingsError(
-                    f"{self.path} cannot be read ({error})", "", "check the disk or mount, and run the command again"
-                ) from error
+            if getattr(error, "errno", None) is not None:
+                remedy = "check the disk or mount, and run the command again"
+                raise SurroundingsError(f"{self.path} cannot be read ({error})", "", remedy) from error
             raise self._changed(f"is not a readable shard ({error})") from error
 
-    def _changed(self, found: str) -> FormatError:
-        return FormatError(f"{self.path} {found}", "", repair_hint(self.path.parent.parent))
+    def _changed(self, found: str, expected: str = "") -> FormatError:
+        return FormatError(f"{self.path} {found}", expected, repair_hint(self.path.parent.parent))

@@ -72,12 +72,11 @@ def test_a_forged_official_file_runs_nothing(tmp_path: Path, monkeypatch: pytest
         (Call(getattr, "x", "upper"), "getattr"),
         (Call(eval, "1 + 1"), "eval"),
         (functools.partial(print, "x"), r"functools\.partial"),
-        (Call(torch.hub.load, "owner/name", "model"), r"torch\.hub\.load"),
         (Call(torch.load, "other.pkl"), r"torch\.serialization\.load"),
         (np.array([{}, []], object), r"numpy\.dtype\.O8"),
         (Call(np.frombuffer, b"12345678"), "numpy"),
     ],
-    ids=["getattr", "eval", "partial", "hub", "load", "objects", "frombuffer"],
+    ids=["getattr", "eval", "partial", "load", "objects", "frombuffer"],
 )
 def test_what_no_network_needs_is_refused_by_name(value: object, wanted: str, tmp_path: Path) -> None:
     path = save(tmp_path / "network.pkl", pifpaf.build_network("mobilenetv3small", 1), more=value)
@@ -85,17 +84,10 @@ def test_what_no_network_needs_is_refused_by_name(value: object, wanted: str, tm
         resolve_checkpoint(str(path))
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        Call(np.ndarray, (1,), "O", b"12345678"),  # an object at a forged address
-        Call(np.ndarray, (1 << 40,)),
-    ],
-    ids=["forged address", "8 TB"],
-)
-def test_arrays_are_made_of_bytes_of_the_file_alone(array: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [((1,), "O", b"12345678"), ((1 << 40,),)], ids=["forged address", "8 TB"])
+def test_arrays_are_made_of_bytes_of_the_file_alone(arguments: tuple[object, ...], tmp_path: Path) -> None:
     model = pifpaf.build_network("mobilenetv3small", 1)
-    model.head_metas[0].pose = array
+    model.head_metas[0].pose = Call(np.ndarray, *arguments)
     pose = load_checkpoint(resolve_checkpoint(str(save(tmp_path / "network.pkl", model)))).head_metas[0].pose
     assert pose.shape == (0,)
 
@@ -122,18 +114,17 @@ def test_official_names_lead_to_https_files_whose_names_end_in_their_hash() -> N
     assert all(url.startswith("https://github.com/") for url in urls.values())
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"checkpoint 'resnet51' is neither a file nor a known name.*shufflenetv2k16"
-    ):
-        resolve_checkpoint("resnet51")
+def test_an_official_file_that_was_damaged_in_the_cache_or_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
 
-
-def test_an_official_file_that_was_damaged_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    path = tmp_path / "checkpoints" / pifpaf.official_urls()["resnet50"].rsplit("/", 1)[1]
-    path.parent.mkdir()
-    path.write_bytes(b"not the real one")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(CheckpointError, match=r"'resnet50' could not be fetched .*no route to host.*put it at"):
+        resolve_checkpoint("resnet50")
+    (tmp_path / "checkpoints" / pifpaf.official_urls()["resnet50"].rsplit("/", 1)[1]).write_bytes(b"not the real one")
     with pytest.raises(CheckpointError, match=r"starts with .*; expected ecd30da4; delete it"):
         resolve_checkpoint("resnet50")
 
@@ -144,20 +135,16 @@ def test_a_checkpoint_that_is_not_on_the_workers_machine(tmp_path: Path) -> None
         load_checkpoint(elsewhere)
 
 
-def test_an_official_checkpoint_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(CheckpointError, match=r"'resnet50' could not be fetched .*no route to host.*put it at"):
-        resolve_checkpoint("resnet50")
-
-
-@pytest.mark.parametrize(("name", "content"), [("a.safetensors", b"not safetensors"), ("b.pkl", b"not a pickle")])
-def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(
-        CheckpointError, match=r"does not hold a PifPaf network|cannot be read as an openpifpaf checkpoint"
-    ):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.safetensors", "does not hold a PifPaf network"),
+        ("b.pkl", "cannot be read as an openpifpaf checkpoint"),
+        ("resnet51", r"'.*resnet51' is neither a file nor a known name.*shufflenetv2k16"),
+    ],
+)
+def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, message: str) -> None:
+    if "." in name:
+        (tmp_path / name).write_bytes(b"not a network")
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(resolve_checkpoint(str(tmp_path / name), trust=True))

@@ -1,5 +1,6 @@
-"""The fast forward pass against the plain one."""
+"""The fast forward pass against the plain one, and the device that it runs on (GPUs are made up)."""
 
+import socket
 from typing import Any
 
 import psutil
@@ -7,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from keyreid.pipeline.errors import SettingsError, SurroundingsError
+from keyreid.pipeline.executor import WORKER_VARIABLE
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import FastForward, fold_batch_norm, normalise
+from keyreid.pipeline.pose.forward import FastForward, check_device, choose_device, fold_batch_norm, normalise
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +37,9 @@ def plain(model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("count", [1, 2, 5])  # the graph is traced with two pictures
 @pytest.mark.parametrize("size", [(129, 65), (65, 49)])
-def test_agrees_with_the_plain_forward_pass(
-    synthetic: Any, fast: FastForward, count: int, size: tuple[int, int]
-) -> None:
+def test_agrees_with_the_plain_forward_pass(synthetic: Any, fast: FastForward, count: int, size: Any) -> None:
     batch = pictures(count, size)
-    for ours, theirs in zip(fast(batch), plain(synthetic, batch), strict=True):
-        assert ours.shape == theirs.shape
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
 
 
 def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -> None:
@@ -58,9 +57,8 @@ def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -
 
 
 def test_batches_hold_as_many_pictures_as_suit_the_cpu(fast: FastForward) -> None:
-    assert fast.suitable_batch(torch.Size((129, 65, 3))) == 16
-    assert fast.suitable_batch(torch.Size((257, 129, 3))) == 4
-    assert fast.suitable_batch(torch.Size((2049, 2049, 3))) == 1
+    shapes = [torch.Size((height, width, 3)) for height, width in ((129, 65), (257, 129), (2049, 2049))]
+    assert [fast.suitable_batch(shape) for shape in shapes] == [16, 4, 1]
 
 
 def test_an_official_kind_of_network_agrees_too() -> None:
@@ -81,3 +79,40 @@ def test_folding_leaves_no_normalisation_and_the_given_network_as_it_was(synthet
     folded = fold_batch_norm(sequence)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(batch), expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "worker", "chosen"),
+    [
+        ("auto", 0, None, "cpu"),
+        ("auto", 1, None, "cuda:0"),
+        ("cpu", 4, "1", "cpu"),
+        ("cuda", 4, "1", "cuda:1"),
+        ("auto", 4, "6", "cuda:2"),  # more workers than GPUs: they take turns
+    ],
+)
+def test_each_worker_has_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, worker: str | None, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv(WORKER_VARIABLE, raising=False)
+    if worker is not None:
+        monkeypatch.setenv(WORKER_VARIABLE, worker)
+    assert choose_device(device) == chosen
+
+
+def test_cuda_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SettingsError, match=r"CUDA is not available on .*; expected .*; use --device auto"):
+        choose_device("cuda")
+
+
+def test_a_device_that_does_not_work_is_named_with_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_device("cpu")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: uncorrectable ECC error\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(SurroundingsError, match=rf"cuda:3 of {socket.gethostname()} .*\(CUDA error: .* ECC error\);"):
+        check_device("cuda:3")

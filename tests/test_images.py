@@ -63,19 +63,15 @@ def test_what_is_stored_is_what_pose_estimation_saw(tmp_path: Path, mode: str, s
     assert seen.shape == (16, 8, 3) and seen.dtype == np.uint8
     stored = decode_frame(data, (16, 8)).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(stored.astype(int), seen, atol=2 if suffix == "jpg" else 0)
-
-
-def test_sixteen_bits_of_grey_keep_their_range(tmp_path: Path) -> None:
-    draw("I;16").save(tmp_path / "frame.png")
-    grey = read_frame(tmp_path / "frame.png")[..., 0].ravel()
-    assert grey.min() == 0 and grey.max() == 255 and (np.diff(grey.astype(int)) >= 0).all()
-    assert len(np.unique(grey)) > 100
+    if mode == "I;16":  # keeps its range
+        assert (np.diff(seen[..., 0].ravel().astype(int)) >= 0).all() and len(np.unique(seen)) > 100
 
 
 def test_sixteen_bits_a_channel_are_stored_as_eight(tmp_path: Path) -> None:
     """Pillow reads such a PNG as 8-bit RGB; the file's own bytes would be read as 16-bit by others."""
     path = tmp_path / "frame.png"
-    path.write_bytes(_png_of_16_bits())
+    rows = b"".join(b"\0" + struct.pack(">6H", *range(start, start + 6 * 5000, 5000)) for start in (0, 30000))
+    path.write_bytes(_png(struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0), rows))  # Pillow does not write such
     data = encoded_frame(path)
     assert data != path.read_bytes() and data[24] == 8
     np.testing.assert_array_equal(decode_frame(data, (2, 2)).permute(1, 2, 0).numpy(), read_frame(path))
@@ -86,14 +82,8 @@ def test_what_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "frame.jpg"
     path.write_bytes(content)
     for read in (read_frame, encoded_frame):
-        with pytest.raises(
-            UnreadableImage, match=r"frame\.jpg: not a readable image .*expected a complete image of one"
-        ):
+        with pytest.raises(UnreadableImage, match=r"frame\.jpg: not a readable image .*expected a complete image"):
             read(path)
-
-
-def test_a_truncated_image_is_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "frame.jpg"
     Image.effect_noise((64, 128), 50).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UnreadableImage):
@@ -114,15 +104,13 @@ def test_what_cannot_be_read_is_not_unreadable(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "socket", "device"])
 def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "frame.jpg"
-    if kind == "FIFO":
-        os.mkfifo(path)  # opened in the ordinary way it would wait for ever for somebody to write to it
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "device":
-        path.symlink_to("/dev/zero")  # it never ends
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
-        if kind == "socket":
-            server.bind(str(path))
+        {
+            "FIFO": lambda: os.mkfifo(path),  # opened in the ordinary way it would wait for ever for a writer
+            "folder": path.mkdir,
+            "socket": lambda: server.bind(str(path)),
+            "device": lambda: path.symlink_to("/dev/zero"),  # it never ends
+        }[kind]()
         with pytest.raises(SourceError, match=rf"frame\.jpg is a .*{kind}.*expected an image file"):
             read_frame(path)
 
@@ -141,19 +129,11 @@ def test_formats_that_start_programs_are_refused(monkeypatch: pytest.MonkeyPatch
         decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("JPEG", {}),
-        ("PNG", {}),
-        ("WEBP", {"method": 0, "quality": 0}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("BMP", {}),
-    ],
-)
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_of_a_small_file_of_too_many_pixels_the_header_alone_is_read(
-    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options: dict[str, Any] = {"WEBP": {"method": 0, "quality": 0}, "TIFF": {"compression": "tiff_lzw"}}.get(name, {})
     buffer = io.BytesIO()
     Image.new("L", (16000, 3200)).save(buffer, name, **options)
     monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
@@ -163,27 +143,15 @@ def test_of_a_small_file_of_too_many_pixels_the_header_alone_is_read(
 
 
 def test_too_many_pixels_for_pillow_itself() -> None:
-    header = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(bytes(100)))
+    data = _png(struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0), bytes(100))
     with pytest.raises(UnreadableImage, match=r"1152921504606846976 pixels.*expected at most 50,000,000 pixels"):
         decode_rgb(data)
 
 
 def test_tiles_of_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 KB that took 1 GB."""
-    tags = [
-        (256, 64),
-        (257, 64),
-        (258, 8),
-        (259, 8),
-        (262, 1),
-        (277, 1),
-        (322, 1 << 15),
-        (323, 1 << 15),
-        (324, 8),
-        (325, 99),
-    ]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1 << 15, 323: 1 << 15, 324: 8, 325: 99}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(1000)
     monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
     with pytest.raises(UnreadableImage, match=r"tiles of 32,768 x 32,768 pixels; expected at most 50,000,000 pixels"):
@@ -213,17 +181,9 @@ def _raiser(error: Exception) -> Callable[..., None]:
     return fail
 
 
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _png_of_16_bits() -> bytes:
-    """2x2 RGB of 16 bits a channel, which Pillow does not write."""
-    rows = b"".join(b"\0" + struct.pack(">6H", *range(start, start + 6 * 5000, 5000)) for start in (0, 30000))
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _png_chunk(b"IHDR", header)
-        + _png_chunk(b"IDAT", zlib.compress(rows))
-        + _png_chunk(b"IEND", b"")
-    )
+def _png(header: bytes, pixels: bytes) -> bytes:
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)

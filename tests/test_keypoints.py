@@ -31,11 +31,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.parquet"
 
 
-def rewrite(path: Path, name: str, column: pa.Array) -> None:
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
-
-
 def test_reads_back_what_was_written(path: Path) -> None:
     columns, expected = read_keypoints(path), KeypointColumns.of(poses())
     for field in fields(KeypointColumns):
@@ -48,14 +43,11 @@ def test_reads_back_what_was_written(path: Path) -> None:
     assert columns[columns.with_pose].frame_index.tolist() == [0, 1] and len(columns[2:]) == 3
 
 
-def test_equal_columns_give_equal_bytes(path: Path, tmp_path: Path) -> None:
+def test_equal_columns_give_equal_bytes_and_no_rows_are_fine(path: Path, tmp_path: Path) -> None:
     write_keypoints(tmp_path / "b.parquet", read_keypoints(path))
     assert (tmp_path / "b.parquet").read_bytes() == path.read_bytes()
-
-
-def test_no_rows(tmp_path: Path) -> None:
-    write_keypoints(tmp_path / "a.parquet", KeypointColumns.of([]))
-    columns = read_keypoints(tmp_path / "a.parquet")
+    write_keypoints(path, KeypointColumns.of([]))
+    columns = read_keypoints(path)
     assert len(columns) == 0 and columns.keypoints.shape == (0, 17, 3) and columns.sizes.shape == (0, 2)
 
 
@@ -71,7 +63,8 @@ def test_no_rows(tmp_path: Path) -> None:
     ],
 )
 def test_contents_of_no_keypoints_file_are_refused(path: Path, name: str, column: pa.Array, message: str) -> None:
-    rewrite(path, name, column)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
     with pytest.raises(FormatError, match=rf"a\.parquet is not a readable keypoints file \({message}"):
         read_keypoints(path)
 
@@ -96,16 +89,15 @@ def test_more_rows_than_the_file_can_hold_are_refused_before_memory_is_taken(
         read_keypoints(path)
 
 
-def test_a_missing_file_says_nothing_about_its_content(path: Path) -> None:
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        read_keypoints(path)
-
-
-def test_a_disk_that_fails_says_nothing_about_the_content(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_and_a_missing_file_say_nothing_about_the_content(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(pq.ParquetFile, "read", fail)
     with pytest.raises(OSError, match="Input/output error"):
+        read_keypoints(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
         read_keypoints(path)

@@ -1,4 +1,4 @@
-"""Choosing the tracklet's own person: the search against all chains there are, and the rule against best-score."""
+"""Choosing the tracklet's own person: the search against all chains there are, best-score, and gaps filled."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.pose.gaps import GapSettings, fill_gaps
 from keyreid.pipeline.pose.selection import (
     SelectionSettings,
     best_scores,
@@ -97,19 +99,13 @@ def test_time_is_counted_in_frame_numbers() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_numbers_that_are_consecutive_change_nothing(seed: int) -> None:
-    frames = random_frames(np.random.default_rng(200 + seed), 30)
-    sizes = [SIZE] * len(frames)
-    assert select_people(frames, sizes, numbers=range(7, 37)) == select_people(frames, sizes)
-
-
-@pytest.mark.parametrize("seed", range(4))
 def test_order_of_people_and_direction_of_time_do_not_matter(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     frames = random_frames(rng, 40)
     sizes = [SIZE] * len(frames)
     chosen = select_people(frames, sizes)
     assert sum(person is not None for person in chosen) > 5
+    assert select_people(frames, sizes, numbers=range(7, 47)) == chosen
     assert select_people([people and people[::-1] for people in frames], sizes) == chosen
     assert select_people(frames[::-1], sizes)[::-1] == chosen
     assert best_scores([people and people[::-1] for people in frames]) == best_scores(frames)
@@ -118,41 +114,30 @@ def test_order_of_people_and_direction_of_time_do_not_matter(seed: int) -> None:
 def test_best_score_is_the_authors_rule() -> None:
     first, second = standing(0.9, 0.5), standing(0.1, 0.6)
     assert best_scores([[first, second], [second], [], None]) == [second, second, None, None]
-    assert best_scores([[standing(0.1, 0.5), better := standing(0.9, 0.6)]]) == [better]
-
-
-def test_people_who_tie_are_chosen_whatever_their_order() -> None:
     left, right = standing(0.4, 0.5), standing(0.6, 0.5)
     for rule in (best_scores, lambda frames: select_people(frames, [SIZE])):
-        assert rule([[left, right]]) == rule([[right, left]])
+        assert rule([[left, right]]) == rule([[right, left]]), "people who tie, whatever their order"
 
 
-def test_stranger_with_better_scores_is_not_followed() -> None:
+def test_a_stranger_is_not_followed_even_where_the_person_is_hidden() -> None:
     own = [standing(0.5 + 0.01 * frame, 0.6) for frame in range(12)]
     strangers = [standing(0.95 - 0.02 * frame, 0.9) for frame in range(12)]
     frames = [[own[frame], *([strangers[frame]] if 3 <= frame < 9 else [])] for frame in range(12)]
     assert best_scores(frames)[5] is strangers[5]
     assert select_people(frames, [SIZE] * 12) == own
-
-
-def test_stranger_is_not_taken_in_place_of_somebody_hidden() -> None:
-    own = [standing(0.5, 0.7) for _ in range(10)]
-    stranger = standing(0.9, 0.7)
+    own, stranger = [standing(0.5, 0.7) for _ in range(10)], standing(0.9, 0.7)
     frames = [[stranger] if frame in (4, 5) else [own[frame]] for frame in range(10)]
-    expected = [None if frame in (4, 5) else own[frame] for frame in range(10)]
     assert best_scores(frames)[4] is stranger
-    assert select_people(frames, [SIZE] * 10) == expected
+    assert select_people(frames, [SIZE] * 10) == [*own[:4], None, None, *own[6:]]
 
 
 def test_each_piece_of_evidence_decides_where_the_others_are_equal() -> None:
-    tall, small = standing(0.5, 0.5), standing(0.5, 0.6, height=0.4)
-    assert select_people([[small, tall]], [SIZE]) == [tall]
-    middle, edge = standing(0.5, 0.5), standing(0.9, 0.6)
-    assert select_people([[edge, middle]], [SIZE]) == [middle]
-    sure, doubtful = standing(0.5, 0.6), standing(0.5, 0.5)
-    assert select_people([[doubtful, sure]], [SIZE]) == [sure]
-    before, near, far = standing(0.3, 0.5), standing(0.3, 0.5), standing(0.7, 0.6)
-    assert select_people([[before], [far, near]], [SIZE] * 2) == [before, near]
+    for better, worse in (
+        (standing(0.5, 0.5), standing(0.5, 0.6, height=0.4)),
+        (standing(0.5, 0.5), standing(0.9, 0.6)),
+        (standing(0.5, 0.6), standing(0.5, 0.5)),
+    ):
+        assert select_people([[worse, better]], [SIZE]) == [better]
 
 
 def test_crops_of_different_sizes_are_compared_in_shares() -> None:
@@ -167,7 +152,6 @@ def test_frames_without_people_and_unreadable_frames() -> None:
     assert select_people([None, [], [person], None], [(0, 0), SIZE, SIZE, (0, 0)]) == [None, None, person, None]
     assert best_scores([None, [], [person]]) == [None, None, person]
     assert select_people([], []) == []
-    assert select_people([None], [(0, 0)]) == [None]
 
 
 def test_evidence_of_a_body_that_is_partly_hidden() -> None:
@@ -194,34 +178,108 @@ def test_jumps_are_forgotten_after_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("settings", "change", "message"),
     [
-        ({"jump": -1.0}, "jump is -1.0"),
-        ({"score": float("nan")}, "score is nan"),
-        ({"centre": float("inf")}, "centre is inf"),
-        ({"reach": 0}, "reach is 0; expected more than 0"),
-        ({"expected_height": 0.0}, "expected_height is 0"),
-        ({"neutral": 0.0}, "neutral is 0"),
-        ({"alike": 0.0}, "alike is 0"),
-        ({"min_confidence": 0.0}, "min_confidence is 0"),
+        (SelectionSettings(), {"jump": -1.0}, "jump is -1.0"),
+        (SelectionSettings(), {"score": float("nan")}, "score is nan"),
+        (SelectionSettings(), {"centre": float("inf")}, "centre is inf"),
+        (SelectionSettings(), {"reach": 0}, "reach is 0; expected more than 0"),
+        (SelectionSettings(), {"alike": 0.0}, "alike is 0"),
+        (GapSettings(), {"max_distance": 0}, "max_distance is 0"),
+        (GapSettings(), {"decay": 0.0}, "decay is 0.0"),
+        (GapSettings(), {"decay": float("nan")}, "decay is nan"),
+        (GapSettings(), {"max_shift": 0.0}, "max_shift is 0.0"),
+        (GapSettings(), {"max_shift": float("nan")}, "max_shift is nan"),
     ],
 )
-def test_bad_settings_are_refused(change: dict[str, float], message: str) -> None:
+def test_bad_settings_are_refused(settings: Any, change: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        replace(SelectionSettings(), **change)
-
-
-def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(SettingsError, match="1 sizes for 2 frames"):
-        select_people([[], []], [SIZE])
+        replace(settings, **change)
 
 
 @pytest.mark.parametrize(
-    ("numbers", "message"), [([1], "1 frame numbers for 2 frames"), ([3, 3], "frame number 3 comes after 3")]
+    ("sizes", "numbers", "message"),
+    [
+        ([SIZE], None, "1 sizes for 2 frames"),
+        ([SIZE] * 2, [1], "1 frame numbers for 2 frames"),
+        ([SIZE] * 2, [3, 3], "frame number 3 comes after 3"),
+    ],
 )
-def test_numbers_that_do_not_fit_are_refused(numbers: list[int], message: str) -> None:
+def test_sizes_and_numbers_that_do_not_fit_are_refused(sizes: Any, numbers: list[int] | None, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        select_people([[], []], [SIZE] * 2, numbers=numbers)
+        select_people([[], []], sizes, numbers=numbers)
+    with pytest.raises(SettingsError, match=message):
+        fill_gaps([None, None], sizes, numbers=numbers)
+
+
+def somebody(x: float, y: float, confidence: float = 0.8, score: float = 0.5) -> Somebody:
+    """All joints in one place."""
+    return Somebody(score, np.tile(np.array([x, y, confidence], np.float32), (17, 1)))
+
+
+def test_joints_move_in_a_line_and_confidence_decays_to_the_middle() -> None:
+    first, last = somebody(10, 20, 0.8, 0.5), somebody(30, 28, 0.6, 0.9)
+    filled = fill_gaps([first, None, None, None, last], [SIZE] * 5, GapSettings(decay=0.5))
+    assert [pose.interpolated for pose in filled if pose] == [False, True, True, True, False]
+    assert filled[0].keypoints is first.keypoints and filled[4].score == last.score, "detected people stay as they are"
+    expected = [(15, 22, 0.3), (20, 24, 0.15), (25, 26, 0.3)]
+    for pose, row in zip(filled[1:4], expected, strict=True):
+        assert pose.keypoints.dtype == np.float32
+        np.testing.assert_allclose(pose.keypoints, [row] * 17, rtol=1e-6)
+        assert pose.score == pytest.approx(0.5 * row[2] / 0.6)
+
+
+@pytest.mark.parametrize(("distance", "longest", "filled"), [(2, 4, True), (4, 4, True), (5, 4, False), (2, 1, False)])
+def test_only_short_gaps_are_filled(distance: int, longest: int, filled: bool) -> None:
+    chosen = [somebody(10, 20), *[None] * (distance - 1), somebody(12, 20)]
+    poses = fill_gaps(chosen, [SIZE] * len(chosen), GapSettings(max_distance=longest))
+    assert all((pose is not None) == filled for pose in poses[1:-1])
+
+
+def test_distances_are_counted_in_frame_numbers() -> None:
+    chosen = [somebody(10, 20), None, somebody(20, 20)]
+    assert fill_gaps(chosen, [SIZE] * 3, numbers=[1, 250, 500])[1] is None
+    pose = fill_gaps(chosen, [SIZE] * 3, GapSettings(max_distance=5, decay=0.5), numbers=[10, 13, 15])[1]
+    np.testing.assert_allclose(pose.keypoints, [(16, 20, 0.2)] * 17, rtol=1e-6)
+
+
+def test_nothing_is_put_before_the_first_person_and_after_the_last() -> None:
+    filled = fill_gaps([None, somebody(10, 20), None], [SIZE] * 3)
+    assert [pose is None for pose in filled] == [True, False, True]
+    assert fill_gaps([None, None], [SIZE] * 2) == [None, None]
+    assert fill_gaps([], []) == []
+
+
+def test_unreadable_frames_stay_empty_and_are_counted_as_time() -> None:
+    chosen = [somebody(10, 20), None, None, somebody(13, 20)]
+    filled = fill_gaps(chosen, [SIZE, (0, 0), SIZE, SIZE])
+    assert filled[1] is None
+    assert filled[2].keypoints[0, 0] == pytest.approx(12)
+
+
+def test_joints_missing_at_one_end_or_moved_too_far_are_left_out() -> None:
+    first, last = somebody(10, 20), somebody(12, 20)
+    last.keypoints[3] = 0
+    last.keypoints[9, 1] = 20 + 0.2 * SIZE[1]
+    pose = fill_gaps([first, None, last], [SIZE] * 3, GapSettings(max_shift=0.15))[1]
+    assert np.flatnonzero(pose.keypoints[:, 2] == 0).tolist() == [3, 9]
+    assert not pose.keypoints[[3, 9]].any()
+    first.keypoints[4:] = 0
+    last.keypoints[:4] = 0
+    assert fill_gaps([first, None, last], [SIZE] * 3)[1] is None, "no joint is left"
+
+
+def test_crops_of_different_sizes_are_bridged_in_shares() -> None:
+    chosen = [somebody(32, 64), None, somebody(16, 32)]  # a quarter of each side
+    pose = fill_gaps(chosen, [(128, 256), (40, 100), (64, 128)])[1]
+    np.testing.assert_allclose(pose.keypoints[:, :2], [[10, 25]] * 17)
+
+
+def test_backwards_is_the_same() -> None:
+    chosen = [somebody(10, 20), None, None, somebody(13, 30), None, somebody(15, 31)]
+    forwards = fill_gaps(chosen, [SIZE] * 6)
+    for pose, other in zip(forwards, fill_gaps(chosen[::-1], [SIZE] * 6)[::-1], strict=True):
+        np.testing.assert_allclose(pose.keypoints, other.keypoints, rtol=1e-6)
 
 
 def test_rule_beats_best_score_on_synthetic_people(monkeypatch: pytest.MonkeyPatch) -> None:

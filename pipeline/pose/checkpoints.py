@@ -29,12 +29,9 @@ _LAYERS = (
 
 @dataclass(frozen=True)
 class ResolvedCheckpoint:
-    """Where weights are, and what they are: safetensors (this project's) or a pickle (openpifpaf's).
+    """What the user asked for, and its file: safetensors (this project's) or a pickle (openpifpaf's).
 
     Attributes:
-        name: what the user asked for.
-        path: the file on this machine.
-        sha256: hash of the file.
         input_height: pixels that frames are resized to, unless the user says otherwise.
         trusted: whether a pickle may hold anything, and so run any code.
     """
@@ -87,7 +84,7 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
         raise CheckpointError(
             f"{resolved.path} is not on the machine {platform.node()}",
             "the checkpoint under the same path on every machine",
-            "put it on a shared file system and give that path as --checkpoint",
+            "put it on a shared file system",
         )
     digest = sha256_of(resolved.path)
     if digest != resolved.sha256:
@@ -95,9 +92,10 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
     if resolved.path.suffix == SAFETENSORS:
         return pifpaf.load_network(resolved.path)[0]
     try:
-        return _unpickle(resolved.path, resolved.trusted)
-    except CheckpointError:
-        raise
+        with torch.serialization.safe_globals(_allowed()):
+            model = torch.load(resolved.path, map_location="cpu", weights_only=not resolved.trusted)["model"]
+        pifpaf.network.model_migration.model_migration(model)
+        cif, caf = model.head_metas[:2]
     except Exception as error:  # whatever a pickle of another origin may raise
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
         if wanted:
@@ -110,18 +108,10 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
             f"{resolved.path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
             "a file that openpifpaf 0.12 or 0.13 wrote",
         ) from error
-
-
-def _unpickle(path: Path, trusted: bool) -> Any:
-    from .pifpaf import headmeta, network
-
-    with torch.serialization.safe_globals(_allowed()):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
-    model = checkpoint["model"]
-    network.model_migration.model_migration(model)
-    cif, caf = model.head_metas[:2]
-    if not (isinstance(cif, headmeta.Cif) and isinstance(caf, headmeta.Caf) and cif.n_fields == NUM_JOINTS):
-        raise CheckpointError(f"{path} has heads {[m.name for m in model.head_metas]}", "CIF and CAF of 17 COCO joints")
+    metas = pifpaf.headmeta
+    if not (isinstance(cif, metas.Cif) and isinstance(caf, metas.Caf) and cif.n_fields == NUM_JOINTS):
+        heads = [meta.name for meta in model.head_metas]
+        raise CheckpointError(f"{resolved.path} has heads {heads}", "CIF and CAF of 17 COCO joints")
     return model.eval()
 
 
@@ -139,14 +129,11 @@ def _allowed() -> list[Any]:
     families = [models.mobilenetv2, models.mobilenetv3, models.resnet, models.shufflenetv2, models.squeezenet]
     modules = [*layers, *families, ops.misc, network.basenetworks, network.heads, network.nets]
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    arrays = [
-        _known_as(f"numpy.{core}.multiarray._reconstruct", lambda *_: _NumberArray()) for core in ("core", "_core")
-    ]
-    return [
-        *[value for value in classes if issubclass(value, nn.Module)],
-        *[headmeta.Cif, headmeta.Caf, headmeta.CifDet],
-        *[*arrays, _known_as("numpy.ndarray", _NumberArray), _known_as("numpy.dtype", _NumberType)],
-    ]
+    allowed: list[Any] = [value for value in classes if issubclass(value, nn.Module)]
+    allowed += [headmeta.Cif, headmeta.Caf, headmeta.CifDet]
+    for core in ("core", "_core"):
+        allowed.append(_known_as(f"numpy.{core}.multiarray._reconstruct", lambda *_: _NumberArray()))
+    return [*allowed, _known_as("numpy.ndarray", _NumberArray), _known_as("numpy.dtype", _NumberType)]
 
 
 def _known_as(name: str, value: Any) -> Any:
@@ -169,7 +156,7 @@ class _NumberType:
 
 
 class _NumberArray(np.ndarray):
-    """numpy.ndarray in a pickle: made empty, and filled with bytes that must fit its shape."""
+    """numpy.ndarray in a pickle: empty at first, then filled with bytes that must fit its shape."""
 
     def __new__(cls, *_: object) -> _NumberArray:
         return super().__new__(cls, 0)

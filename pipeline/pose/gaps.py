@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import inf
 
 import numpy as np
 
@@ -28,12 +28,13 @@ class GapSettings:
     max_shift: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.max_distance < 1:
-            raise SettingsError(f"max_distance is {self.max_distance}", "1 or more; 1 fills nothing")
-        if not 0 < self.decay <= 1:
-            raise SettingsError(f"decay is {self.decay}", "more than 0, up to 1")
-        if not (isfinite(self.max_shift) and self.max_shift > 0):
-            raise SettingsError(f"max_shift is {self.max_shift}", "a finite number over 0")
+        for fine, name, expected in (
+            (self.max_distance >= 1, "max_distance", "1 or more; 1 fills nothing"),
+            (0 < self.decay <= 1, "decay", "more than 0, up to 1"),
+            (0 < self.max_shift < inf, "max_shift", "a finite number over 0"),
+        ):
+            if not fine:
+                raise SettingsError(f"{name} is {getattr(self, name)}", expected)
 
 
 @dataclass(frozen=True)
@@ -82,34 +83,29 @@ def fill_gaps(
     for (start, before), (end, after) in pairwise(seen):
         if numbers[end] - numbers[start] > settings.max_distance:
             continue
+        ends = _shares(before, sizes[start]), _shares(after, sizes[end])
+        score = min(before.score, after.score)
         for frame in range(start + 1, end):
             if min(sizes[frame]) > 0:
                 distances = numbers[frame] - numbers[start], numbers[end] - numbers[frame]
-                result[frame] = _between((before, sizes[start]), (after, sizes[end]), distances, sizes[frame], settings)
+                keypoints = _between(*ends, distances, sizes[frame], settings)
+                if keypoints[:, 2].any():
+                    result[frame] = Filled(score * settings.decay ** min(distances), keypoints, True)
     return result
 
 
+def _shares(person: PersonLike, size: tuple[int, int]) -> np.ndarray:
+    """float64 (17, 3): keypoints with x, y as shares of the frame's width and height."""
+    return person.keypoints.astype(np.float64) / np.array([*size, 1])
+
+
 def _between(
-    before: tuple[PersonLike, tuple[int, int]],
-    after: tuple[PersonLike, tuple[int, int]],
-    distances: tuple[int, int],
-    size: tuple[int, int],
-    settings: GapSettings,
-) -> Filled | None:
-    """The pose at two distances, after `before` and before `after`; each is a person and the size of the frame."""
-    first, last = (_shares(person.keypoints, frame_size) for person, frame_size in (before, after))
+    before: np.ndarray, after: np.ndarray, distances: tuple[int, int], size: tuple[int, int], settings: GapSettings
+) -> np.ndarray:
+    """float32 (17, 3): keypoints in a frame of that size at two distances, after `before` and before `after`."""
     portion = distances[0] / sum(distances)
-    decay = settings.decay ** min(distances)
-    shift = (last - first) * np.array([size[0] / size[1], 1])  # in heights of the frame between
-    confidence = np.minimum(before[0].keypoints[:, 2], after[0].keypoints[:, 2]).astype(np.float64) * decay
+    shift = (after - before)[:, :2] * np.array([size[0] / size[1], 1])  # in heights of this frame
+    confidence = np.minimum(before[:, 2], after[:, 2]) * settings.decay ** min(distances)
     kept = (confidence > 0) & (np.hypot(shift[:, 0], shift[:, 1]) <= settings.max_shift)
-    if not kept.any():
-        return None
-    place = (first * (1 - portion) + last * portion) * np.array(size)
-    keypoints = np.where(kept[:, None], np.column_stack([place, confidence]), 0).astype(np.float32)
-    return Filled(min(before[0].score, after[0].score) * decay, keypoints, True)
-
-
-def _shares(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float64 (17, 2): x, y as shares of the frame's width and height."""
-    return keypoints[:, :2].astype(np.float64) / np.array(size)
+    place = (before * (1 - portion) + after * portion)[:, :2] * np.array(size)
+    return np.where(kept[:, None], np.column_stack([place, confidence]), 0).astype(np.float32)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -38,8 +38,6 @@ except ImportError as error:
         "run `make setup`, or the command under 'Installing' in README.md",
     ) from error
 
-Item = TypeVar("Item")
-
 CHUNK = 256  # pictures among which those of one size are looked for
 _RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint next to the one it was reached from
 
@@ -62,20 +60,14 @@ def build_network(base_name: str, upsample_stride: int) -> Any:
     for base_type in network.factory.BASE_TYPES:
         if hasattr(base_type, "pretrained"):
             base_type.pretrained = False  # the default downloads weights
-    if base_name not in network.factory.BASE_FACTORIES:
-        raise CheckpointError(
-            f"base network {base_name!r}", "one of " + ", ".join(sorted(network.factory.BASE_FACTORIES))
-        )
-    constants = plugins.coco.constants
-    shared = {
-        "keypoints": constants.COCO_KEYPOINTS,
-        "sigmas": constants.COCO_PERSON_SIGMAS,
-        "pose": constants.COCO_UPRIGHT_POSE,
-    }
-    skeleton = constants.COCO_PERSON_SKELETON
-    weights = constants.COCO_PERSON_SCORE_WEIGHTS
-    cif = headmeta.Cif("cif", "cocokp", score_weights=weights, draw_skeleton=skeleton, **shared)
-    caf = headmeta.Caf("caf", "cocokp", skeleton=skeleton, **shared)
+    known = network.factory.BASE_FACTORIES
+    if base_name not in known:
+        raise CheckpointError(f"base network {base_name!r}", "one of " + ", ".join(sorted(known)))
+    coco = plugins.coco.constants
+    body = {"keypoints": coco.COCO_KEYPOINTS, "sigmas": coco.COCO_PERSON_SIGMAS, "pose": coco.COCO_UPRIGHT_POSE}
+    skeleton, weights = coco.COCO_PERSON_SKELETON, coco.COCO_PERSON_SCORE_WEIGHTS
+    cif = headmeta.Cif("cif", "cocokp", score_weights=weights, draw_skeleton=skeleton, **body)
+    caf = headmeta.Caf("caf", "cocokp", skeleton=skeleton, **body)
     cif.upsample_stride = caf.upsample_stride = upsample_stride
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torchvision")  # openpifpaf calls torchvision as of 2022
@@ -101,10 +93,11 @@ def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
 def official_urls() -> dict[str, str]:
     """Name -> address of openpifpaf's own checkpoints for people; the file name ends in 8 digits of its SHA-256."""
     openpifpaf.plugin.register()
-    people = {
-        name: url for name, url in openpifpaf.CHECKPOINT_URLS.items() if isinstance(url, str) and "-cocokp-" in url
+    return {
+        name: "https://" + url.partition("://")[2]  # openpifpaf names them by http
+        for name, url in openpifpaf.CHECKPOINT_URLS.items()
+        if isinstance(url, str) and "-cocokp-" in url
     }
-    return {name: "https://" + url.partition("://")[2] for name, url in people.items()}  # openpifpaf names them by http
 
 
 class PifPafEstimator:
@@ -140,14 +133,15 @@ class PifPafEstimator:
             For each picture in turn its people, best score first, possibly none; None for None. A failure of the
             network or the decoder is raised as it is: it says nothing about a picture.
         """
-        tracklet_now, decode = None, None
+        tracklet_now, its_decoder = None, None
         ready: list[_Decodable] = []
         with ThreadPoolExecutor(1) as pool:
-            for chunk in _chunks(pictures, CHUNK):
+            stream = iter(pictures)
+            while chunk := list(islice(stream, CHUNK)):
                 heads: dict[int, tuple[list[Tensor], int]] = {}
                 done = 0
                 for rows in self._same_sized([picture for _, picture in chunk]):
-                    decoding = pool.submit(_decode_all, ready)
+                    decoding = pool.submit(list, map(_decode, ready))
                     batch = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
                     fields = self._forward(torch.stack(batch))[:2] if batch else []
                     yield from decoding.result()
@@ -156,10 +150,10 @@ class PifPafEstimator:
                     while done < len(chunk) and (done in heads or chunk[done][1] is None):
                         tracklet, picture = chunk[done]
                         if tracklet != tracklet_now:
-                            tracklet_now, decode = tracklet, decoder.CifCaf([self._cif], [self._caf])
-                        ready.append(_Decodable(decode, *heads.pop(done, ([], 0)), picture))
+                            tracklet_now, its_decoder = tracklet, decoder.CifCaf([self._cif], [self._caf])
+                        ready.append(_Decodable(its_decoder, *heads.pop(done, ([], 0)), picture))
                         done += 1
-            yield from _decode_all(ready)
+            yield from map(_decode, ready)
 
     def _same_sized(self, pictures: Sequence[Picture | None]) -> list[list[int]]:
         """Indices in batches of one shape each, in order; never empty: unreadable frames are passed on."""
@@ -176,33 +170,23 @@ class PifPafEstimator:
 
 @dataclass(frozen=True)
 class _Decodable:
-    """A picture and its place in a batch's fields, with the decoder of its tracklet; no picture: nothing to decode."""
+    """A picture and its place in a batch's fields, with the decoder of its tracklet."""
 
-    decode: Any
+    decoder: Any
     heads: list[Tensor]
     position: int
     picture: Picture | None
 
 
-def _decode_all(ready: list[_Decodable]) -> list[list[Person] | None]:
-    return [_people(one) for one in ready]
-
-
-def _people(one: _Decodable) -> list[Person] | None:
+def _decode(one: _Decodable) -> list[Person] | None:
     if one.picture is None:
         return None
     people = []
-    for annotation in one.decode([head[one.position].contiguous() for head in one.heads]):
+    for annotation in one.decoder([head[one.position].contiguous() for head in one.heads]):
         keypoints = annotation.data.astype(np.float32)
         keypoints[:, :2] /= np.float32(one.picture.scale)
         people.append(Person(float(annotation.score), keypoints))
     return sorted(people, key=lambda person: -person.score)
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def _configure_decoder(settings: DecoderSettings) -> None:

@@ -1,4 +1,8 @@
-"""Which of the people in each frame is the tracklet's own: one choice per tracklet, not one per frame."""
+"""Which of the people in each frame is the tracklet's own: one choice per tracklet, not one per frame.
+
+A pose is float64 (17, 3): x, y from the crop's centre in crop heights, and confidence; joints under `min_confidence`
+count as not found.
+"""
 
 from __future__ import annotations
 
@@ -76,13 +80,13 @@ class SelectionSettings:
     min_confidence: float = 0.1
 
     def __post_init__(self) -> None:
+        positive = ("expected_height", "alike", "reach", "neutral", "min_confidence")
         for field in fields(self):
             value = getattr(self, field.name)
             if not (isfinite(value) and value >= 0):
                 raise SettingsError(f"{field.name} is {value}", "a finite number, 0 or more")
-        for name in ("expected_height", "alike", "reach", "neutral", "min_confidence"):
-            if getattr(self, name) == 0:
-                raise SettingsError(f"{name} is 0", "more than 0")
+            if value == 0 and field.name in positive:
+                raise SettingsError(f"{field.name} is 0", "more than 0")
 
 
 def best_scores(frames: Frames[P]) -> list[P | None]:
@@ -118,15 +122,14 @@ def select_people(
     settings = settings or SelectionSettings()
     numbers = checked_numbers(len(frames), sizes, numbers)
     ordered = [sorted(people or (), key=_order) for people in frames]
-    poses = [stack_poses(people, size) for people, size in zip(ordered, sizes, strict=True)]
     places = [(frame, person) for frame, people in enumerate(ordered) for person in people]
-    flat = np.concatenate([np.zeros((0, NUM_JOINTS, 3)), *poses])
+    poses = [in_crop(person.keypoints, sizes[frame]) for frame, person in places]
     times = np.array([numbers[frame] for frame, _ in places], np.int64)
     own = [
-        own_evidence(person, pose, sizes[frame], settings) for (frame, person), pose in zip(places, flat, strict=True)
+        own_evidence(person, pose, sizes[frame], settings) for (frame, person), pose in zip(places, poses, strict=True)
     ]
     result: list[P | None] = [None] * len(frames)
-    for index in best_chain(flat, times, np.array(own), settings):
+    for index in _best_chain(np.array(poses).reshape(-1, NUM_JOINTS, 3), times, np.array(own), settings):
         frame, person = places[index]
         result[frame] = person
     return result
@@ -147,14 +150,7 @@ def checked_numbers(count: int, sizes: Sizes, numbers: Sequence[int] | np.ndarra
 
 
 def own_evidence(person: PersonLike, pose: np.ndarray, size: tuple[int, int], settings: SelectionSettings) -> float:
-    """What a person's score, place and size say: more than 0 is better than nobody.
-
-    Args:
-        person: as detected.
-        pose: float (17, 3), the same person's, see in_crop.
-        size: width and height of the frame in pixels.
-        settings: weights.
-    """
+    """What a person's score, place and size (see off_centre) say: more than 0 is better than nobody."""
     height = body_height(pose, settings.min_confidence)
     misfit = 0.0 if height is None else min(2.0, abs(log(max(height, 1e-3) / settings.expected_height)) / log(2))
     centre = off_centre(pose, size, settings.min_confidence)
@@ -162,14 +158,7 @@ def own_evidence(person: PersonLike, pose: np.ndarray, size: tuple[int, int], se
 
 
 def jump_costs(pose: np.ndarray, earlier: np.ndarray, gaps: np.ndarray, settings: SelectionSettings) -> np.ndarray:
-    """float (N,): cost of choosing a pose right after each of N earlier ones.
-
-    Args:
-        pose: float (17, 3), see in_crop.
-        earlier: float (N, 17, 3).
-        gaps: int (N,), how many frame numbers earlier; 1 is the frame before.
-        settings: weights.
-    """
+    """float (N,): cost of choosing a pose right after each of N earlier ones, `gaps` (N,) frame numbers before."""
     fade = np.maximum(0, 1 - (gaps - 1) / settings.reach)
     alike = similarities(pose, earlier, settings.min_confidence, settings.neutral)
     return settings.jump * np.maximum(0, 1 - alike / settings.alike) * fade
@@ -180,16 +169,15 @@ def _order(person: PersonLike) -> tuple[float, bytes]:
     return -person.score, np.ascontiguousarray(person.keypoints, np.float32).tobytes()
 
 
-def best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: SelectionSettings) -> list[int]:
+def _best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: SelectionSettings) -> list[int]:
     """The candidates whose sum of own evidence less jump costs is greatest, at most one per frame, in time order.
 
     totals[i] is the best sum of a chain that ends in candidate i. Jumps over more than `reach` frames are free.
 
     Args:
-        poses: float (N, 17, 3), see in_crop, sorted by frame.
+        poses: (N, 17, 3), sorted by frame.
         times: int (N,), the frame number of each.
         own: float (N,), the evidence of each.
-        settings: weights.
     """
     totals, previous = np.rint(own * UNITS).astype(np.int64), np.full(len(own), -1)
     for index, frame in enumerate(times):
@@ -209,27 +197,16 @@ def best_chain(poses: np.ndarray, times: np.ndarray, own: np.ndarray, settings: 
 
 
 def in_crop(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float64 (17, 3): x, y from the crop's centre in crop heights, and the confidence unchanged.
-
-    Args:
-        keypoints: float (17, 3), pixels of the frame.
-        size: width and height of the frame in pixels.
-    """
-    width, height = size
-    relative = np.array(keypoints, np.float64)
-    relative[:, :2] = (relative[:, :2] - np.array([width, height]) / 2) / height
-    return relative
+    """The pose of keypoints (17, 3) in pixels of a frame of some width and height."""
+    pose = np.array(keypoints, np.float64)
+    pose[:, :2] = (pose[:, :2] - np.array(size) / 2) / size[1]
+    return pose
 
 
 def off_centre(pose: np.ndarray, size: tuple[int, int], min_confidence: float) -> float:
-    """How far the body is from the crop's middle, sideways: 0 in the middle, 1 at the edge or beyond.
+    """How far the body is from the middle of a frame of some width and height: 0 there, 1 at the edge or beyond.
 
-    Up and down say nothing where half the body is hidden.
-
-    Args:
-        pose: float (17, 3), see in_crop.
-        size: width and height of the frame in pixels.
-        min_confidence: joints under it count as not found.
+    Sideways alone: up and down say nothing where half the body is hidden.
     """
     weights = np.where(pose[:, 2] >= min_confidence, pose[:, 2], 0)
     if not weights.any():
@@ -239,43 +216,21 @@ def off_centre(pose: np.ndarray, size: tuple[int, int], min_confidence: float) -
 
 
 def body_height(pose: np.ndarray, min_confidence: float) -> float | None:
-    """Height of the body in crop heights, also of one that is partly hidden; None where the joints do not tell.
-
-    Args:
-        pose: float (17, 3), see in_crop.
-        min_confidence: joints under it count as not found.
-    """
+    """Height of the body in crop heights, also of one that is partly hidden; None where the joints do not tell."""
     found = (pose[:, 2] >= min_confidence) & ~np.isnan(LEVELS)
     if not found.any():
         return None
-    levels = LEVELS[found]
-    span = levels.max() - levels.min()
+    span = np.ptp(LEVELS[found])
     return float(np.ptp(pose[found, 1]) / span) if span >= MIN_LEVELS else None
 
 
 def similarities(pose: np.ndarray, others: np.ndarray, min_confidence: float, neutral: float) -> np.ndarray:
-    """How alike one pose is to each of several: 1 the same, 0 elsewhere; symmetric.
+    """float (N,): how alike one pose is to each of `others` (N, 17, 3): 1 the same, 0 elsewhere; symmetric.
 
     The mean over joints found in both of a Gaussian of their distance, as in COCO's OKS. `neutral` joints of
     similarity one half are added, so that few common joints say little.
-
-    Args:
-        pose: float (17, 3), see in_crop.
-        others: float (N, 17, 3).
-        min_confidence: joints under it count as not found.
-        neutral: number of joints.
-
-    Returns:
-        float (N,), 0 to 1.
     """
     both = (pose[:, 2] >= min_confidence) & (others[:, :, 2] >= min_confidence)
     squared = ((others[:, :, :2] - pose[:, :2]) ** 2).sum(axis=2)
     alike = np.exp(-squared / (2 * MOTION**2))
     return (np.where(both, alike, 0).sum(axis=1) + neutral / 2) / (both.sum(axis=1) + neutral)
-
-
-def stack_poses(people: Sequence[PersonLike], size: tuple[int, int]) -> np.ndarray:
-    """float64 (N, 17, 3): the people of one frame, see in_crop."""
-    if not people:
-        return np.zeros((0, NUM_JOINTS, 3))
-    return np.stack([in_crop(person.keypoints, size) for person in people])

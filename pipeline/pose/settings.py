@@ -11,10 +11,7 @@ MAX_SCALE = 3.0
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """openpifpaf's own thresholds, 0 to 1; the defaults are its own.
-
-    What is under them is gone before this project sees it; the authors' thresholds of 0.005 and 0.1 come after (method,
-    part 2).
+    """openpifpaf's own thresholds, 0 to 1, and defaults; the authors' 0.005 and 0.1 come after (method, part 2).
 
     Attributes:
         cif: evidence for a joint that is added up at all.

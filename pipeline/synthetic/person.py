@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +63,8 @@ class Appearance:
 def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np.random.Generator) -> Appearance:
     """Draw an identity.
 
-    Args:
-        rng: draws of this identity alone.
-        difficulty: 0 to 1. At 0 the identity has colours of its own; at 1 it shares a wardrobe of three colours with
-            the others whose `group_rng` starts alike, and differs in what it wears where.
-        group_rng: draws shared by a group of look-alikes.
+    At difficulty 0 it has colours of its own; at 1 it shares a wardrobe of three colours with the look-alikes whose
+    `group_rng` starts alike, and differs in what it wears where.
     """
     shared = group_rng.choice(len(CLOTHES), size=3, replace=False)
     own = rng.choice(len(CLOTHES), size=4, replace=False)
@@ -75,37 +72,36 @@ def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np
     order = rng.permutation(3)
 
     def cloth(slot: int) -> Colour:
-        index = int(shared[order[slot % 3]]) if use_shared[slot] else int(own[slot % 4])
-        tint = rng.normal(0, 6, 3)
-        r, g, b = np.clip(np.array(CLOTHES[index]) + tint, 0, 255).astype(int).tolist()
+        index = shared[order[slot % 3]] if use_shared[slot] else own[slot % 4]
+        r, g, b = np.clip(CLOTHES[index] + rng.normal(0, 6, 3), 0, 255).astype(int).tolist()
         return (r, g, b)
 
     top, second, bottom, shoe, bag_colour, sleeve = [cloth(slot) for slot in range(6)]
     uneven = rng.random() < 0.4  # one sleeve differs: an arm band, a cast, a half-worn coat
     other_shoe = rng.random() < 0.15
     return Appearance(
-        shoulder_width=float(rng.uniform(0.105, 0.14)),
-        hip_width=float(rng.uniform(0.07, 0.10)),
-        leg_length=float(rng.uniform(0.48, 0.53)),
-        limb_width=float(rng.uniform(0.034, 0.05)),
-        head_size=float(rng.uniform(0.062, 0.074)),
-        skin=SKIN[int(rng.integers(len(SKIN)))],
-        hair=HAIR[int(rng.integers(len(HAIR)))],
+        shoulder_width=rng.uniform(0.105, 0.14),
+        hip_width=rng.uniform(0.07, 0.10),
+        leg_length=rng.uniform(0.48, 0.53),
+        limb_width=rng.uniform(0.034, 0.05),
+        head_size=rng.uniform(0.062, 0.074),
+        skin=SKIN[rng.integers(len(SKIN))],
+        hair=HAIR[rng.integers(len(HAIR))],
         hairstyle=str(rng.choice(HAIRSTYLES)),
         top=top,
         top_second=second,
         pattern=str(rng.choice(PATTERNS)),
         left_sleeve=sleeve if uneven and rng.random() < 0.5 else top,
         right_sleeve=sleeve if uneven else top,
-        long_sleeves=bool(rng.random() < 0.65),
+        long_sleeves=rng.random() < 0.65,
         bottom=bottom,
         bottom_style=str(rng.choice(BOTTOMS)),
         left_shoe=shoe,
         right_shoe=top if other_shoe else shoe,
         bag=str(rng.choice(BAGS)),
         bag_colour=bag_colour,
-        stride=float(rng.uniform(0.35, 0.55)),
-        arm_swing=float(rng.uniform(0.2, 0.6)),
+        stride=rng.uniform(0.35, 0.55),
+        arm_swing=rng.uniform(0.2, 0.6),
     )
 
 
@@ -129,22 +125,25 @@ class View:
 
 @dataclass(frozen=True)
 class ProjectedBody:
-    """Joints and helper points in the picture, and the view that they were projected with.
+    """Joints and helper points in the picture, and the view that they were projected with."""
 
-    Attributes:
-        points: name -> float (3,): x, y in pixels, and depth, larger nearer to the camera, in body heights.
-    """
-
-    points: dict[str, np.ndarray]
+    points: dict[str, np.ndarray]  # float (3,): x, y in pixels, and depth in body heights, larger nearer to the camera
     view: View
+
+    def middle(self, joint: str) -> np.ndarray:
+        """float (2,): x, y between the left and the right one."""
+        return (self.points[f"left_{joint}"][:2] + self.points[f"right_{joint}"][:2]) / 2
 
 
 def walk(appearance: Appearance, phase: float) -> dict[str, np.ndarray]:
     """Joints of the body at a gait phase (radians), as name -> (forward, left, up) in body heights."""
-    points: dict[str, np.ndarray] = {}
     thigh, shin = appearance.leg_length * 0.5, appearance.leg_length * 0.5 - 0.04
     hip_height = appearance.leg_length + 0.01
     shoulder_height = hip_height + HIP_TO_SHOULDER
+    size = appearance.head_size
+    head = np.array([0.015, 0.0, shoulder_height + 0.05 + size])
+    nose = head + size * np.array([0.95, 0, -0.1])
+    points = {"neck": np.array([0.0, 0.0, shoulder_height + 0.01]), "head": head, "nose": nose}
     for side, sign in (("left", 1.0), ("right", -1.0)):
         swing = sign * np.sin(phase)
         lift = max(0.0, sign * np.cos(phase))  # the leg that moves forward bends its knee
@@ -161,12 +160,6 @@ def walk(appearance: Appearance, phase: float) -> dict[str, np.ndarray]:
         points |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_ankle": ankle}
         points |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_wrist": wrist}
         points[f"{side}_toe"] = ankle + np.array([0.06, 0, -0.025])
-    size = appearance.head_size
-    head = np.array([0.015, 0.0, shoulder_height + 0.05 + size])
-    points["neck"] = np.array([0.0, 0.0, shoulder_height + 0.01])
-    points["head"] = head
-    points["nose"] = head + size * np.array([0.95, 0, -0.1])
-    for side, sign in (("left", 1.0), ("right", -1.0)):
         points[f"{side}_eye"] = head + size * np.array([0.8, 0.38 * sign, 0.18])
         points[f"{side}_ear"] = head + size * np.array([0.0, 0.85 * sign, 0.0])
     ground = min(points["left_ankle"][2], points["right_ankle"][2]) - 0.04
@@ -243,30 +236,19 @@ def paint_person(canvas: Canvas, body: ProjectedBody, appearance: Appearance, la
         depths["backpack"] = -0.1 * np.cos(body.view.yaw)
     for piece in sorted(depths, key=lambda name: depths[name]):
         canvas.layer = layers[piece]
-        if piece == "trunk":
-            _trunk(canvas, body, appearance)
-        elif piece == "head":
-            _head(canvas, body, appearance)
-        elif piece == "backpack":
-            _backpack(canvas, body, appearance)
-        else:
-            side, limb = piece.split("_")
-            if limb == "arm":
-                _arm(canvas, body, appearance, side)
-            else:
-                _leg(canvas, body, appearance, side)
+        side, _, kind = piece.rpartition("_")
+        _PAINTERS[kind](canvas, body, appearance, side)
 
 
 def _shade(colour: Colour, near: float) -> Colour:
-    factor = float(np.clip(1.0 + 1.3 * near, 0.72, 1.08))
+    factor = min(max(1.0 + 1.3 * near, 0.72), 1.08)
     r, g, b = (int(min(255, channel * factor)) for channel in colour)
     return (r, g, b)
 
 
 def _leg(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str) -> None:
-    scale, points = body.view.height, body.points
-    hip, knee, ankle, toe = (points[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "toe"))
-    width = appearance.limb_width * scale
+    hip, knee, ankle, toe = (body.points[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "toe"))
+    width = appearance.limb_width * body.view.height
     near = float(hip[2])
     cloth, skin = _shade(appearance.bottom, near), _shade(appearance.skin, near)
     shoe = _shade(appearance.left_shoe if side == "left" else appearance.right_shoe, near)
@@ -277,8 +259,8 @@ def _leg(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str)
 
 
 def _arm(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str) -> None:
-    scale, points = body.view.height, body.points
-    shoulder, elbow, wrist = (points[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
+    scale = body.view.height
+    shoulder, elbow, wrist = (body.points[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
     width = appearance.limb_width * scale
     near = float(shoulder[2])
     sleeve = _shade(appearance.left_sleeve if side == "left" else appearance.right_sleeve, near)
@@ -293,16 +275,15 @@ def _arm(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str)
         canvas.polygon(corners, _shade(appearance.bag_colour, near))
 
 
-def _trunk(canvas: Canvas, body: ProjectedBody, appearance: Appearance) -> None:
+def _trunk(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
     scale, points, yaw = body.view.height, body.points, body.view.yaw
 
-    def edge(left: str, right: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
-        centre = (points[left][:2] + points[right][:2]) / 2
+    def edge(joint: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
         spread = (abs(np.cos(yaw)) + TORSO_DEPTH * abs(np.sin(yaw))) * half_width * widen * scale
-        return centre - np.array([spread, 0]), centre + np.array([spread, 0])
+        return body.middle(joint) - np.array([spread, 0]), body.middle(joint) + np.array([spread, 0])
 
-    top_left, top_right = edge("left_shoulder", "right_shoulder", appearance.shoulder_width, 0.95)
-    low_left, low_right = edge("left_hip", "right_hip", appearance.hip_width, 1.25)
+    top_left, top_right = edge("shoulder", appearance.shoulder_width, 0.95)
+    low_left, low_right = edge("hip", appearance.hip_width, 1.25)
 
     def at(u: float, v: float) -> np.ndarray:
         """A point of the trunk: u from left to right of the picture, v from the shoulders to the hips."""
@@ -311,35 +292,30 @@ def _trunk(canvas: Canvas, body: ProjectedBody, appearance: Appearance) -> None:
     def band(u0: float, u1: float, v0: float, v1: float, colour: Colour) -> None:
         canvas.polygon([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], colour)
 
-    neck = points["neck"]
-    canvas.limb(neck, points["head"], 0.03 * scale, 0.03 * scale, appearance.skin)
+    canvas.limb(points["neck"], points["head"], 0.03 * scale, 0.03 * scale, appearance.skin)
     if appearance.bottom_style == "skirt":
-        knees = (points["left_knee"][:2] + points["right_knee"][:2]) / 2
+        knees = body.middle("knee")
         flare = np.array([1.35 * appearance.hip_width * scale, 0])
         canvas.polygon([at(0, 0.9), at(1, 0.9), knees + flare, knees - flare], appearance.bottom)
     else:
         band(0.0, 1.0, 0.9, 1.12, appearance.bottom)
     band(0.0, 1.0, -0.06, 1.0, appearance.top)
-    _pattern(band, appearance, facing=np.cos(yaw))
+    pattern, second = appearance.pattern, appearance.top_second
+    if pattern in ("hoops", "checks"):
+        for start in (0.1, 0.4, 0.7):
+            band(0, 1, start, start + 0.15, second)
+    if pattern in ("stripes", "checks"):
+        for start in (0.12, 0.45, 0.78):
+            band(start, start + 0.12, -0.06, 1, second)
+    if pattern == "halves":
+        band(0, 1, 0.45, 1, second)
+    if pattern == "badge" and np.cos(yaw) > 0.3:  # on the chest: not seen from behind
+        band(0.3, 0.7, 0.2, 0.5, second)
     if appearance.bag == "sling":
         canvas.polygon([at(0.1, -0.05), at(0.22, -0.05), at(0.98, 0.9), at(0.86, 0.9)], appearance.bag_colour)
 
 
-def _pattern(band: Callable[[float, float, float, float, Colour], None], appearance: Appearance, facing: float) -> None:
-    colour = appearance.top_second
-    if appearance.pattern in ("hoops", "checks"):
-        for start in (0.1, 0.4, 0.7):
-            band(0, 1, start, start + 0.15, colour)
-    if appearance.pattern in ("stripes", "checks"):
-        for start in (0.12, 0.45, 0.78):
-            band(start, start + 0.12, -0.06, 1, colour)
-    if appearance.pattern == "halves":
-        band(0, 1, 0.45, 1, colour)
-    if appearance.pattern == "badge" and facing > 0.3:  # on the chest: not seen from behind
-        band(0.3, 0.7, 0.2, 0.5, colour)
-
-
-def _head(canvas: Canvas, body: ProjectedBody, appearance: Appearance) -> None:
+def _head(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
     points, size = body.points, appearance.head_size * body.view.height
     head, facing = points["head"], float(np.cos(body.view.yaw))
     if appearance.hairstyle == "long":
@@ -360,14 +336,14 @@ def _head(canvas: Canvas, body: ProjectedBody, appearance: Appearance) -> None:
         canvas.ellipse(points["nose"], 0.16 * size, 0.18 * size, _shade(appearance.skin, -0.2))
 
 
-def _backpack(canvas: Canvas, body: ProjectedBody, appearance: Appearance) -> None:
-    points, scale, yaw = body.points, body.view.height, body.view.yaw
-    shoulders = (points["left_shoulder"][:2] + points["right_shoulder"][:2]) / 2
-    behind = -np.sin(yaw) * 0.1 * scale
+def _backpack(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
+    scale, yaw = body.view.height, body.view.yaw
+    x, y = body.middle("shoulder")
+    x += -np.sin(yaw) * 0.1 * scale
     half = (0.75 * abs(np.cos(yaw)) + 0.45 * abs(np.sin(yaw))) * appearance.shoulder_width * scale
-    top, low = shoulders[1] + 0.01 * scale, shoulders[1] + 0.2 * scale
-    x = shoulders[0] + behind
-    canvas.polygon(
-        [np.array([x - half, top]), np.array([x + half, top]), np.array([x + half, low]), np.array([x - half, low])],
-        _shade(appearance.bag_colour, -0.05),
-    )
+    top, low = y + 0.01 * scale, y + 0.2 * scale
+    corners = [np.array(corner) for corner in ((x - half, top), (x + half, top), (x + half, low), (x - half, low))]
+    canvas.polygon(corners, _shade(appearance.bag_colour, -0.05))
+
+
+_PAINTERS = {"trunk": _trunk, "head": _head, "backpack": _backpack, "arm": _arm, "leg": _leg}

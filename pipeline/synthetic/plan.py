@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import SettingsError
 from ..skeleton import JOINTS, NUM_JOINTS
 from .person import LAYERS, Appearance, Canvas, ProjectedBody, View, paint_person, project, sample_appearance, walk
-from .scene import Camera, Occluder, background_crop, encode, expose, paint_occluder, sample_camera, sample_occluder
+from .scene import Camera, background_crop, encode, expose, paint_occluder, sample_camera, sample_occluder
 
 LOOK_ALIKES = 4  # identities that share a wardrobe
 JUNK, DISTRACTOR = -1, 0  # identity numbers, as in MARS
@@ -58,15 +58,14 @@ class SyntheticSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = [
+        for fine, name, expected in (
             (self.num_identities >= 4 and self.num_identities % 2 == 0, "num_identities", "an even number from 4"),
             (2 <= self.num_cameras <= 9, "num_cameras", "2 to 9"),
             (1 <= self.tracklets_per_camera <= 99, "tracklets_per_camera", "1 to 99"),
             (1 <= self.min_frames <= self.max_frames <= 999, "min_frames and max_frames", "1 <= min <= max <= 999"),
             (0 <= self.difficulty <= 1, "difficulty", "0 to 1"),
             (self.seed >= 0, "seed", "0 or more"),
-        ]
-        for fine, name, expected in checks:
+        ):
             if not fine:
                 values = ", ".join(str(getattr(self, part)) for part in name.split(" and "))
                 raise SettingsError(f"{name} is {values}", expected)
@@ -130,7 +129,7 @@ def render_all(
 
     Args:
         size: height and width of the written frames.
-        file_format: "JPEG" or "PNG".
+        file_format: see scene.encode.
     """
     render = partial(render_planned, settings, size=size, file_format=file_format)
     if workers <= 1:
@@ -178,115 +177,64 @@ class SyntheticFrame:
     stranger: np.ndarray
 
 
-@dataclass(frozen=True)
-class Passage:
-    """How a tracklet goes: drawn once, then every frame follows from it."""
-
-    view: View
-    turn: float
-    phase: float
-    phase_step: float
-    stranger: Appearance | None
-    stranger_view: View
-    stranger_speed: float
-    stranger_in_front: bool
-    occluder: Occluder | None
-    background_start: float
-    background_speed: float
-    gain: np.ndarray
-
-
 def render_tracklet(
-    appearance: Appearance | None,
-    camera: Camera,
-    num_frames: int,
-    difficulty: float,
-    rng: np.random.Generator,
+    appearance: Appearance | None, camera: Camera, num_frames: int, difficulty: float, rng: np.random.Generator
 ) -> Iterator[SyntheticFrame]:
-    """Yield the frames of one tracklet.
+    """Yield the frames of one tracklet; how it goes is drawn once, then every frame follows from it.
 
     Args:
         appearance: the person; None for a false detection (background, perhaps a passer-by at the edge).
-        camera: where.
-        num_frames: how many.
         difficulty: 0 to 1: more occluders, strangers, jitter and turning.
-        rng: all draws of this tracklet.
     """
-    passage = _sample_passage(camera, num_frames, difficulty, rng)
+    away = np.pi if rng.random() < 0.3 * difficulty else 0.0  # some walk the other way
+    yaw = camera.yaw + away + rng.normal(0, 0.25 + 0.35 * difficulty)
+    own_view = View(yaw, camera.elevation, rng.uniform(205, 235), WIDTH / 2 + rng.normal(0, 4), rng.uniform(240, 250))
+    stranger_looks = sample_appearance(rng, 0.0, rng) if rng.random() < 0.4 * difficulty else None
+    side = float(rng.choice([-1.0, 1.0]))
+    stranger_view = View(
+        yaw + rng.normal(0, 0.6) + (np.pi if rng.random() < 0.4 else 0.0),
+        camera.elevation,
+        own_view.height * rng.uniform(0.8, 1.05),
+        WIDTH / 2 + side * rng.uniform(0.35, 0.55) * WIDTH,
+        own_view.y + rng.uniform(-12, 10),
+    )
+    turn = rng.normal(0, 0.04)
+    phase, phase_step = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.75)
+    stranger_speed = -side * rng.uniform(0, 0.5) * WIDTH / max(num_frames, 1)
+    stranger_in_front = rng.random() < 0.35
+    occluder = sample_occluder(rng, num_frames) if rng.random() < 0.6 * difficulty else None
+    background_start, background_speed = rng.uniform(0, 2), rng.uniform(-0.03, 0.03)
+    gain = rng.uniform(1 - 0.12 * difficulty, 1 + 0.12 * difficulty) * rng.uniform(0.96, 1.04, 3)
     jitter = np.zeros(3)
     for frame in range(num_frames):
         jitter = 0.8 * jitter + rng.normal(0, 1, 3) * np.array([1.6, 2.2, 2.5]) * (0.3 + difficulty)
-        offset = passage.background_start + passage.background_speed * frame
-        canvas = Canvas(background_crop(camera, offset, HEIGHT, WIDTH))
-        view = replace(
-            passage.view,
-            yaw=passage.view.yaw + passage.turn * frame,
-            x=passage.view.x + jitter[0],
-            y=passage.view.y + jitter[1],
-            height=passage.view.height + jitter[2],
-        )
-        step = passage.phase_step * frame
+        canvas = Canvas(background_crop(camera, background_start + background_speed * frame, HEIGHT, WIDTH))
+        step = phase_step * frame
         body = stranger = None
         people = []  # painted in this order
-        if passage.stranger is not None:
-            x = passage.stranger_view.x + passage.stranger_speed * frame
-            walking = walk(passage.stranger, passage.phase + 1.0 + step)
-            stranger = project(walking, replace(passage.stranger_view, x=x))
-            people.append((stranger, passage.stranger, STRANGER_LAYERS))
+        if stranger_looks is not None:
+            view = replace(stranger_view, x=stranger_view.x + stranger_speed * frame)
+            stranger = project(walk(stranger_looks, phase + 1.0 + step), view)
+            people.append((stranger, stranger_looks, STRANGER_LAYERS))
         if appearance is not None:
-            body = project(walk(appearance, passage.phase + step), view)
+            x, y, height = own_view.x + jitter[0], own_view.y + jitter[1], own_view.height + jitter[2]
+            view = replace(own_view, yaw=own_view.yaw + turn * frame, x=x, y=y, height=height)
+            body = project(walk(appearance, phase + step), view)
             people.append((body, appearance, LAYERS))
-        if passage.stranger_in_front:
-            people.reverse()
-        for one, looks, marks in people:
+        for one, looks, marks in reversed(people) if stranger_in_front else people:
             paint_person(canvas, one, looks, marks)
-        if passage.occluder is not None:
-            paint_occluder(canvas, passage.occluder, frame, HEIGHT, WIDTH)
-        image = expose(canvas.picture(), camera, passage.gain, rng)
-        layers = canvas.layers()
+        if occluder is not None:
+            paint_occluder(canvas, occluder, frame, HEIGHT, WIDTH)
+        image, layers = expose(canvas.picture(), camera, gain, rng), canvas.layers()
         yield SyntheticFrame(
             image, seen_keypoints(body, layers, LAYERS), seen_keypoints(stranger, layers, STRANGER_LAYERS)
         )
 
 
-def _sample_passage(camera: Camera, num_frames: int, difficulty: float, rng: np.random.Generator) -> Passage:
-    away = np.pi if rng.random() < 0.3 * difficulty else 0.0  # some walk the other way
-    yaw = camera.yaw + away + rng.normal(0, 0.25 + 0.35 * difficulty)
-    view = View(yaw, camera.elevation, rng.uniform(205, 235), WIDTH / 2 + rng.normal(0, 4), rng.uniform(240, 250))
-    stranger = None
-    if rng.random() < 0.4 * difficulty:
-        stranger = sample_appearance(rng, 0.0, rng)
-    side = float(rng.choice([-1.0, 1.0]))
-    stranger_view = View(
-        yaw + rng.normal(0, 0.6) + (np.pi if rng.random() < 0.4 else 0.0),
-        camera.elevation,
-        view.height * rng.uniform(0.8, 1.05),
-        WIDTH / 2 + side * rng.uniform(0.35, 0.55) * WIDTH,
-        view.y + rng.uniform(-12, 10),
-    )
-    return Passage(
-        view=view,
-        turn=float(rng.normal(0, 0.04)),
-        phase=float(rng.uniform(0, 2 * np.pi)),
-        phase_step=float(rng.uniform(0.45, 0.75)),
-        stranger=stranger,
-        stranger_view=stranger_view,
-        stranger_speed=float(-side * rng.uniform(0, 0.5) * WIDTH / max(num_frames, 1)),
-        stranger_in_front=bool(rng.random() < 0.35),
-        occluder=sample_occluder(rng, num_frames) if rng.random() < 0.6 * difficulty else None,
-        background_start=float(rng.uniform(0, 2)),
-        background_speed=float(rng.uniform(-0.03, 0.03)),
-        gain=rng.uniform(1 - 0.12 * difficulty, 1 + 0.12 * difficulty) * rng.uniform(0.96, 1.04, 3),
-    )
-
-
 def seen_keypoints(body: ProjectedBody | None, layers: np.ndarray, own: dict[str, int]) -> np.ndarray:
-    """float32 (17, 3): the joints in pixels, and whether each can be seen.
+    """float32 (17, 3): the joints in pixels, and whether each can be seen; all zero without a body.
 
-    Args:
-        body: the person, or None: all zero.
-        layers: map of painted layers, see Canvas.layers.
-        own: the person's own layers, see LAYERS.
+    `layers` are Canvas.layers, `own` the numbers there of the body's pieces.
     """
     height, width = layers.shape
     result = np.zeros((NUM_JOINTS, 3), np.float32)

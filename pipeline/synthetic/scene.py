@@ -18,7 +18,7 @@ class Camera:
     """One camera.
 
     Attributes:
-        yaw: radians, the usual walking direction, see gait.View.
+        yaw: radians, the usual walking direction, see person.View.
         elevation: radians, how far it looks down.
         gain: light and colour cast, one factor a channel.
         gamma: contrast.
@@ -46,13 +46,13 @@ def sample_camera(rng: np.random.Generator, difficulty: float, height: int, widt
     cast = rng.uniform(1 - 0.18 * difficulty, 1 + 0.18 * difficulty, 3)
     red, green, blue = (light * cast).tolist()
     return Camera(
-        yaw=float(rng.uniform(0, 2 * np.pi)),
-        elevation=float(rng.uniform(0.0, 0.3)),
+        yaw=rng.uniform(0, 2 * np.pi),
+        elevation=rng.uniform(0.0, 0.3),
         gain=(red, green, blue),
-        gamma=float(rng.uniform(1 - 0.25 * difficulty, 1 + 0.25 * difficulty)),
-        blur=float(rng.uniform(0.2, 0.4 + 0.9 * difficulty)),
-        resolution=float(rng.uniform(1 - 0.45 * difficulty, 1.0)),
-        noise=float(rng.uniform(1.0, 2.0 + 6.0 * difficulty)),
+        gamma=rng.uniform(1 - 0.25 * difficulty, 1 + 0.25 * difficulty),
+        blur=rng.uniform(0.2, 0.4 + 0.9 * difficulty),
+        resolution=rng.uniform(1 - 0.45 * difficulty, 1.0),
+        noise=rng.uniform(1.0, 2.0 + 6.0 * difficulty),
         jpeg_quality=int(rng.integers(55, 92)),
         background=_background(rng, 3 * height // 2, 3 * width),
     )
@@ -71,7 +71,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Image.Imag
     for _ in range(int(rng.integers(10, 22))):  # doors, windows, cars, posters
         x, y = rng.uniform(-30, width), rng.uniform(-20, height)
         w, h = rng.uniform(8, 90), rng.uniform(8, 110)
-        colour = np.array(CLOTHES[int(rng.integers(len(CLOTHES)))]) * 0.7 + base * 0.3
+        colour = np.array(CLOTHES[rng.integers(len(CLOTHES))]) * 0.7 + base * 0.3
         draw.rectangle((x, y, x + w, y + h), fill=tuple(int(value) for value in colour))
     return picture.filter(ImageFilter.GaussianBlur(1.5))
 
@@ -106,18 +106,17 @@ class Occluder:
 
 def sample_occluder(rng: np.random.Generator, num_frames: int) -> Occluder:
     """Draw an occluder that crosses the crop within the tracklet, or stays for all of it."""
-    r, g, b = CLOTHES[int(rng.integers(len(CLOTHES)))]
+    r, g, b = CLOTHES[rng.integers(len(CLOTHES))]
     speed = float(rng.choice([-1, 1]) * rng.uniform(0, 1.2) / max(num_frames, 1))
     colour = (int(r * 0.8), int(g * 0.8), int(b * 0.8))
     kind = rng.random()
     if kind < 0.5:  # low and wide: a wall, a car
-        return Occluder(float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.72, 1.0)), 1.1, 0.5, speed, colour)
-    if kind < 0.8:  # tall and narrow: a pillar, a door
-        return Occluder(float(rng.uniform(0.0, 1.0)), 0.5, float(rng.uniform(0.2, 0.45)), 1.2, speed, colour)
-    return Occluder(
-        float(rng.uniform(0.1, 0.9)), float(rng.uniform(0.3, 0.8)), float(rng.uniform(0.3, 0.6)),
-        float(rng.uniform(0.2, 0.4)), speed, colour,
-    )  # fmt: skip
+        x, y, width, height = rng.uniform(0.2, 0.8), rng.uniform(0.72, 1.0), 1.1, 0.5
+    elif kind < 0.8:  # tall and narrow: a pillar, a door
+        x, y, width, height = rng.uniform(0.0, 1.0), 0.5, rng.uniform(0.2, 0.45), 1.2
+    else:
+        x, y, width, height = rng.uniform([0.1, 0.3, 0.3, 0.2], [0.9, 0.8, 0.6, 0.4]).tolist()
+    return Occluder(x, y, width, height, speed, colour)
 
 
 def paint_occluder(canvas: Canvas, occluder: Occluder, frame: int, height: int, width: int) -> None:
@@ -154,8 +153,5 @@ def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random
 def encode(image: Image.Image, camera: Camera, file_format: str) -> bytes:
     """The file's bytes: "JPEG" at the camera's quality, or "PNG"."""
     buffer = io.BytesIO()
-    if file_format == "JPEG":
-        image.save(buffer, "JPEG", quality=camera.jpeg_quality)
-    else:
-        image.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, file_format, quality=camera.jpeg_quality, compress_level=3)  # each format takes its own
     return buffer.getvalue()

@@ -67,6 +67,10 @@ class SourceTracklet:
     identity_name: str = ""
     camera_name: str = ""
 
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_paths)
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -159,16 +159,17 @@ class Manifest:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each split: tracklets, frames, identities and cameras."""
-        result = {}
-        for name in SPLITS:
-            tracklets = self.split(name)
-            result[name] = {
-                "tracklets": len(tracklets),
-                "frames": sum(tracklet.num_frames for tracklet in tracklets),
-                "identities": len({tracklet.identity for tracklet in tracklets}),
-                "cameras": len({tracklet.camera for tracklet in tracklets}),
-            }
-        return result
+        return {name: totals(self.split(name)) for name in SPLITS}
+
+
+def totals(tracklets: Sequence[Any]) -> dict[str, int]:
+    """How many tracklets, frames, identities and cameras there are."""
+    return {
+        "tracklets": len(tracklets),
+        "frames": sum(tracklet.num_frames for tracklet in tracklets),
+        "identities": len({tracklet.identity for tracklet in tracklets}),
+        "cameras": len({tracklet.camera for tracklet in tracklets}),
+    }
 
 
 def split_of(split: IdentitySplit, identity: int, camera: int, index: int) -> str:
@@ -304,10 +305,10 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
     Raises:
         FormatError: not a prepared dataset, no such shard, or damaged.
     """
-    found = _shard_hashes(prepared, _changed(prepared))
+    found = _shards(prepared)
     if shard not in found:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
-    generation, digest = found[shard]
+    generation, _, digest = found[shard]
     path = frames_path(generation_folder(prepared, generation.number), shard)
     table = _read_table(path, FRAMES.names, digest)
     ids, numbers, times = [_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time")]
@@ -322,34 +323,26 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
 
 def shard_inputs(prepared: Path) -> dict[int, str]:
     """Shard -> hash of the table of its frames, of all shards."""
-    return {shard: digest for shard, (_, digest) in _shard_hashes(prepared, _changed(prepared)).items()}
+    return {shard: digest for shard, (_, _, digest) in _shards(prepared).items()}
 
 
 def shard_sizes(prepared: Path) -> dict[int, int]:
     """Shard -> frames, of all shards."""
-    sizes: dict[int, int] = {}
-    for generation in _generations(read_dataset(prepared)):
-        table = _read_shards(prepared, generation)
-        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
-    return sizes
+    return {shard: frames for shard, (_, frames, _) in _shards(prepared).items()}
 
 
-def _changed(prepared: Path) -> int:
-    """When dataset.json was written last, in ns; 0 where it is missing, which read_dataset says."""
+def _shards(prepared: Path) -> dict[int, tuple[Generation, int, str]]:
+    """Shard -> generation, frames and hash."""
     path = dataset_path(prepared)
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_shards(prepared, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=4)
-def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, str]]:
-    found: dict[int, tuple[Generation, str]] = {}
+def _read_shards(prepared: Path, changed: int) -> dict[int, tuple[Generation, int, str]]:
+    found: dict[int, tuple[Generation, int, str]] = {}
     for generation in _generations(read_dataset(prepared)):
-        table = _read_shards(prepared, generation)
-        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
-        found.update({shard: (generation, digest) for shard, digest in pairs})
+        path = generation_folder(prepared, generation.number) / "shards.parquet"
+        table = _read_table(path, SHARDS.names, generation.shards_sha256)
+        shards, frames, digests = [table[name].to_pylist() for name in ("shard", "num_frames", "sha256")]
+        found.update({shard: (generation, *rest) for shard, *rest in zip(shards, frames, digests, strict=True)})
     return found
-
-
-def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
-    path = generation_folder(prepared, generation.number) / "shards.parquet"
-    return _read_table(path, SHARDS.names, generation.shards_sha256)

@@ -213,11 +213,11 @@ def shorten(root: Path) -> None:
 BAD_INPUTS = [
     (None, lambda root: shutil.rmtree(root / SEQUENCES / "cam_b"), r"lacks prid_2011/multi_shot/cam_b"),
     (None, shorten, r"has 1 persons with 27 frames or more under both cameras; expected at least 2"),
-    (None, lambda root: (root / SEQUENCES / "cam_a/group").mkdir(), r"a folder 'group' in .*; expected folders like"),
+    (None, lambda root: (root / SEQUENCES / "cam_a/group").mkdir(), r"a folder 'group' in .*; expected names like"),
     (
         None,
         lambda root: (root / SEQUENCES / "cam_a/person_0001/mean.png").write_bytes(b""),
-        r"a file .*/cam_a/person_0001/mean.png; expected names like 0001.png",
+        r"cam_a/person_0001/mean.png contradicts its folder; expected names like 0001.png",
     ),
     (SPLITS, lambda root: (root / SPLITS_FILE).write_text("["), r"splits_prid2011.json is not JSON"),
     ({"train": PERSONS}, lambda root: None, r"has another form; expected a list"),

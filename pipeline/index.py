@@ -47,9 +47,8 @@ class SourceTracklet:
 
     Attributes:
         split: "train", "query" or "gallery".
-        identity: number of the person, or a name to be numbered (see number_names). Negative means junk, which is
+        identity, camera: numbers, or names to be numbered (see number_names). Negative identities are junk, which is
             left out and counted; 0 means a distractor.
-        camera: likewise.
         frame_paths: (F,) image files relative to the root, in time order, "/" between folders.
         frame_numbers: (F,) rising frame numbers of the recording; None: unknown.
         times: (F,) seconds; None: unknown.
@@ -77,11 +76,8 @@ class Reading:
     """The tracklets of a dataset on disk, and what its own tables promise but the disk lacks.
 
     Attributes:
-        name: name of the dataset, such as "mars".
-        root: folder that frame paths are relative to.
         tracklets: in the order of the manifest, junk included; read once.
         missing: files and folders that should exist, relative to root; folders end with "/".
-        identity_splits: see Manifest.
         notes: counts worth keeping.
     """
 
@@ -96,11 +92,7 @@ class Reading:
 def number_names(pairs: Iterable[tuple[int | str, str]], noun: str, known: dict[str, int]) -> dict[str, int]:
     """A number for each name: a whole number keeps its value, so that -1 and 0 stay junk and distractors; other text
     gets the next free numbers in sorted order. Known names keep their numbers.
-
-    Args:
-        pairs: identity or camera as a reader gives it, and its name; repeats allowed.
-        noun: "identity" or "camera", for the message.
-        known: names that have numbers already.
+    `pairs` are identities or cameras as a reader gives them, and their names.
 
     Raises:
         SourceError: two names are the same number, such as 1 and 01, or a name or number has two of the other.
@@ -150,18 +142,14 @@ def write_manifest(
     tracklet has a shard of its own. The tables appear in one step: a run that is killed leaves what was there before.
     Writing the same index again changes nothing but the root.
 
-    Args:
-        prepared: the folder.
-        reading: what was found; memory holds one shard's paths and one row per tracklet.
-        frames_per_shard, bytes_per_shard: limits; bytes are estimated from three frames of each tracklet.
-        append: add a generation: tracklets that are there already are passed over, known names keep their numbers.
+    Memory holds one shard's paths and one row per tracklet. With `append` they become a further generation: tracklets
+    that are there already are passed over, known names keep their numbers.
 
     Returns:
         The whole dataset's manifest.
 
     Raises:
-        SourceError: no tracklet, a tracklet without frames, an unknown split, a path that leaves the root, or a
-            tracklet that changed since it was indexed.
+        SourceError: a tracklet makes no sense, or changed since it was indexed.
         FormatError: the folder already holds another index, whose keypoints and shards would become wrong.
         SettingsError: another run is at work on `prepared`.
         SurroundingsError: the folder cannot be made.
@@ -322,11 +310,7 @@ class _Writer:
             self._columns[name].append(value)
 
     def _is_there(self, tracklet: SourceTracklet, digest: str) -> bool:
-        """Whether an earlier generation holds a tracklet.
-
-        Raises:
-            SourceError: it holds this one with other frames; or perhaps this one, under a root that is gone.
-        """
+        """Whether an earlier generation holds a tracklet; refuses other frames and a root that is gone."""
         names = tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name
         known = self._there.get(names, ())
         label = tracklet.name or tracklet.frame_paths[0]

@@ -20,13 +20,7 @@ MAX_NAMED = 20
 
 
 def read_source(name: str, root: Path, *, table_root: Path | None = None, allow_incomplete: bool = False) -> Reading:
-    """Read a dataset, and compare it with the counts of a complete copy.
-
-    Args:
-        name: one of SOURCES.
-        root: the dataset's folder; for "table" the CSV or Parquet file.
-        table_root: folder that a table's frame paths are relative to; by default the folder of the table.
-        allow_incomplete: take what is there; missing frames are left out and counted in the notes.
+    """Read a dataset, or a table whose paths start from `table_root`, and compare it with a complete copy.
 
     Raises:
         SettingsError: an unknown source, or an option that does not belong to it.

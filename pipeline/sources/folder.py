@@ -25,9 +25,6 @@ def read(root: Path) -> Reading:
 
     Identity and camera folders are numbers or any text (see index.number_names). Frame numbers are the digits that all
     names of a tracklet end with, if they rise. Tracklet folders without frames are named as missing.
-
-    Raises:
-        SourceError: none of the splits is there, or an image lies where a folder is expected.
     """
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder", LAYOUT, "check the path")

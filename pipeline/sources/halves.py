@@ -37,9 +37,6 @@ def load_integers(path: Path, key: str) -> np.ndarray:
     """The two-dimensional variable `key` of a .mat file of MATLAB 5 to 7.2, int64 (rows, columns).
 
     Not scipy's reader: it ends the process at some broken files, and takes the memory that others claim to need.
-
-    Raises:
-        SourceError: the file is broken, or the variable is missing, empty or not made of whole numbers.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -104,15 +101,9 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 def read_cameras(
     root: Path, sequences: str, cameras: Iterable[str], person_name: str, frame_name: str, numbers: range
 ) -> dict[str, dict[str, Frames]]:
-    """Camera folder -> person folder -> frames; a folder without frames has none.
+    """Camera folder -> person folder -> frames, of the persons in `numbers`; a folder without frames has none.
 
-    Args:
-        root: the dataset's folder.
-        sequences: folder below it that holds the cameras.
-        cameras: their folders.
-        person_name: pattern of person folders; its group is the person's number.
-        frame_name: pattern of .png files, with {camera} and {person}; its group is the frame's number.
-        numbers: persons that are read.
+    `person_name` and `frame_name` are patterns whose group is the number; the latter may name {camera} and {person}.
 
     Raises:
         SourceError: a folder or a .png file has another name.
@@ -150,12 +141,9 @@ def _example(pattern: str) -> str:
 def camera_tracklets(
     frames: Mapping[str, Mapping[str, Frames]], numbers: Mapping[str, int], separator: str
 ) -> tuple[SourceTracklet, ...]:
-    """A tracklet of each person under each camera, which are 1, 2 and so on; write_manifest sets the splits.
+    """A tracklet of each person in `numbers` under cameras 1, 2 and so on; write_manifest sets the splits.
 
-    Args:
-        frames: of read_cameras.
-        numbers: identity of each person.
-        separator: between camera and person in a tracklet's name.
+    Its name is camera, separator, person.
     """
     return tuple(
         SourceTracklet(
@@ -175,14 +163,7 @@ def camera_tracklets(
 
 def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
     """Rows of ls_set are permutations of the 1-based positions of the sorted folders; the first half is for testing
-    (the convention of Wang et al., kept by every later reader of this file).
-
-    Args:
-        path: the .mat file.
-        persons: all person folders, sorted.
-
-    Raises:
-        SourceError: not such a file, or it counts other persons.
+    (the convention of Wang et al., kept by every later reader of this file). `persons` are sorted.
     """
     table = load_integers(path, "ls_set")
     count = table.shape[1]
@@ -200,11 +181,7 @@ def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
 
 
 def read_json(path: Path) -> list[Halves]:
-    """A list of {"train": [folders], "test": [folders]}, as torchreid writes it.
-
-    Raises:
-        SourceError: not such a file.
-    """
+    """A list of {"train": [folders], "test": [folders]}, as torchreid writes it."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes")
@@ -212,7 +189,7 @@ def read_json(path: Path) -> list[Halves]:
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON ({error})", "", "write it again") from error
     items = value if isinstance(value, list) else []
-    halves = [(item.get("train"), item.get("test")) for item in items if isinstance(item, dict)]
+    halves: list[Any] = [(item.get("train"), item.get("test")) for item in items if isinstance(item, dict)]
     lists = all(isinstance(half, list) for pair in halves for half in pair)
     if not halves or len(halves) < len(items) or not lists or not all(isinstance(one, str) for one in names_in(halves)):
         raise SourceError(
@@ -229,17 +206,7 @@ def names_in(halves: Iterable[Halves]) -> set[str]:
 def identity_splits(
     path: Path, halves: Iterable[Halves], persons: Iterable[str], numbers: Mapping[str, int]
 ) -> tuple[IdentitySplit, ...]:
-    """The divisions by identity.
-
-    Args:
-        path: where they stand.
-        halves: by name.
-        persons: each of them must be in one half.
-        numbers: identity of each person that is kept; the others are left out of both halves.
-
-    Raises:
-        SourceError: naming the division, from 0, and the person.
-    """
+    """The divisions by identity of the persons in `numbers`; each of `persons` must be in one half."""
     splits = []
     for index, (train, test) in enumerate(halves):
         for where, found in (("both halves", {*train} & {*test}), ("neither half", {*persons} - {*train, *test})):
@@ -250,5 +217,5 @@ def identity_splits(
                     "write it again",
                 )
         kept = [tuple(sorted(numbers[person] for person in {*half} if person in numbers)) for half in (train, test)]
-        splits.append(IdentitySplit(*kept, QUERY_CAMERA))
+        splits.append(IdentitySplit(kept[0], kept[1], QUERY_CAMERA))
     return tuple(splits)

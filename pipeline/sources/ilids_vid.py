@@ -25,9 +25,6 @@ def read(root: Path) -> Reading:
     mean sorted folders, and an unsorted listing silently gives other splits on another disk. That file, the dataset's
     own, goes before a splits.json. Identities are the numbers in the folder names, cameras 1 and 2; camera 1 is the
     query. A person without frames under one of the cameras is left out and named as missing.
-
-    Raises:
-        SourceError: the layout or a file name is wrong, or the splits do not fit the folders.
     """
     require_root(root, [f"{SEQUENCES}/{camera}/" for camera in CAMERAS], "iLIDS-VID")
     frames = read_cameras(root, SEQUENCES, CAMERAS, PERSON_NAME, FRAME_NAME, range(10**9))

@@ -30,9 +30,6 @@ def read(root: Path) -> Reading:
     The query tracklets are those of query_IDX.mat, the other test tracklets are the gallery. Junk has identity -1,
     distractors have identity 0. Cameras are 1 to 6. Tracklets are called what their file names begin with, such as
     0001C1T0001.
-
-    Raises:
-        SourceError: a table is missing, points outside the name list, or contradicts a file name.
     """
     require_root(root, INFO_FILES, "MARS")
     tracklets = _read_tracklets(root, "train", "train")

@@ -28,9 +28,6 @@ def read(root: Path) -> Reading:
 
     Identities are the numbers in the folder names; cam_a is camera 1 and the query, cam_b is camera 2. Divisions are
     those of splits_prid2011.json where that file lies in `root`, or else own ones (`own_halves`): the notes say which.
-
-    Raises:
-        SourceError: the layout or a name is wrong, too few persons are left, or the split file does not fit them.
     """
     require_root(root, [f"{SEQUENCES}/{folder}/" for folder in CAMERAS.values()], "PRID2011")
     shared = range(1, NUM_SHARED + 1)

@@ -33,9 +33,7 @@ def read(path: Path, root: Path | None = None) -> Reading:
     Frames of a tracklet are ordered by frame_number, or by time where every row has one, or naturally by their path;
     the order of the rows has no meaning. Identities and cameras are numbers or any text (see index.number_names).
 
-    Args:
-        path: a file .csv or .parquet.
-        root: folder that frame_path is relative to; by default the folder of the table.
+    Paths start from `root`, or from the folder of the table.
 
     Raises:
         SourceError: a column is missing, a value is empty or unknown, or a tracklet contradicts itself.
@@ -186,11 +184,8 @@ def _check_tracklets(path: Path, frames: pd.DataFrame) -> None:
         mixed = pairs["tracklet"][pairs["tracklet"].duplicated()]
         if len(mixed):
             found = sorted(pairs[column][pairs["tracklet"] == mixed.iloc[0]])
-            raise SourceError(
-                f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}",
-                "one: a tracklet is one person under one camera in one split",
-                "give the pieces different names in the column tracklet",
-            )
+            what = f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}"
+            raise SourceError(what, "one per tracklet", "give the pieces different names in the column tracklet")
     for column, noun in (("frame_path", ""), ("number", "frame number ")):
         repeated = frames[frames.duplicated(["tracklet", column])] if column in frames else frames[:0]
         if len(repeated):

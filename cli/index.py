@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,6 @@ from keyreid.pipeline.sources import SOURCES
 from .command import FriendlyCommand
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.index import Reading
     from keyreid.pipeline.manifest import Manifest
 
 
@@ -21,11 +20,7 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Choice(list(SOURCES)))
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("prepared", type=click.Path(path_type=Path))
-@click.option(
-    "--append",
-    is_flag=True,
-    help="Add what is new at ROOT to the dataset in PREPARED; what was prepared stays prepared.",
-)
+@click.option("--append", is_flag=True, help="Add what is new at ROOT to PREPARED; what was prepared stays prepared.")
 @click.option("--allow-incomplete", is_flag=True, help="Index what is there; missing frames are left out and counted.")
 @click.option(
     "--frames-per-shard",
@@ -73,49 +68,33 @@ def index(
     """
     from keyreid.pipeline.index import write_manifest
     from keyreid.pipeline.manifest import dataset_path, read_manifest
-    from keyreid.pipeline.sources import read_source
+    from keyreid.pipeline.sources import count, read_source
 
     generations = len(read_manifest(prepared).generations) if append and dataset_path(prepared).is_file() else 0
     reading = read_source(source, root, table_root=table_root, allow_incomplete=allow_incomplete)
     manifest = write_manifest(prepared, reading, frames_per_shard=frames_per_shard, append=append)
-    added = _added(manifest, reading, generations) if append else {}
-    if as_json:
-        click.echo(json.dumps({**_facts(manifest), **added, "prepared": str(prepared)}))
-    else:
-        if append:
-            parts = [f"{count:,} {noun}" for noun, count in added["added"].items()]
-            click.echo(
-                f"added {', '.join(parts)}; {added['already_indexed']['tracklets']:,} tracklets were there already"
-            )
-        click.echo(f"{_summary(manifest)} -> {click.format_filename(prepared)}")
-
-
-def _added(manifest: Manifest, reading: Reading, before: int) -> dict[str, Any]:
-    """What --append added, and what it passed over; `before`: generations there were."""
-    from keyreid.pipeline.sources import count
-
-    new = manifest.generations[before:]
-    added = {
-        "tracklets": sum(generation.num_tracklets for generation in new),
-        "frames": sum(generation.num_frames for generation in new),
-        "shards": sum(generation.num_shards for generation in new),
-    }
-    found = count(reading)
+    new, found = manifest.generations[generations:], count(reading)
+    nouns = ("tracklets", "frames", "shards")
+    added = {noun: sum(getattr(generation, f"num_{noun}") for generation in new) for noun in nouns}
     there = {noun: found[f"all.{noun}"] - added[noun] for noun in ("tracklets", "frames")}
-    return {"added": added, "already_indexed": there}
-
-
-def _facts(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "name": manifest.name,
-        "counts": manifest.counts(),
-        "num_frames": manifest.num_frames,
-        "num_shards": manifest.num_shards,
-        "num_generations": len(manifest.generations),
-        "num_identity_splits": len(manifest.identity_splits),
-        "notes": manifest.notes,
-        "fingerprint": manifest.fingerprint,
-    }
+    if as_json:
+        facts = {
+            "name": manifest.name,
+            "counts": manifest.counts(),
+            "num_frames": manifest.num_frames,
+            "num_shards": manifest.num_shards,
+            "num_generations": len(manifest.generations),
+            "num_identity_splits": len(manifest.identity_splits),
+            "notes": manifest.notes,
+            "fingerprint": manifest.fingerprint,
+            "prepared": str(prepared),
+        }
+        click.echo(json.dumps(facts | ({"added": added, "already_indexed": there} if append else {})))
+        return
+    if append:
+        parts = ", ".join(f"{number:,} {noun}" for noun, number in added.items())
+        click.echo(f"added {parts}; {there['tracklets']:,} tracklets were there already")
+    click.echo(f"{_summary(manifest)} -> {click.format_filename(prepared)}")
 
 
 def _summary(manifest: Manifest) -> str:

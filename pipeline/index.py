@@ -47,9 +47,8 @@ class SourceTracklet:
 
     Attributes:
         split: "train", "query" or "gallery".
-        identity: number of the person, or a name to be numbered (see number_names). Negative means junk, which is
+        identity, camera: numbers, or names to be numbered (see number_names). Negative identities are junk, which is
             left out and counted; 0 means a distractor.
-        camera: likewise.
         frame_paths: (F,) image files relative to the root, in time order, "/" between folders.
         frame_numbers: (F,) rising frame numbers of the recording; None: unknown.
         times: (F,) seconds; None: unknown.
@@ -67,17 +66,18 @@ class SourceTracklet:
     identity_name: str = ""
     camera_name: str = ""
 
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_paths)
+
 
 @dataclass(frozen=True)
 class Reading:
     """The tracklets of a dataset on disk, and what its own tables promise but the disk lacks.
 
     Attributes:
-        name: name of the dataset, such as "mars".
-        root: folder that frame paths are relative to.
         tracklets: in the order of the manifest, junk included; read once.
         missing: files and folders that should exist, relative to root; folders end with "/".
-        identity_splits: see Manifest.
         notes: counts worth keeping.
     """
 
@@ -89,23 +89,30 @@ class Reading:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def number_names(names: Iterable[str], noun: str, known: dict[str, int] | None = None) -> dict[str, int]:
+def number_names(pairs: Iterable[tuple[int | str, str]], noun: str, known: dict[str, int]) -> dict[str, int]:
     """A number for each name: a whole number keeps its value, so that -1 and 0 stay junk and distractors; other text
     gets the next free numbers in sorted order. Known names keep their numbers.
-
-    Args:
-        names: as written, repeats allowed.
-        noun: "identity" or "camera", for the message.
-        known: names that have numbers already.
+    `pairs` are identities or cameras as a reader gives them, and their names.
 
     Raises:
-        SourceError: two names are the same number, such as 1 and 01.
+        SourceError: two names are the same number, such as 1 and 01, or a name or number has two of the other.
     """
-    numbers = dict(known or {})
+    pairs = list(dict.fromkeys(pairs))
+    numbers = dict(known)
     name_of = {number: name for name, number in numbers.items()}
+    for number, name in pairs:
+        if isinstance(number, str) or (INTEGER.fullmatch(name) and int(name) == number):
+            continue
+        if numbers.setdefault(name, number) != number or name_of.setdefault(number, name) != name:
+            raise SourceError(
+                f"{noun} {name!r} has number {numbers[name]} and {number}, and number {number} is {noun} "
+                f"{name_of.get(number, name)!r}",
+                "one number for each name",
+                "rename one",
+            )
     written = {int(name): name for name in numbers if INTEGER.fullmatch(name)}
     text = []
-    for name in sorted(set(names) - set(numbers)):
+    for name in sorted({name for _, name in pairs} - set(numbers)):
         if INTEGER.fullmatch(name):
             other = written.setdefault(int(name), name)
             if other != name:
@@ -135,24 +142,18 @@ def write_manifest(
     tracklet has a shard of its own. The tables appear in one step: a run that is killed leaves what was there before.
     Writing the same index again changes nothing but the root.
 
-    Args:
-        prepared: the folder.
-        reading: what was found; memory holds one shard's paths and one row per tracklet.
-        frames_per_shard, bytes_per_shard: limits; bytes are estimated from three frames of each tracklet.
-        append: add a generation: tracklets that are there already are passed over, known names keep their numbers.
+    Memory holds one shard's paths and one row per tracklet. With `append` they become a further generation: tracklets
+    that are there already are passed over, known names keep their numbers.
 
     Returns:
         The whole dataset's manifest.
 
     Raises:
-        SourceError: no tracklet, a tracklet without frames, an unknown split, a path that leaves the root, or a
-            tracklet that changed since it was indexed.
+        SourceError: a tracklet makes no sense, or changed since it was indexed.
         FormatError: the folder already holds another index, whose keypoints and shards would become wrong.
         SettingsError: another run is at work on `prepared`.
         SurroundingsError: the folder cannot be made.
     """
-    if frames_per_shard < 1 or bytes_per_shard < 1:
-        raise SettingsError(f"{frames_per_shard} frames and {bytes_per_shard} bytes per shard", "at least 1")
     try:
         prepared.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -160,20 +161,11 @@ def write_manifest(
             f"{prepared} cannot be made ({error.strerror})", "a folder to write to", "choose another one"
         ) from error
     with exclusive(prepared):
-        there = dataset_path(prepared).exists()
-        if append and not there:
-            raise FormatError(f"{prepared} holds no index to append to", "", "leave --append out the first time")
-        before = read_manifest(prepared) if there else None
-        if append and before is not None and (before.identity_splits or reading.identity_splits):
-            raise SettingsError(f"--append with {before.name}, whose identity splits are fixed", "a dataset without")
-        if (
-            append
-            and before is not None
-            and reading.name.startswith("synthetic-") != before.name.startswith("synthetic-")
-        ):
-            raise SettingsError(f"--append of {reading.name} to {before.name}", "synthetic people among themselves")
-        info = read_json(dataset_path(prepared)) if there else {}
-        counted = {f"{one['number']:05d}" for one in info.get("generations", [])}
+        before = read_manifest(prepared) if dataset_path(prepared).exists() else None
+        info = read_json(dataset_path(prepared)) if before else {}
+        if append:
+            _check_append(prepared, reading, before)
+        counted = {f"{generation.number:05d}" for generation in before.generations} if before else set()
         for folder in (prepared / "manifest").glob("*"):
             if GENERATION_FOLDER.fullmatch(folder.name) and folder.name not in counted and not folder.is_symlink():
                 shutil.rmtree(folder)  # of a run that was killed: the lock says that it is over
@@ -181,60 +173,48 @@ def write_manifest(
         try:
             with explain_full_disk(writer.partial):
                 generation = writer.write()
-            return _commit_generation(prepared, reading, before, info, writer, generation, append=append)
+            if before and not append:
+                _check_same(prepared, reading, before, writer.partial)
+                info["generations"][0]["root"] = str(reading.root.absolute())
+            elif generation:
+                writer.partial.rename(generation_folder(prepared, generation.number))
+                sync_folder(prepared / "manifest")
+                info = info or {
+                    "format_version": FORMAT_VERSION,
+                    "name": reading.name,
+                    "identity_splits": [split.__dict__ for split in reading.identity_splits],
+                    "generations": [],
+                }
+                if reading.name not in info["name"].split("+"):
+                    info["name"] += f"+{reading.name}"  # figures on it are not figures on the published dataset
+                info["generations"].append(generation.__dict__)
         finally:
             shutil.rmtree(writer.partial, ignore_errors=True)
-
-
-def _commit_generation(
-    prepared: Path,
-    reading: Reading,
-    before: Manifest | None,
-    info: dict[str, Any],
-    writer: _Writer,
-    generation: Generation | None,
-    *,
-    append: bool,
-) -> Manifest:
-    """Move the tables into place, then write dataset.json: from then on they count."""
-    if before is not None and not append:
-        same = before.identity_splits == reading.identity_splits and _same_tables(prepared, writer.partial)
-        if generation is None or not same:
-            raise FormatError(
-                f"{prepared} already holds another index ({before.name}, {before.num_frames:,} frames, fingerprint "
-                f"{before.fingerprint})",
-                "the same dataset with the same options, or an empty folder",
-                "choose another folder; or add --append if these are further tracklets",
-            )
-        if before.root != str(reading.root.absolute()):
-            info["generations"][0]["root"] = str(reading.root.absolute())
-            write_json(dataset_path(prepared), info)
+        write_json(dataset_path(prepared), info)  # from now on the tables count
         return read_manifest(prepared)
-    if generation is None:  # nothing new to append
-        assert before is not None
-        return before
-    writer.partial.rename(generation_folder(prepared, generation.number))
-    sync_folder(prepared / "manifest")
-    info = info or {
-        "format_version": FORMAT_VERSION,
-        "name": reading.name,
-        "identity_splits": [split.__dict__ for split in reading.identity_splits],
-        "generations": [],
-    }
-    if reading.name not in info["name"].split("+"):
-        info["name"] += f"+{reading.name}"  # no figure on a dataset that has grown passes for one on the published one
-    info["generations"].append(generation.__dict__)
-    write_json(dataset_path(prepared), info)
-    return read_manifest(prepared)
 
 
-def _same_tables(prepared: Path, partial: Path) -> bool:
-    """Whether the dataset is this one generation; values count, not the bytes that a version of Parquet makes."""
-    info = read_json(dataset_path(prepared))
-    if len(info["generations"]) > 1:
-        return False
+def _check_append(prepared: Path, reading: Reading, before: Manifest | None) -> None:
+    if before is None:
+        raise FormatError(f"{prepared} holds no index to append to", "", "leave --append out the first time")
+    if before.identity_splits or reading.identity_splits:
+        raise SettingsError(f"--append with {before.name}, whose identity splits are fixed", "a dataset without")
+    if reading.name.startswith("synthetic-") != before.name.startswith("synthetic-"):
+        raise SettingsError(f"--append of {reading.name} to {before.name}", "synthetic people among themselves")
+
+
+def _check_same(prepared: Path, reading: Reading, before: Manifest, partial: Path) -> None:
+    """Refuse another index than the one that is there; values count, not the bytes that a version of Parquet makes."""
+    # Their frames_hash columns speak for the frames.
     old, new = (pq.read_table(folder / "tracklets.parquet") for folder in (generation_folder(prepared, 0), partial))
-    return old.equals(new)  # their frames_hash columns speak for the frames
+    same = len(before.generations) == 1 and old.equals(new) and before.identity_splits == reading.identity_splits
+    if not same:
+        raise FormatError(
+            f"{prepared} already holds another index ({before.name}, {before.num_frames:,} frames, fingerprint "
+            f"{before.fingerprint})",
+            "the same dataset with the same options, or an empty folder",
+            "choose another folder; or add --append if these are further tracklets",
+        )
 
 
 class _Writer:
@@ -246,16 +226,16 @@ class _Writer:
         self._reading, self._before = reading, before
         self._limits = frames_per_shard, bytes_per_shard
         self._root = reading.root.absolute()
-        self.number = len(before.generations) if before else 0
+        self._number = len(before.generations) if before else 0
         self._first_shard = before.num_shards if before else 0
-        self._next_id = self._first_id = len(before.tracklets) if before else 0
-        self.partial = prepared / "manifest" / f".{self.number:05d}.partial"
+        self._first_id = len(before.tracklets) if before else 0
+        self.partial = prepared / "manifest" / f".{self._number:05d}.partial"
         real = os.path.realpath(self._root)
         self._same_root = [one for one in before.generations if os.path.realpath(one.root) == real] if before else []
         self._there = _known_tracklets(prepared, before) if before else {}
         self._columns: dict[str, list[Any]] = {name: [] for name in TRACKLETS.names}
-        self._shards: list[tuple[int, int, str]] = []  # tracklets, frames, hash
-        self._filling: list[tuple[int, SourceTracklet]] = []
+        self._shards: dict[str, list[Any]] = {name: [] for name in SHARDS.names}
+        self._filling: list[SourceTracklet] = []
         self._filled = (0, 0)  # frames and bytes
         self._left_out = {"junk": [0, 0], "already_indexed": [0, 0]}  # tracklets and frames
 
@@ -264,32 +244,38 @@ class _Writer:
         (self.partial / "frames").mkdir(parents=True)
         for tracklet in self._reading.tracklets:
             self._add(tracklet)
-        if self._next_id == self._first_id:
+        if not self._columns["tracklet_id"]:
             if self._left_out["already_indexed"][0]:
                 return None
             raise SourceError(
                 f"no tracklets in {self._root}", f"the layout of {self._reading.name}", "docs/datasets.md shows it"
             )
         self._close_shard()
-        self._number()
-        tracklets = _write_table(self.partial / "tracklets.parquet", pa.table(self._columns, schema=TRACKLETS))
-        counts = list(zip(*self._shards, strict=True))
-        numbers = range(self._first_shard, self._first_shard + len(self._shards))
-        shards = _write_table(
-            self.partial / "shards.parquet",
-            pa.table(dict(zip(SHARDS.names, [list(numbers), *counts], strict=True)), schema=SHARDS),
-        )
+        for noun in ("identity", "camera"):
+            names = self._columns[f"{noun}_name"]
+            before = self._before.tracklets if self._before else ()
+            known = {getattr(tracklet, f"{noun}_name"): getattr(tracklet, noun) for tracklet in before}
+            numbers = number_names(zip(self._columns[noun], names, strict=True), noun, known)
+            self._columns[noun] = [numbers[name] for name in names]
+        if self._reading.identity_splits:
+            first = self._reading.identity_splits[0]
+            pairs = zip(self._columns["identity"], self._columns["camera"], strict=True)
+            self._columns["split"] = [split_of(first, identity, camera, 0) for identity, camera in pairs]
+        hashes = [
+            _write_table(self.partial / f"{name}.parquet", pa.table(columns, schema=schema))
+            for name, columns, schema in (("tracklets", self._columns, TRACKLETS), ("shards", self._shards, SHARDS))
+        ]
         sync_folder(self.partial / "frames")
         sync_folder(self.partial)
         return Generation(
-            number=self.number,
+            number=self._number,
             root=str(self._root),
             first_shard=self._first_shard,
-            num_shards=len(self._shards),
-            num_tracklets=self._next_id - self._first_id,
-            num_frames=sum(count for _, count, _ in self._shards),
-            tracklets_sha256=tracklets,
-            shards_sha256=shards,
+            num_shards=len(self._shards["shard"]),
+            num_tracklets=len(self._columns["tracklet_id"]),
+            num_frames=sum(self._shards["num_frames"]),
+            tracklets_sha256=hashes[0],
+            shards_sha256=hashes[1],
             notes=self._notes(),
         )
 
@@ -302,18 +288,19 @@ class _Writer:
             self._leave_out("already_indexed", tracklet)
             return
         size = _estimate_bytes(self._root, tracklet.frame_paths)
-        frames, filled = self._filled[0] + len(tracklet.frame_paths), self._filled[1] + size
+        frames, filled = self._filled[0] + tracklet.num_frames, self._filled[1] + size
         if self._filling and (frames > self._limits[0] or filled > self._limits[1]):
             self._close_shard()
-            frames, filled = len(tracklet.frame_paths), size
+            frames, filled = tracklet.num_frames, size
         self._filled = frames, filled
+        self._filling.append(tracklet)
         row = {
-            "tracklet_id": self._next_id,
+            "tracklet_id": self._first_id + len(self._columns["tracklet_id"]),
             "split": tracklet.split,
             "identity": tracklet.identity,
             "camera": tracklet.camera,
-            "shard": self._first_shard + len(self._shards),
-            "num_frames": len(tracklet.frame_paths),
+            "shard": self._first_shard + len(self._shards["shard"]),
+            "num_frames": tracklet.num_frames,
             "name": tracklet.name,
             "identity_name": _name(tracklet, "identity"),
             "camera_name": _name(tracklet, "camera"),
@@ -321,16 +308,11 @@ class _Writer:
         }
         for name, value in row.items():
             self._columns[name].append(value)
-        self._filling.append((self._next_id, tracklet))
-        self._next_id += 1
 
     def _is_there(self, tracklet: SourceTracklet, digest: str) -> bool:
-        """Whether an earlier generation holds a tracklet.
-
-        Raises:
-            SourceError: it holds this one with other frames; or perhaps this one, under a root that is gone.
-        """
-        known = self._there.get(_key(tracklet), ())
+        """Whether an earlier generation holds a tracklet; refuses other frames and a root that is gone."""
+        names = tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name
+        known = self._there.get(names, ())
         label = tracklet.name or tracklet.frame_paths[0]
         here = [there for root, there in known if any(root == one.root for one in self._same_root)]
         if digest in here:
@@ -351,7 +333,7 @@ class _Writer:
         return False
 
     def _check(self, tracklet: SourceTracklet) -> str:
-        """Refuse what makes no sense; returns the hash of the frames."""
+        """Refuse what makes no sense; returns the hash of names, paths, numbers and times."""
         what = f"tracklet {tracklet.name!r} of identity {tracklet.identity!r}, camera {tracklet.camera!r}"
         paths = tracklet.frame_paths
         if not paths:
@@ -364,90 +346,54 @@ class _Writer:
                 raise SourceError(f"{what} has a frame {path!r}, which leaves {self._root}", "a path below the root")
         names = (tracklet.name, _name(tracklet, "identity"), _name(tracklet, "camera"))
         try:
-            encoded = "\0".join([*names, *paths]).encode()
+            digest = hashlib.sha256("\0".join([*names, *paths]).encode())
         except UnicodeEncodeError as error:
             raise SourceError(f"{what} or a frame of it has a name that is not UTF-8", "UTF-8", "rename it") from error
-        digest = hashlib.sha256(encoded)
-        for values in (tracklet.frame_numbers, tracklet.times):
-            if values is not None and len(values) != len(paths):
-                raise SourceError(f"{what} has {len(values)} numbers or times for {len(paths)} frames", "one for each")
         if tracklet.frame_numbers is not None:
             numbers = np.asarray(tracklet.frame_numbers, np.int64)
-            fallen = np.flatnonzero(numbers[1:] <= numbers[:-1])
-            if fallen.size:
-                before, after = numbers[fallen[0] : fallen[0] + 2].tolist()
-                raise SourceError(
-                    f"{what} has frame {after} after frame {before}", "numbers that rise within a tracklet"
-                )
+            if len(numbers) != len(paths) or (numbers[1:] <= numbers[:-1]).any():
+                raise SourceError(f"{what} has frame numbers that do not rise, or not one for each frame")
             digest.update(b"numbers" + numbers.tobytes())
         if tracklet.times is not None:
             times = np.asarray(tracklet.times, np.float64)
-            if np.isinf(times).any():
-                raise SourceError(f"{what} has an infinite time", "seconds")
+            if len(times) != len(paths) or np.isinf(times).any():
+                raise SourceError(f"{what} has an infinite time, or not one for each frame")
             digest.update(b"times" + times.tobytes())
         return digest.hexdigest()[:16]
 
     def _leave_out(self, why: str, tracklet: SourceTracklet) -> None:
         self._left_out[why][0] += 1
-        self._left_out[why][1] += len(tracklet.frame_paths)
+        self._left_out[why][1] += tracklet.num_frames
 
     def _close_shard(self) -> None:
-        tracklets = [tracklet for _, tracklet in self._filling]
-        lengths = [len(tracklet.frame_paths) for tracklet in tracklets]
-        numbers = [t.frame_numbers if t.frame_numbers is not None else range(len(t.frame_paths)) for t in tracklets]
-        times = [t.times if t.times is not None else np.full(len(t.frame_paths), np.nan) for t in tracklets]
+        filled = self._filling
+        lengths = [tracklet.num_frames for tracklet in filled]
+        numbers = [range(one.num_frames) if one.frame_numbers is None else one.frame_numbers for one in filled]
+        times = [np.full(one.num_frames, np.nan) if one.times is None else one.times for one in filled]
+        first = self._first_id + len(self._columns["tracklet_id"]) - len(filled)
         columns = {
-            "tracklet_id": np.repeat([tracklet_id for tracklet_id, _ in self._filling], lengths),
+            "tracklet_id": np.repeat(np.arange(first, first + len(filled)), lengths),
             "frame_index": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
             "frame_number": np.concatenate([np.asarray(values, np.int64) for values in numbers]),
             "time": np.concatenate([np.asarray(values, np.float64) for values in times]),
-            "path": [path for tracklet in tracklets for path in tracklet.frame_paths],
+            "path": [path for tracklet in filled for path in tracklet.frame_paths],
         }
-        shard = self._first_shard + len(self._shards)
+        shard = self._first_shard + len(self._shards["shard"])
         digest = _write_table(frames_path(self.partial, shard), pa.table(columns, schema=FRAMES))
-        self._shards.append((len(tracklets), sum(lengths), digest))
+        for name, value in zip(SHARDS.names, (shard, len(filled), sum(lengths), digest), strict=True):
+            self._shards[name].append(value)
         self._filling, self._filled = [], (0, 0)
-
-    def _number(self) -> None:
-        """Replace identities and cameras that are names by numbers, and set the first identity split."""
-        for noun in ("identity", "camera"):
-            names = self._columns[f"{noun}_name"]
-            before = self._before.tracklets if self._before else ()
-            numbers = {getattr(tracklet, f"{noun}_name"): getattr(tracklet, noun) for tracklet in before}
-            name_of = {number: name for name, number in numbers.items()}
-            for number, name in dict.fromkeys(zip(self._columns[noun], names, strict=True)):
-                if isinstance(number, str) or (INTEGER.fullmatch(name) and int(name) == number):
-                    continue  # number_names sees to these
-                if numbers.setdefault(name, number) != number or name_of.setdefault(number, name) != name:
-                    taken = f"number {number} is {noun} {name_of.get(number, name)!r}"
-                    raise SourceError(
-                        f"{noun} {name!r} has number {numbers[name]} and {number}, and {taken}",
-                        "one number for each name",
-                        "rename one",
-                    )
-            numbers = number_names(names, noun, numbers)
-            self._columns[noun] = [numbers[name] for name in names]
-        if self._reading.identity_splits:
-            first = self._reading.identity_splits[0]
-            pairs = zip(self._columns["identity"], self._columns["camera"], strict=True)
-            self._columns["split"] = [split_of(first, identity, camera, 0) for identity, camera in pairs]
 
     def _notes(self) -> dict[str, Any]:
         notes = dict(self._reading.notes)
-        distractors = [
-            frames
-            for identity, frames in zip(self._columns["identity"], self._columns["num_frames"], strict=True)
-            if identity == 0
-        ]
+        pairs = zip(self._columns["identity"], self._columns["num_frames"], strict=True)
+        distractors = [frames for identity, frames in pairs if identity == 0]
         if distractors:
             notes["distractors"] = {"tracklets": len(distractors), "frames": sum(distractors)}
-        for generation in self._same_root:
-            for place, noun in enumerate(("tracklets", "frames")):  # junk that was counted then
-                self._left_out["junk"][place] -= generation.notes.get("junk", {noun: 0})[noun]
-        tracklets, frames = self._left_out["junk"]
-        if tracklets > 0:
-            notes["junk"] = {"tracklets": tracklets, "frames": frames}
-        return notes
+        junk = dict(zip(("tracklets", "frames"), self._left_out["junk"], strict=True))
+        for generation in self._same_root:  # less what was counted then
+            junk = {noun: number - generation.notes.get("junk", {noun: 0})[noun] for noun, number in junk.items()}
+        return notes | ({"junk": junk} if junk["tracklets"] > 0 else {})
 
 
 def is_junk(identity: int | str) -> bool:
@@ -457,10 +403,6 @@ def is_junk(identity: int | str) -> bool:
 
 def _name(tracklet: SourceTracklet, noun: str) -> str:
     return getattr(tracklet, f"{noun}_name") or str(getattr(tracklet, noun))
-
-
-def _key(tracklet: SourceTracklet) -> tuple[str, str, str, str]:
-    return tracklet.split, _name(tracklet, "identity"), _name(tracklet, "camera"), tracklet.name
 
 
 def _estimate_bytes(root: Path, paths: Sequence[str]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from itertools import pairwise
+from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,28 @@ FORMAT_VERSION = 2
 ADDED_UP = ("junk", "distractors")  # notes that each generation states of itself alone
 
 TRACKLETS = pa.schema(
-    [
-        ("tracklet_id", pa.int64()),
-        ("split", pa.string()),
-        ("identity", pa.int64()),
-        ("camera", pa.int32()),
-        ("shard", pa.int32()),
-        ("num_frames", pa.int32()),
-        ("name", pa.string()),
-        ("identity_name", pa.string()),
-        ("camera_name", pa.string()),
-        ("frames_hash", pa.string()),  # of paths, numbers and times: tells an append what is there already
-    ]
+    {
+        "tracklet_id": pa.int64(),
+        "split": pa.string(),
+        "identity": pa.int64(),
+        "camera": pa.int32(),
+        "shard": pa.int32(),
+        "num_frames": pa.int32(),
+        "name": pa.string(),
+        "identity_name": pa.string(),
+        "camera_name": pa.string(),
+        "frames_hash": pa.string(),  # of paths, numbers and times: tells an append what is there already
+    }
 )
-SHARDS = pa.schema(
-    [("shard", pa.int32()), ("num_tracklets", pa.int32()), ("num_frames", pa.int64()), ("sha256", pa.string())]
-)
+SHARDS = pa.schema({"shard": pa.int32(), "num_tracklets": pa.int32(), "num_frames": pa.int64(), "sha256": pa.string()})
 FRAMES = pa.schema(
-    [
-        ("tracklet_id", pa.int64()),
-        ("frame_index", pa.int32()),
-        ("frame_number", pa.int64()),
-        ("time", pa.float64()),
-        ("path", pa.string()),
-    ]
+    {
+        "tracklet_id": pa.int64(),
+        "frame_index": pa.int32(),
+        "frame_number": pa.int64(),
+        "time": pa.float64(),
+        "path": pa.string(),
+    }
 )
 
 
@@ -64,16 +62,8 @@ class IdentitySplit:
 
 @dataclass(frozen=True)
 class Generation:
-    """What one run of `index` added.
-
-    Attributes:
-        number: from 0.
-        root: absolute folder that its frame paths are relative to.
-        first_shard, num_shards: its shards.
-        num_tracklets, num_frames: how many it added.
-        tracklets_sha256, shards_sha256: hashes of its tables.
-        notes: counts worth keeping, such as left-out junk.
-    """
+    """What one run of `index` added: its absolute root, shards, counts, hashes of its tables, and notes such as counts
+    of left-out junk."""
 
     number: int
     root: str
@@ -88,11 +78,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Tracklets of one dataset, in order of tracklet_id; paths of frames stay on disk (read_frames).
+    """Tracklets of one dataset; paths of frames stay on disk (read_shard_frames).
 
     Attributes:
-        name: name of the dataset, such as "mars".
-        tracklets: all of them; tracklets[i].tracklet_id == i.
+        tracklets: tracklets[i].tracklet_id == i.
         generations: in order; each has its own root and shards.
         identity_splits: further divisions of the identities; empty where the dataset has one fixed split. The
             `split` of the tracklets is that of identity_splits[0] where there are any.
@@ -129,16 +118,9 @@ class Manifest:
     def num_shards(self) -> int:
         return 1 + max((tracklet.shard for tracklet in self.tracklets), default=-1)
 
-    @cached_property
-    def _by_shard(self) -> dict[int, list[Tracklet]]:
-        shards: dict[int, list[Tracklet]] = {}
-        for tracklet in self.tracklets:
-            shards.setdefault(tracklet.shard, []).append(tracklet)
-        return shards
-
     def shard(self, shard: int) -> tuple[Tracklet, ...]:
         """The tracklets of one shard, in order."""
-        return tuple(self._by_shard.get(shard, ()))
+        return tuple(tracklet for tracklet in self.tracklets if tracklet.shard == shard)
 
     def split(self, name: str) -> tuple[Tracklet, ...]:
         """The tracklets of "train", "query" or "gallery", in order."""
@@ -146,29 +128,30 @@ class Manifest:
 
     def with_identity_split(self, index: int) -> Manifest:
         """The same tracklets, divided by identity_splits[index]."""
-        if not 0 <= index < len(self.identity_splits):
-            count = len(self.identity_splits)
+        count = len(self.identity_splits)
+        if not count:
             raise SettingsError(
-                f"identity split {index} of {self.name}, which has {count or 'one fixed split'}",
-                f"0 to {count - 1}" if count else "",
-                "" if count else "leave --identity-split out",
+                f"identity split {index} of {self.name}, which has one fixed split", "", "leave --identity-split out"
             )
+        if not 0 <= index < count:
+            raise SettingsError(f"identity split {index} of {self.name}, which has {count}", f"0 to {count - 1}")
         chosen = self.identity_splits[index]
         tracklets = tuple(replace(t, split=split_of(chosen, t.identity, t.camera, index)) for t in self.tracklets)
         return replace(self, tracklets=tracklets)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each split: tracklets, frames, identities and cameras."""
-        result = {}
-        for name in SPLITS:
-            tracklets = self.split(name)
-            result[name] = {
-                "tracklets": len(tracklets),
-                "frames": sum(tracklet.num_frames for tracklet in tracklets),
-                "identities": len({tracklet.identity for tracklet in tracklets}),
-                "cameras": len({tracklet.camera for tracklet in tracklets}),
-            }
-        return result
+        return {name: totals(self.split(name)) for name in SPLITS}
+
+
+def totals(tracklets: Sequence[Any]) -> dict[str, int]:
+    """How many tracklets, frames, identities and cameras there are."""
+    return {
+        "tracklets": len(tracklets),
+        "frames": sum(tracklet.num_frames for tracklet in tracklets),
+        "identities": len({tracklet.identity for tracklet in tracklets}),
+        "cameras": len({tracklet.camera for tracklet in tracklets}),
+    }
 
 
 def split_of(split: IdentitySplit, identity: int, camera: int, index: int) -> str:
@@ -206,9 +189,22 @@ def frames_path(folder: Path, shard: int) -> Path:
 
 
 def read_generation(prepared: Path, generation: Generation, columns: Sequence[str]) -> list[list[Any]]:
+    """Columns of a generation's tracklets; equal texts are one object."""
     path = generation_folder(prepared, generation.number) / "tracklets.parquet"
     table = _read_table(path, columns, generation.tracklets_sha256)
-    return [_values(table[name]) for name in columns]
+    values = []
+    for column in table.itercolumns():
+        if pa.types.is_string(column.type):
+            encoded = column.combine_chunks().dictionary_encode()
+            texts = encoded.dictionary.to_pylist()
+            values.append([texts[index] for index in np.from_dlpack(encoded.indices).tolist()])
+        else:
+            values.append(_numbers(column).tolist())
+    return values
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return np.from_dlpack(column.combine_chunks())
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
@@ -245,47 +241,22 @@ def read_manifest(prepared: Path) -> Manifest:
     """
     info = read_dataset(prepared)
     generations = _generations(info)
-    tracklets: list[Tracklet] = []
-    for generation in generations:
-        names = [name for name in TRACKLETS.names if name != "frames_hash"]
-        tracklets.extend(map(Tracklet, *read_generation(prepared, generation, names)))
-    splits = tuple(
-        IdentitySplit(tuple(split["train"]), tuple(split["test"]), split["query_camera"])
-        for split in info["identity_splits"]
-    )
+    names = [name for name in TRACKLETS.names if name != "frames_hash"]
+    columns = [read_generation(prepared, generation, names) for generation in generations]
+    splits = [IdentitySplit(tuple(s["train"]), tuple(s["test"]), s["query_camera"]) for s in info["identity_splits"]]
     tables = [[one.tracklets_sha256, one.shards_sha256] for one in generations]
     return Manifest(
         name=info["name"],
-        tracklets=tuple(tracklets),
+        tracklets=tuple(chain.from_iterable(map(Tracklet, *values) for values in columns)),
         generations=generations,
-        identity_splits=splits,
+        identity_splits=tuple(splits),
         fingerprint=fingerprint([info["name"], tables, info["identity_splits"]]),
     )
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; equal texts are one object."""
-    if pa.types.is_string(column.type):
-        encoded = column.combine_chunks().dictionary_encode()
-        texts = encoded.dictionary.to_pylist()
-        return [texts[index] for index in _numbers(encoded.indices).tolist()]
-    return _numbers(column).tolist()
-
-
-def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
-
-
 @dataclass(frozen=True)
 class ShardFrames:
-    """The frames of one shard, as its stages read them.
-
-    Attributes:
-        shard, generation: numbers.
-        root: folder that its paths are relative to.
-        sha256: hash of the table of its frames: what keypoints are made from.
-        tracklets: in manifest order.
-    """
+    """The frames of one shard, in manifest order; `sha256` of their table is what keypoints are made from."""
 
     shard: int
     generation: int
@@ -304,10 +275,10 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
     Raises:
         FormatError: not a prepared dataset, no such shard, or damaged.
     """
-    found = _shard_hashes(prepared, _changed(prepared))
+    found = _shards(prepared)
     if shard not in found:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
-    generation, digest = found[shard]
+    generation, _, digest = found[shard]
     path = frames_path(generation_folder(prepared, generation.number), shard)
     table = _read_table(path, FRAMES.names, digest)
     ids, numbers, times = [_numbers(table[name]) for name in ("tracklet_id", "frame_number", "time")]
@@ -322,34 +293,26 @@ def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
 
 def shard_inputs(prepared: Path) -> dict[int, str]:
     """Shard -> hash of the table of its frames, of all shards."""
-    return {shard: digest for shard, (_, digest) in _shard_hashes(prepared, _changed(prepared)).items()}
+    return {shard: digest for shard, (_, _, digest) in _shards(prepared).items()}
 
 
 def shard_sizes(prepared: Path) -> dict[int, int]:
     """Shard -> frames, of all shards."""
-    sizes: dict[int, int] = {}
-    for generation in _generations(read_dataset(prepared)):
-        table = _read_shards(prepared, generation)
-        sizes.update(zip(table["shard"].to_pylist(), table["num_frames"].to_pylist(), strict=True))
-    return sizes
+    return {shard: frames for shard, (_, frames, _) in _shards(prepared).items()}
 
 
-def _changed(prepared: Path) -> int:
-    """When dataset.json was written last, in ns; 0 where it is missing, which read_dataset says."""
+def _shards(prepared: Path) -> dict[int, tuple[Generation, int, str]]:
+    """Shard -> generation, frames and hash."""
     path = dataset_path(prepared)
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_shards(prepared, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=4)
-def _shard_hashes(prepared: Path, changed: int) -> dict[int, tuple[Generation, str]]:
-    found: dict[int, tuple[Generation, str]] = {}
+def _read_shards(prepared: Path, changed: int) -> dict[int, tuple[Generation, int, str]]:
+    found: dict[int, tuple[Generation, int, str]] = {}
     for generation in _generations(read_dataset(prepared)):
-        table = _read_shards(prepared, generation)
-        pairs = zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True)
-        found.update({shard: (generation, digest) for shard, digest in pairs})
+        path = generation_folder(prepared, generation.number) / "shards.parquet"
+        table = _read_table(path, SHARDS.names, generation.shards_sha256)
+        shards, frames, digests = [table[name].to_pylist() for name in ("shard", "num_frames", "sha256")]
+        found.update({shard: (generation, *rest) for shard, *rest in zip(shards, frames, digests, strict=True)})
     return found
-
-
-def _read_shards(prepared: Path, generation: Generation) -> pa.Table:
-    path = generation_folder(prepared, generation.number) / "shards.parquet"
-    return _read_table(path, SHARDS.names, generation.shards_sha256)

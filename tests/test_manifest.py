@@ -121,11 +121,6 @@ def test_identity_splits_divide_the_tracklets(tmp_path: Path) -> None:
         write_manifest(tmp_path / "p", reading(tmp_path, source(3, 1)), append=True)
 
 
-def test_counts(tmp_path: Path) -> None:
-    counts = write_manifest(tmp_path / "p", reading(tmp_path)).counts()
-    assert counts["train"] == {"tracklets": 2, "frames": 4, "identities": 1, "cameras": 2}
-
-
 def test_writing_the_same_index_again_is_fine_and_another_one_is_refused(tmp_path: Path) -> None:
     prepared, moved = tmp_path / "p", tmp_path / "moved"
     first = write_manifest(prepared, reading(tmp_path))
@@ -150,8 +145,8 @@ BAD = [
     ((source(1, 1, 1, frame_paths=("a\0.jpg",)),), r"which leaves"),
     ((source(1, 1, 1, frame_paths=("\udcff.jpg",)),), r"name that is not UTF-8"),
     ((source("\udcff", 1, 1),), r"name that is not UTF-8"),
-    ((source(1, 1, 2, frame_numbers=(1,)),), r"has 1 numbers or times for 2 frames"),
-    ((source(1, 1, 3, frame_numbers=(1, 5, 5)),), r"has frame 5 after frame 5; expected numbers that rise"),
+    ((source(1, 1, 2, frame_numbers=(1,)),), r"numbers that do not rise, or not one for each frame"),
+    ((source(1, 1, 3, frame_numbers=(1, 5, 5)),), r"has frame numbers that do not rise"),
     ((source(1, 1, 1, times=(float("inf"),)),), r"has an infinite time"),
     ((source("1", 1), source("01", 2)), r"identity '01' and identity '1' are the same number"),
     ((source(1, 1, identity_name="ann"), source(2, 2, identity_name="ann")), r"identity 'ann' has number 1 and 2"),
@@ -252,12 +247,6 @@ def test_append_of_a_moved_dataset_does_not_double_it(tmp_path: Path) -> None:
     assert len(grow(tmp_path / "p", new, *PEOPLE, source(3, 1)).tracklets) == 5
 
 
-def test_synthetic_people_are_not_appended_to_real_ones(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "p", reading(tmp_path))
-    with pytest.raises(SettingsError, match="--append of synthetic-people to people"):
-        write_manifest(tmp_path / "p", Reading("synthetic-people", tmp_path, [source(9, 1)]), append=True)
-
-
 def test_an_append_that_fails_leaves_the_old_dataset(tmp_path: Path) -> None:
     def broken() -> Iterator[SourceTracklet]:
         yield source(8, 1, 5000)
@@ -268,6 +257,8 @@ def test_an_append_that_fails_leaves_the_old_dataset(tmp_path: Path) -> None:
     before = contents(tmp_path / "p")
     with pytest.raises(KeyboardInterrupt):
         write_manifest(tmp_path / "p", Reading("people", tmp_path, broken()), append=True)
+    with pytest.raises(SettingsError, match="--append of synthetic-people to people"):
+        write_manifest(tmp_path / "p", Reading("synthetic-people", tmp_path, [source(9, 1)]), append=True)
     assert contents(tmp_path / "p") == before
 
 
@@ -303,14 +294,8 @@ def test_a_killed_append_leaves_the_old_dataset_and_the_next_one_works(tmp_path:
 def read_everything(prepared: Path) -> tuple[Manifest, list[Any]]:
     manifest = read_manifest(prepared)
     shards = [read_shard_frames(prepared, shard) for shard in range(manifest.num_shards)]
-    return manifest, [
-        (
-            one.root,
-            one.sha256,
-            [(t.tracklet_id, t.paths, t.numbers.tolist(), repr(t.times.tolist())) for t in one.tracklets],
-        )
-        for one in shards
-    ]
+    frames = [(t.tracklet_id, t.paths, t.numbers.tolist(), repr(t.times.tolist())) for s in shards for t in s.tracklets]
+    return manifest, [[(one.root, one.sha256) for one in shards], frames]
 
 
 def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:

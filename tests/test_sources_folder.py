@@ -28,34 +28,22 @@ def make_tree(root: Path, *paths: str) -> Path:
 
 
 def test_tracklets_are_what_the_folders_say(tmp_path: Path) -> None:
+    frames = ["1.BMP", "2.webp", "3.tif", "4.TIFF"]
     make_tree(
-        tmp_path,
-        "train/0007/3/walk/f10.jpg",
-        "train/0007/3/walk/f2.JPEG",
-        "train/0007/3/walk/notes.txt",
-        "query/ann/1/a/1.png",
-        "gallery/ann/door/a/1.BMP",
-        "gallery/ann/door/a/2.webp",
-        "gallery/ann/door/a/3.tif",
-        "gallery/ann/door/a/4.TIFF",
-        "gallery/0/door/a/1.jpg",
-        "gallery/-1/door/a/1.jpg",
+        tmp_path / "mars",
+        *(f"train/0007/3/walk/{name}" for name in ("f10.jpg", "f2.JPEG", "notes.txt")),
+        *(f"gallery/ann/door/a/{name}" for name in frames),
+        *(f"{folder}/1.png" for folder in ("query/ann/1/a", "gallery/0/door/a", "gallery/-1/door/a")),
     )
-    reading = read(tmp_path)
+    reading = read_source("folder", tmp_path / "mars")
     assert [(t.split, t.identity, t.camera, t.name, t.frame_paths) for t in reading.tracklets] == [
         ("train", "0007", "3", "walk", ("train/0007/3/walk/f2.JPEG", "train/0007/3/walk/f10.jpg")),
         ("query", "ann", "1", "a", ("query/ann/1/a/1.png",)),
-        ("gallery", "0", "door", "a", ("gallery/0/door/a/1.jpg",)),
-        ("gallery", "-1", "door", "a", ("gallery/-1/door/a/1.jpg",)),
-        (
-            "gallery",
-            "ann",
-            "door",
-            "a",
-            tuple(f"gallery/ann/door/a/{n}" for n in ("1.BMP", "2.webp", "3.tif", "4.TIFF")),
-        ),
+        ("gallery", "0", "door", "a", ("gallery/0/door/a/1.png",)),
+        ("gallery", "-1", "door", "a", ("gallery/-1/door/a/1.png",)),
+        ("gallery", "ann", "door", "a", tuple(f"gallery/ann/door/a/{name}" for name in frames)),
     ]
-    assert reading.notes == {}
+    assert (reading.name, reading.notes) == ("mars", {}), "the name does not bring the counts of MARS"
 
 
 def test_one_name_among_numbers_renumbers_nobody(tmp_path: Path) -> None:
@@ -67,19 +55,18 @@ def test_one_name_among_numbers_renumbers_nobody(tmp_path: Path) -> None:
     assert made.notes["junk"] == made.notes["distractors"] == {"tracklets": 1, "frames": 1}
 
 
-@pytest.mark.parametrize(
-    ("names", "numbers"),
-    [
-        (["f9.jpg", "f10.jpg", "f0500.jpg"], (9, 10, 500)),
-        (["0001C1T0001F003.jpg", "0001C1T0001F007.jpg"], (3, 7)),
-        (["a1.jpg", "b1.jpg"], None),
-        (["1.jpg", "1.png"], None),
-        (["b1.jpg", "a2.jpg"], None),
-        (["1.jpg", "2.jpg", "x.jpg"], None),
-        ([f"{10**18}.jpg"], None),
-    ],
-    ids=["digits", "of MARS", "the same", "twice", "falling", "not all", "too long"],
-)
+NUMBERS: list[tuple[str, list[str], tuple[int, ...] | None]] = [
+    ("digits", ["f9.jpg", "f10.jpg", "f0500.jpg"], (9, 10, 500)),
+    ("of MARS", ["0001C1T0001F003.jpg", "0001C1T0001F007.jpg"], (3, 7)),
+    ("the same", ["a1.jpg", "b1.jpg"], None),
+    ("twice", ["1.jpg", "1.png"], None),
+    ("falling", ["b1.jpg", "a2.jpg"], None),
+    ("not all", ["1.jpg", "2.jpg", "x.jpg"], None),
+    ("too long", [f"{10**18}.jpg"], None),
+]
+
+
+@pytest.mark.parametrize(("names", "numbers"), [case[1:] for case in NUMBERS], ids=[case[0] for case in NUMBERS])
 def test_frame_numbers_are_the_digits_at_the_end_if_they_rise(
     tmp_path: Path, names: list[str], numbers: tuple[int, ...] | None
 ) -> None:
@@ -111,63 +98,30 @@ def test_an_empty_tracklet_folder_is_refused_unless_allowed(tmp_path: Path) -> N
     assert reading.notes["incomplete"] == ["train/2/1/t/ (no frames in it)"]
 
 
-def test_a_dataset_name_does_not_bring_its_counts(tmp_path: Path) -> None:
-    assert read_source("folder", make_tree(tmp_path / "mars", "train/1/1/t/1.jpg")).name == "mars"
+FRAME = "train/1/1/t/2.jpg"
+BAD_TREES: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("no dataset", lambda root: (root / "train").rename(root / "pictures"), r"has none of the folders train, query"),
+    ("level 1", lambda root: make_tree(root, "train/1.jpg"), r"train/1.jpg is an image; expected an identity folder"),
+    ("level 2", lambda root: make_tree(root, "train/1/1.jpg"), r"train/1/1.jpg is an image; expected a camera folder"),
+    ("level 3", lambda root: make_tree(root, "train/1/1/1.jpg"), r"1/1/1.jpg is an image; expected a tracklet folder"),
+    ("no frames", lambda root: (root / "train/1/1/t/1.jpg").unlink(), r"no tracklets in .*\n  missing: train/1/1/t/"),
+    ("junk alone", lambda root: (root / "train/1").rename(root / "train/-1"), r"no tracklets in"),
+    ("no folder", lambda root: shutil.rmtree(root), r"shop is not a folder"),
+    ("a pipe", lambda root: (shutil.rmtree(root), os.mkfifo(root)), r"shop is not a folder"),
+    ("a loop", lambda root: (shutil.rmtree(root), root.symlink_to(root)), r"shop is not a folder"),
+    ("a pipe within", lambda root: os.mkfifo(root / FRAME), r"2.jpg is a pipe or a device; expected an image file"),
+    ("a link", lambda root: (root / FRAME).symlink_to("gone"), r"2.jpg is a link that leads nowhere"),
+    ("a loop within", lambda root: (root / FRAME).symlink_to("2.jpg"), r"2.jpg is a link that leads nowhere"),
+    ("a loop of folders", lambda root: (root / "train/1/1/u").symlink_to(root), r"missing: train/1/1/u/ \(no frames"),
+    ("frame", lambda root: make_tree(root, "train/1/1/t/\udcff.jpg"), r"has a name that is not UTF-8"),
+    ("name", lambda root: make_tree(root, "train/\udcff/1/t/1.jpg"), r"has a name that is not UTF-8"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("paths", "message"),
-    [
-        (["pictures/1.jpg"], r"has none of the folders train, query and gallery; expected ROOT/train"),
-        (["train/1.jpg"], r"train/1.jpg is an image; expected an identity folder"),
-        (["train/1/1.jpg"], r"train/1/1.jpg is an image; expected a camera folder"),
-        (["train/1/2/1.jpg"], r"train/1/2/1.jpg is an image; expected a tracklet folder"),
-        (["train/1/c1/t/notes.txt"], r"no tracklets in .*\n  missing: train/1/c1/t/"),
-        (["train/-1/c1/t/1.jpg"], r"no tracklets in"),
-    ],
-    ids=["no dataset", "level 1", "level 2", "level 3", "no frames at all", "junk alone"],
-)
-def test_bad_input(tmp_path: Path, paths: list[str], message: str) -> None:
-    make_tree(tmp_path, *paths)
+@pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in BAD_TREES], ids=[case[0] for case in BAD_TREES])
+def test_bad_input(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+    spoil(root := make_tree(tmp_path / "shop", "train/1/1/t/1.jpg"))
     with pytest.raises(SourceError, match=message):
-        read_source("folder", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "message"),
-    [
-        (lambda root: shutil.rmtree(root), SourceError, "shop is not a folder"),
-        (lambda root: (shutil.rmtree(root), os.mkfifo(root)), SourceError, "shop is not a folder"),
-        (lambda root: (shutil.rmtree(root), root.symlink_to(root)), SourceError, "shop is not a folder"),
-        (
-            lambda root: os.mkfifo(root / "train/1/1/t/2.jpg"),
-            SourceError,
-            "2.jpg is a pipe or a device; expected an im",
-        ),
-        (lambda root: (root / "train/1/1/t/2.jpg").symlink_to("gone"), SourceError, "2.jpg is a link that leads nowhe"),
-        (lambda root: (root / "train/1/1/t/2.jpg").symlink_to("2.jpg"), SourceError, "2.jpg is a link that leads nowh"),
-        (lambda root: (root / "train/1/1/u").symlink_to(root), SourceError, r"missing: train/1/1/u/ \(no frames in it"),
-        (lambda root: make_tree(root, "train/1/1/t/\udcff.jpg"), SourceError, "has a name that is not UTF-8"),
-        (lambda root: make_tree(root, "train/\udcff/1/t/1.jpg"), SourceError, "has a name that is not UTF-8"),
-    ],
-    ids=[
-        "no folder",
-        "a pipe",
-        "a loop",
-        "a pipe within",
-        "a link",
-        "a loop within",
-        "a loop of folders",
-        "frame",
-        "name",
-    ],
-)
-def test_what_is_no_folder_or_file(
-    tmp_path: Path, spoil: Callable[[Path], Any], error: type[Exception], message: str
-) -> None:
-    root = make_tree(tmp_path / "shop", "train/1/1/t/1.jpg")
-    spoil(root)
-    with pytest.raises(error, match=message):
         write_manifest(tmp_path / "p", read_source("folder", root))
 
 

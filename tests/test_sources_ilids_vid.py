@@ -60,47 +60,34 @@ def test_ten_splits_from_mat_and_json_agree(tmp_path: Path) -> None:
     assert from_json.notes == {"splits_from": "splits.json"}
 
 
-def test_first_half_of_a_row_is_for_testing(tmp_path: Path) -> None:
-    split = read(make_ilids(tmp_path)).identity_splits[0]
-    numbers = (1, 2, 4, 9, 10, 13)
-    assert split.test == tuple(sorted(numbers[position - 1] for position in POSITIONS[0, :3]))
-    assert split.train == tuple(sorted(numbers[position - 1] for position in POSITIONS[0, 3:]))
-    assert split.query_camera == 1
-
-
-def test_mat_goes_before_json(tmp_path: Path) -> None:
-    expected = read(make_ilids(tmp_path)).identity_splits
-    write_json(tmp_path, json_splits()[:1])
-    assert read(tmp_path).identity_splits == expected
+def test_first_half_of_a_row_is_for_testing_and_mat_goes_before_json(tmp_path: Path) -> None:
+    write_json(make_ilids(tmp_path), json_splits()[:1])
+    splits, numbers = read(tmp_path).identity_splits, (1, 2, 4, 9, 10, 13)
+    assert len(splits) == 10 and splits[0].query_camera == 1
+    assert splits[0].test == tuple(sorted(numbers[position - 1] for position in POSITIONS[0, :3]))
+    assert splits[0].train == tuple(sorted(numbers[position - 1] for position in POSITIONS[0, 3:]))
 
 
 def test_manifest_has_the_first_split(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "p", read_source("ilids-vid", make_ilids(tmp_path), allow_incomplete=True))
     assert len(manifest.tracklets) == 12
-    assert {t.camera for t in manifest.split("query")} == {1}
-    assert {t.camera for t in manifest.split("gallery")} == {2}
+    assert {t.camera for t in manifest.split("query")} == {1} and {t.camera for t in manifest.split("gallery")} == {2}
     names = [(t.identity, t.identity_name, t.camera, t.camera_name, t.name) for t in manifest.tracklets[4:6]]
     assert names == [(4, "person004", 1, "cam1", "cam1_person004"), (4, "person004", 2, "cam2", "cam2_person004")]
-    assert read(tmp_path).tracklets[4].frame_numbers == (8, 9, 10)
     for index, split in enumerate(manifest.identity_splits):
         chosen = manifest.with_identity_split(index)
         assert {t.identity for t in chosen.split("query")} == set(split.test)
         assert {t.identity for t in chosen.split("train")} == set(split.train)
 
 
-def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_order_nor_other_files_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = read(make_ilids(tmp_path))
     assert [t.identity for t in expected.tracklets[::2]] == [1, 2, 4, 9, 10, 13]
+    assert expected.tracklets[4].frame_numbers == (8, 9, 10)
     assert [path[-6:-4] for path in expected.tracklets[2].frame_paths] == ["08", "09", "10", "11"]
+    for name in ("cam1/.DS_Store", "cam1/person001/._cam1_person001_00008.png", "cam1/person001/Thumbs.db"):
+        (tmp_path / SEQUENCES / name).write_bytes(b"")
     reverse_listings(monkeypatch)
-    assert read(tmp_path) == expected
-
-
-def test_hidden_files_are_ignored(tmp_path: Path) -> None:
-    expected = read(make_ilids(tmp_path))
-    (tmp_path / SEQUENCES / "cam1/.DS_Store").write_bytes(b"")
-    (tmp_path / SEQUENCES / "cam1/person001/._cam1_person001_00008.png").write_bytes(b"")
-    (tmp_path / SEQUENCES / "cam1/person001/Thumbs.db").write_bytes(b"")
     assert read(tmp_path) == expected
 
 
@@ -141,37 +128,39 @@ def twice(positions: np.ndarray) -> np.ndarray:
     return positions
 
 
+def add(name: str) -> Callable[[Path], Any]:
+    """A folder, or an empty .png file."""
+    return lambda root: (Path.touch if name.endswith(".png") else Path.mkdir)(root / SEQUENCES / name)
+
+
+def write(content: bytes) -> Callable[[Path], Any]:
+    return lambda root: (root / (MAT_PATH if content == b"broken" else "splits.json")).write_bytes(content)
+
+
+def split(value: Any) -> Callable[[Path], Any]:
+    return lambda root: write_json(root, value)
+
+
 BAD_INPUTS = [
     ("mat", lambda root: shutil.rmtree(root / SEQUENCES / "cam2"), r"lacks i-LIDS-VID/sequences/cam2"),
     ("mat", lambda root: (root / MAT_PATH).unlink(), r"has no splits; expected .*train_test_splits_ilidsvid.mat"),
-    ("mat", lambda root: (root / MAT_PATH).write_bytes(b"broken"), r"train_test_splits_ilidsvid.mat cannot be read"),
-    ("mat", lambda root: savemat(root / MAT_PATH, {"x": [[1]]}), r"holds 'x'; expected a variable ls_set"),
+    ("mat", write(b"broken"), r"train_test_splits_ilidsvid.mat cannot be read"),
+    ("mat", lambda root: savemat(root / MAT_PATH, {"x": [[1]]}), r"holds 'x' and no variable ls_set"),
     ("mat", remove_person, r"counts 6 persons by position, but there are 5 person folders"),
     ("mat", save_positions(lambda positions: positions - 1), r"row 1 of .*; expected each position 1 to 6 once"),
     ("mat", save_positions(twice), r"row 5 of .*; expected each position 1 to 6 once"),
-    (
-        "mat",
-        lambda root: (root / SEQUENCES / "cam1/group01").mkdir(),
-        r"a folder 'group01' in .*; expected folders like",
-    ),
-    ("mat", lambda root: (root / SEQUENCES / f"cam1/person{'1' * 99}").mkdir(), r"expected folders like person001"),
-    (
-        "mat",
-        lambda root: (root / SEQUENCES / "cam1/person001/cam2_person001_00001.png").write_bytes(b""),
-        r"cam1/person001/cam2_person001_00001.png contradicts its folder; expected a name like cam1_person001_00001",
-    ),
-    ("json", lambda root: (root / "splits.json").write_text("{"), r"splits.json is not JSON"),
-    ("json", lambda root: (root / "splits.json").write_text("[" * 100_000), r"splits.json is not JSON"),
-    ("json", lambda root: (root / "splits.json").write_bytes(b'["\xff"]'), r"splits.json is not JSON"),
-    ("json", lambda root: write_json(root, {"train": []}), r"has another form; expected a list"),
-    ("json", lambda root: write_json(root, [{"train": [0], "test": [1]}]), r"has another form; expected a list"),
-    ("json", lambda root: write_json(root, [{"train": PERSONS, "test": PERSONS}]), r"person001 in both halves"),
-    (
-        "json",
-        lambda root: write_json(root, [{"train": PERSONS[:2], "test": PERSONS[3:]}]),
-        r"person004 in neither half",
-    ),
-]
+    ("mat", add("cam1/group01"), r"a folder 'group01' in .*; expected names like person0001"),
+    ("mat", add(f"cam1/person{'1' * 99}"), r"expected names like person0001"),
+    ("mat", add("cam1/person001/cam2_person001_00001.png"), r"cam2_person001_00001.png contradicts .*like cam1"),
+    ("json", write(b"{"), r"splits.json is not JSON"),
+    ("json", write(b"[" * 100_000), r"splits.json is not JSON"),
+    ("json", write(b'["\xff"]'), r"splits.json is not JSON"),
+    ("json", split({"train": []}), r"has another form; expected a list"),
+    ("json", split([{"train": [0], "test": [1]}]), r"has another form; expected a list"),
+    ("json", split([{"train": "ab", "test": []}]), r"has another form; expected a list"),
+    ("json", split([{"train": PERSONS, "test": PERSONS}]), r"person001 in both halves"),
+    ("json", split([{"train": PERSONS[:2], "test": PERSONS[3:]}]), r"person004 in neither half"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("splits", "spoil", "message"), BAD_INPUTS, ids=[message[:40] for *_, message in BAD_INPUTS])

@@ -68,27 +68,20 @@ def test_frames_are_in_order_of_their_numbers(tmp_path: Path) -> None:
     for old, new in (("0002.png", "10000.png"), ("0003.png", "9999.png")):
         (folder / old).rename(folder / new)
     tracklet = read(tmp_path).tracklets[0]
-    assert (tracklet.name, tracklet.identity_name, tracklet.camera_name) == (
-        "cam_a/person_0001",
-        "person_0001",
-        "cam_a",
-    )
+    names = (tracklet.name, tracklet.identity_name, tracklet.camera_name)
+    assert names == ("cam_a/person_0001", "person_0001", "cam_a")
     assert tracklet.frame_numbers == (1, *range(4, 28), 9999, 10000)
-    names = [path.rsplit("/", 1)[1] for path in tracklet.frame_paths]
-    assert [*names[:2], *names[-2:]] == ["0001.png", "0004.png", "9999.png", "10000.png"]
+    files = [path.rsplit("/", 1)[1] for path in tracklet.frame_paths]
+    assert [*files[:2], *files[-2:]] == ["0001.png", "0004.png", "9999.png", "10000.png"]
 
 
-def test_the_split_file_divides_the_persons(tmp_path: Path) -> None:
+def test_the_split_file_or_own_splits_divide_the_persons(tmp_path: Path) -> None:
     reading = read(make_prid(tmp_path, SPLITS))
-    assert [(s.train, s.test, s.query_camera) for s in reading.identity_splits] == [
-        ((7, 60, 200), (1, 2, 4), 1),
-        ((1, 4, 60), (2, 7, 200), 1),
-    ]
+    found = [(split.train, split.test, split.query_camera) for split in reading.identity_splits]
+    assert found == [((7, 60, 200), (1, 2, 4), 1), ((1, 4, 60), (2, 7, 200), 1)]
     assert reading.notes["splits_from"] == SPLITS_FILE
-
-
-def test_own_splits_say_so(tmp_path: Path) -> None:
-    reading = read(make_prid(tmp_path))
+    (tmp_path / SPLITS_FILE).unlink()
+    reading = read(tmp_path)
     assert reading.notes["splits_from"] == "own splits of seed 0, not those of published results"
     assert len(reading.identity_splits) == 10
     for split in reading.identity_splits:
@@ -104,16 +97,11 @@ def test_own_splits_stay_what_they_are() -> None:
     assert all(len(train) == 4 and not set(train) & set(test) for train, test in halves)
 
 
-def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_order_nor_other_files_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = read(make_prid(tmp_path))
+    for name in ("cam_a/.DS_Store", "cam_a/person_0001/Thumbs.db"):
+        (tmp_path / SEQUENCES / name).write_bytes(b"")
     reverse_listings(monkeypatch)
-    assert read(tmp_path) == expected
-
-
-def test_other_files_are_ignored(tmp_path: Path) -> None:
-    expected = read(make_prid(tmp_path))
-    (tmp_path / SEQUENCES / "cam_a/.DS_Store").write_bytes(b"")
-    (tmp_path / SEQUENCES / "cam_a/person_0001/Thumbs.db").write_bytes(b"")
     assert read(tmp_path) == expected
 
 
@@ -210,21 +198,21 @@ def shorten(root: Path) -> None:
         (root / SEQUENCES / "cam_a" / person / "0005.png").unlink()
 
 
+def leave(root: Path) -> None:
+    pass
+
+
 BAD_INPUTS = [
     (None, lambda root: shutil.rmtree(root / SEQUENCES / "cam_b"), r"lacks prid_2011/multi_shot/cam_b"),
     (None, shorten, r"has 1 persons with 27 frames or more under both cameras; expected at least 2"),
-    (None, lambda root: (root / SEQUENCES / "cam_a/group").mkdir(), r"a folder 'group' in .*; expected folders like"),
-    (
-        None,
-        lambda root: (root / SEQUENCES / "cam_a/person_0001/mean.png").write_bytes(b""),
-        r"a file .*/cam_a/person_0001/mean.png; expected names like 0001.png",
-    ),
-    (SPLITS, lambda root: (root / SPLITS_FILE).write_text("["), r"splits_prid2011.json is not JSON"),
-    ({"train": PERSONS}, lambda root: None, r"has another form; expected a list"),
-    ([{"train": PERSONS, "test": ["person001"]}], lambda root: None, r"names 'person001'; expected person_0001 to"),
-    ([{"train": PERSONS, "test": ["person_0201"]}], lambda root: None, r"names 'person_0201'; .* to person_0200"),
-    ([{"train": PERSONS, "test": PERSONS[:1]}], lambda root: None, r"split 0 of .* has person_0001 in both halves"),
-    ([SPLITS[0], {"train": PERSONS[1:], "test": []}], lambda root: None, r"split 1 of .* person_0001 in neither half"),
+    (None, lambda root: (root / SEQUENCES / "cam_a/group").mkdir(), r"folder 'group' in .*; .* names like person_0001"),
+    (None, lambda root: (root / SEQUENCES / "cam_a/person_0001/mean.png").touch(), r"mean.png contradicts .* 0001.png"),
+    (None, lambda root: (root / SPLITS_FILE).write_text("["), r"splits_prid2011.json is not JSON"),
+    ({"train": PERSONS}, leave, r"has another form; expected a list"),
+    ([{"train": PERSONS, "test": ["person001"]}], leave, r"names 'person001'; expected person_0001 to"),
+    ([{"train": PERSONS, "test": ["person_0201"]}], leave, r"names 'person_0201'; .* to person_0200"),
+    ([{"train": PERSONS, "test": PERSONS[:1]}], leave, r"split 0 of .* has person_0001 in both halves"),
+    ([SPLITS[0], {"train": PERSONS[1:], "test": []}], leave, r"split 1 of .* person_0001 in neither half"),
 ]
 
 

@@ -56,21 +56,12 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
-def test_csv_and_parquet(tmp_path: Path, name: str) -> None:
-    assert facts(write_table(tmp_path, frame(), name)) == EXPECTED
-
-
-@pytest.mark.parametrize("kind", ["int64", "float64", "Int64", "category"])
-def test_numbers_in_parquet(tmp_path: Path, kind: str) -> None:
-    table = frame()
-    for column in ("identity", "camera"):
+@pytest.mark.parametrize("kind", ["csv", "str", "int64", "float64", "Int64", "category"])
+def test_csv_and_parquet_in_any_order_of_rows(tmp_path: Path, kind: str) -> None:
+    table = frame(ROWS[::-1])
+    for column in ("identity", "camera") if kind != "csv" else ():
         table[column] = (table[column].astype("int64") if kind == "Int64" else table[column]).astype(kind)
-    assert facts(write_table(tmp_path, table, "mine.parquet")) == EXPECTED
-
-
-def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
-    assert facts(write_table(tmp_path, frame(ROWS[::-1]))) == EXPECTED
+    assert facts(write_table(tmp_path, table, "mine.csv" if kind == "csv" else "mine.parquet")) == EXPECTED
 
 
 def test_root_elsewhere_and_absolute_paths(tmp_path: Path) -> None:
@@ -178,28 +169,25 @@ BAD_TABLES: list[tuple[str, pd.DataFrame, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("table", "message"), [case[1:] for case in BAD_TABLES], ids=[case[0] for case in BAD_TABLES])
-def test_bad_input(tmp_path: Path, table: pd.DataFrame, message: str) -> None:
-    with pytest.raises(SourceError, match=message):
-        read_source("table", write_table(tmp_path, table))
+BAD_VALUES: list[tuple[str, list[Any], str]] = [
+    ("identity", [7, 7, 9, float("inf")], r"row 4 .* identity that is neither text nor a whole number: 'inf'"),
+    ("identity", [7, 7, 9, 1e300], r"row 4 .* identity that is neither text nor a whole number: '1e\+300"),
+    ("camera", [1, 1, 1.5, 2], r"row 3 of .* camera that is neither text nor a whole number: '1.5"),
+    ("camera", [1, 1, None, 2], r"row 3 of .* has no camera"),
+    ("frame_number", [1, 2, None, 4], r"row 3 of .* frame_number that is no whole number"),
+    ("identity", [[7], [7], [9], [9]], r"mine.parquet cannot be read"),
+    ("identity", [b"\xff", b"\xff", b"9", b"9"], r"mine.parquet cannot be read \(.*UTF8"),
+    ("time", [datetime.time(12)] * 4, r"row 1 of .* time that is no ISO 8601"),
+]
+CASES = [(table, "mine.csv", message) for _, table, message in BAD_TABLES] + [
+    (frame().assign(**{column: values}), "mine.parquet", message) for column, values, message in BAD_VALUES
+]
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "message"),
-    [
-        ("identity", [7, 7, 9, float("inf")], r"row 4 .* identity that is neither text nor a whole number: 'inf'"),
-        ("identity", [7, 7, 9, 1e300], r"row 4 .* identity that is neither text nor a whole number: '1e\+300"),
-        ("camera", [1, 1, 1.5, 2], r"row 3 of .* camera that is neither text nor a whole number: '1.5"),
-        ("camera", [1, 1, None, 2], r"row 3 of .* has no camera"),
-        ("frame_number", [1, 2, None, 4], r"row 3 of .* frame_number that is no whole number"),
-        ("identity", [[7], [7], [9], [9]], r"mine.parquet cannot be read"),
-        ("identity", [b"\xff", b"\xff", b"9", b"9"], r"mine.parquet cannot be read \(.*UTF8"),
-        ("time", [datetime.time(12)] * 4, r"row 1 of .* time that is no ISO 8601"),
-    ],
-)
-def test_bad_values_in_parquet(tmp_path: Path, column: str, values: list[Any], message: str) -> None:
+@pytest.mark.parametrize(("table", "name", "message"), CASES, ids=[message[:40] for *_, message in CASES])
+def test_bad_input(tmp_path: Path, table: pd.DataFrame, name: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        read(write_table(tmp_path, frame().assign(**{column: values}), "mine.parquet"))
+        read_source("table", write_table(tmp_path, table, name))
 
 
 def claim_rows(path: Path) -> None:
@@ -210,21 +198,22 @@ def claim_rows(path: Path) -> None:
     pq.write_table(table, path)
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "message"),
-    [
-        ("nowhere.csv", lambda path: None, r"nowhere.csv is not a file; expected a table"),
-        ("pipe.csv", os.mkfifo, r"pipe.csv is not a file; expected a table"),
-        ("loop.csv", lambda path: path.symlink_to(path), r"loop.csv is not a file; expected a table"),
-        ("table.xlsx", Path.touch, r"a table table.xlsx; expected a file .csv or .parquet"),
-        ("empty.csv", Path.touch, r"empty.csv cannot be read"),
-        ("latin.csv", lambda path: path.write_bytes(b"frame_path\xff"), r"latin.csv cannot be read .*utf-8"),
-        ("ragged.csv", lambda path: path.write_text(",".join(COLUMNS) + "\na,b,1,1,train,x\n"), "ragged.csv cannot be"),
-        ("quote.csv", lambda path: path.write_text(",".join(COLUMNS) + '\n"a,b,1,1,train\n'), "quote.csv cannot be re"),
-        ("broken.parquet", lambda path: path.write_bytes(b"no parquet"), r"broken.parquet cannot be read"),
-        ("claims.parquet", claim_rows, r"claims.parquet cannot be read \(it claims 2,000,000 rows of .* in a file of"),
-    ],
-)  # fmt: skip
+HEADER = ",".join(COLUMNS) + "\n"
+NO_TABLES: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("nowhere.csv", lambda path: None, r"nowhere.csv is not a file; expected a table"),
+    ("pipe.csv", os.mkfifo, r"pipe.csv is not a file; expected a table"),
+    ("loop.csv", lambda path: path.symlink_to(path), r"loop.csv is not a file; expected a table"),
+    ("table.xlsx", Path.touch, r"a table table.xlsx; expected a file .csv or .parquet"),
+    ("empty.csv", Path.touch, r"empty.csv cannot be read"),
+    ("latin.csv", lambda path: path.write_bytes(b"frame_path\xff"), r"latin.csv cannot be read .*utf-8"),
+    ("ragged.csv", lambda path: path.write_text(f"{HEADER}a,b,1,1,train,x\n"), r"ragged.csv cannot be read"),
+    ("quote.csv", lambda path: path.write_text(f'{HEADER}"a,b,1,1,train\n'), r"quote.csv cannot be read"),
+    ("broken.parquet", lambda path: path.write_bytes(b"no parquet"), r"broken.parquet cannot be read"),
+    ("claims.parquet", claim_rows, r"claims.parquet cannot be read \(it claims 2,000,000 rows of .* in a file of"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), NO_TABLES, ids=[name for name, *_ in NO_TABLES])
 def test_not_a_table(tmp_path: Path, name: str, make: Callable[[Path], Any], message: str) -> None:
     make(tmp_path / name)
     with pytest.raises(SourceError, match=message):

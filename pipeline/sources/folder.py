@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from ..environment import progress_bar
 from ..errors import SourceError
 from ..index import Reading, SourceTracklet
 from ..records import SPLITS
-from .reading import is_image, list_folder
+from .reading import is_image, list_folder, rising
 
 LAYOUT = "ROOT/train|query|gallery/identity/camera/tracklet/frame.jpg"
 LEVELS = ("an identity folder", "a camera folder", "a tracklet folder")
@@ -25,11 +23,8 @@ log = logging.getLogger(__name__)
 def read(root: Path) -> Reading:
     """Read a tree of folders; frames are sorted naturally (frame2 before frame10).
 
-    Identity and camera folders are numbers or any text (see manifest.number_names). Tracklet folders without frames
-    are named as missing.
-
-    Raises:
-        SourceError: none of the splits is there, or an image lies where a folder is expected.
+    Identity and camera folders are numbers or any text (see index.number_names). Frame numbers are the digits that all
+    names of a tracklet end with, if they rise. Tracklet folders without frames are named as missing.
     """
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder", LAYOUT, "check the path")
@@ -44,14 +39,7 @@ def read(root: Path) -> Reading:
     if others:
         log.warning("folders of %s that are no split and were not read: %s", root, ", ".join(others))
         notes["ignored_folders"] = others
-    tracklets, empty = _walk(root, splits)
-    name = root.resolve().name.encode(errors="replace").decode()
-    return Reading(name, root, tuple(tracklets), tuple(empty), notes=notes)
-
-
-def _walk(root: Path, splits: list[str]) -> tuple[list[SourceTracklet], list[str]]:
-    """All tracklets in natural order, and the tracklet folders without frames."""
-    found, empty = [], []
+    tracklets, empty = [], []
     identities = [(split, identity) for split in splits for identity in _folders(root, split, level=0)]
     with progress_bar(len(identities), "identity folders", "folders") as bar:
         for split, identity in identities:
@@ -59,26 +47,21 @@ def _walk(root: Path, splits: list[str]) -> tuple[list[SourceTracklet], list[str
                 for name in _folders(root, f"{split}/{identity}/{camera}", level=2):
                     folder = f"{split}/{identity}/{camera}/{name}"
                     files = [file for file in list_folder(root / folder)[1] if is_image(file)]
-                    paths = tuple(f"{folder}/{file}" for file in files)
-                    if paths:
-                        found.append(SourceTracklet(split, identity, camera, paths, _frame_numbers(files), name=name))
-                    else:
+                    if not files:
                         empty.append(f"{folder}/ (no frames in it)")
+                        continue
+                    numbers = tuple(int(match[0]) for match in map(FRAME_NUMBER.search, files) if match)
+                    known = numbers if len(numbers) == len(files) and rising(numbers) else None
+                    paths = tuple(f"{folder}/{file}" for file in files)
+                    tracklets.append(SourceTracklet(split, identity, camera, paths, known, name=name))
             bar.update()
-    return found, empty
-
-
-def _frame_numbers(files: Sequence[str]) -> tuple[int, ...] | None:
-    """The digits that all names end with, if they rise from frame to frame."""
-    found = [FRAME_NUMBER.search(file) for file in files]
-    numbers = tuple(int(match[0]) for match in found if match is not None)
-    rising = len(numbers) == len(files) and all(before < after for before, after in pairwise(numbers))
-    return numbers if rising else None
+    dataset = root.resolve().name.encode(errors="replace").decode()
+    return Reading(dataset, root, tuple(tracklets), tuple(empty), notes=notes)
 
 
 def _folders(root: Path, parent: str, level: int) -> list[str]:
     folders, files = list_folder(root / parent)
-    image = next((name for name in files if is_image(name)), None)
+    image = next(filter(is_image, files), None)
     if image is not None:
         raise SourceError(f"{parent}/{image} is an image", f"{LEVELS[level]} there: {LAYOUT}", "move it one level down")
     return folders

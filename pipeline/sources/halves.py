@@ -1,9 +1,10 @@
-"""Divisions of the persons into halves for training and testing, as files state them; tables in MATLAB files."""
+"""Persons under two cameras, divided into halves for training and testing; tables in MATLAB files."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +16,13 @@ import numpy as np
 
 from ..commit import MAX_JSON_BYTES
 from ..errors import SourceError
+from ..index import SourceTracklet
 from ..manifest import IdentitySplit
+from .reading import list_folder
 
 Halves = tuple[list[str], list[str]]  # folder names of the training and of the test persons
+Frames = list[tuple[int, str]]  # number and path, in time order
+QUERY_CAMERA = 1
 # Of MATLAB's level 5 format (R. L. Smith, "MAT-File Format"): types of elements as numpy writes them, and numbers.
 ELEMENT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 MATRIX, COMPRESSED = 14, 15
@@ -32,19 +37,13 @@ def load_integers(path: Path, key: str) -> np.ndarray:
     """The two-dimensional variable `key` of a .mat file of MATLAB 5 to 7.2, int64 (rows, columns).
 
     Not scipy's reader: it ends the process at some broken files, and takes the memory that others claim to need.
-
-    Raises:
-        SourceError: the file is broken, or the variable is missing, empty or not made of whole numbers.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes")
-        value, names = _read_matrix(path.read_bytes(), key)
+        value = _read_matrix(path.read_bytes(), key)
     except (ValueError, struct.error, zlib.error) as error:
         raise SourceError(f"{path} cannot be read ({error})", "a file of MATLAB 5 to 7.2", "copy it again") from error
-    if value is None:
-        found = ", ".join(map(repr, names)) or "nothing"
-        raise SourceError(f"{path} holds {found}", f"a variable {key}", "copy the file again")
     whole = value.size and (np.abs(value.astype(float)) <= MAX_WHOLE).all() and np.array_equal(value, np.trunc(value))
     if not whole:
         raise SourceError(
@@ -53,8 +52,7 @@ def load_integers(path: Path, key: str) -> np.ndarray:
     return value.astype(np.int64)
 
 
-def _read_matrix(content: bytes, key: str) -> tuple[np.ndarray | None, list[str]]:
-    """The matrix of a name, or None; and the names that were met."""
+def _read_matrix(content: bytes, key: str) -> np.ndarray:
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128], "")
     if not order or struct.unpack_from(f"{order}H", content, 124) != (0x100,):
         raise ValueError("it does not begin as such a file")
@@ -62,33 +60,28 @@ def _read_matrix(content: bytes, key: str) -> tuple[np.ndarray | None, list[str]
     for kind, data in _elements(content[128:], order):
         inflater = zlib.decompressobj()
         if kind == COMPRESSED:
-            header = inflater.decompress(data, MATRIX_HEADER)
+            matrix = inflater.decompress(data, MATRIX_HEADER)[8:]
         elif kind == MATRIX:
-            header = struct.pack(f"{order}II", MATRIX, len(data)) + data
+            matrix = data
         else:
             raise ValueError(f"an element of type {kind}")
-        parts = list(islice(_elements(header[8:], order), 3))  # flags, shape, name
+        parts = list(islice(_elements(matrix, order), 3))  # flags, shape, name
         names.append(parts[2][1].decode("latin-1") if len(parts) == 3 else "")
         if names[-1] != key:
             continue
         if kind == COMPRESSED:
-            header += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES)
+            matrix += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES)
             if not inflater.eof:
                 raise ValueError(f"{key} is cut short or of more than {MAX_BYTES:,} bytes")
-        return _numbers(list(islice(_elements(header[8:], order), 4)), order), names
-    return None, names
-
-
-def _numbers(parts: list[tuple[int, bytes]], order: str) -> np.ndarray:
-    """Flags, shape, name and data of a matrix as an array."""
-    flags = struct.unpack_from(f"{order}I", parts[0][1])[0]
-    shape = np.frombuffer(parts[1][1], f"{order}i4").tolist()
-    if flags & 0xFF not in NUMERIC_CLASSES or flags & (COMPLEX | LOGICAL) or len(shape) != 2 or min(shape) < 0:
-        raise ValueError(f"a matrix of class {flags & 0xFF} and shape {shape} is no table of real numbers")
-    kind, data = parts[3] if len(parts) == 4 else (0, b"")
-    if kind not in ELEMENT_TYPES or len(data) != math.prod(shape) * int(ELEMENT_TYPES[kind][1]):
-        raise ValueError(f"shape {shape}, and {len(data):,} bytes of type {kind}")
-    return np.frombuffer(data, order + ELEMENT_TYPES[kind]).reshape(shape, order="F")
+        flags = struct.unpack_from(f"{order}I", parts[0][1])[0]
+        shape = np.frombuffer(parts[1][1], f"{order}i4").tolist()
+        if flags & 0xFF not in NUMERIC_CLASSES or flags & (COMPLEX | LOGICAL) or len(shape) != 2 or min(shape) < 0:
+            raise ValueError(f"a matrix of class {flags & 0xFF} and shape {shape} is no table of real numbers")
+        number_type, numbers = next(islice(_elements(matrix, order), 3, None), (0, b""))
+        if number_type not in ELEMENT_TYPES or len(numbers) != math.prod(shape) * int(ELEMENT_TYPES[number_type][1]):
+            raise ValueError(f"shape {shape}, and {len(numbers):,} bytes of type {number_type}")
+        return np.frombuffer(numbers, order + ELEMENT_TYPES[number_type]).reshape(shape, order="F")
+    raise ValueError(f"it holds {', '.join(map(repr, names)) or 'nothing'} and no variable {key}")
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
@@ -105,16 +98,72 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         place = start + size + (0 if kind == COMPRESSED else -size % step)
 
 
-def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
-    """Rows of ls_set are permutations of the 1-based positions of the sorted folders; the first half is for testing
-    (the convention of Wang et al., kept by every later reader of this file).
+def read_cameras(
+    root: Path, sequences: str, cameras: Iterable[str], person_name: str, frame_name: str, numbers: range
+) -> dict[str, dict[str, Frames]]:
+    """Camera folder -> person folder -> frames, of the persons in `numbers`; a folder without frames has none.
 
-    Args:
-        path: the .mat file.
-        persons: all person folders, sorted.
+    `person_name` and `frame_name` are patterns whose group is the number; the latter may name {camera} and {person}.
 
     Raises:
-        SourceError: not such a file, or it counts other persons.
+        SourceError: a folder or a .png file has another name.
+    """
+    found: dict[str, dict[str, Frames]] = {camera: {} for camera in cameras}
+    for camera, persons in found.items():
+        for person in list_folder(root / sequences / camera)[0]:
+            match = re.fullmatch(person_name, person)
+            if match is None:
+                raise SourceError(
+                    f"a folder {person!r} in {sequences}", f"names like {_example(person_name)}", "remove it"
+                )
+            if int(match[1]) not in numbers:
+                continue
+            folder, pattern = f"{sequences}/{camera}/{person}", frame_name.format(camera=camera, person=person)
+            frames = persons.setdefault(person, [])
+            for file in list_folder(root / folder)[1]:
+                match = re.fullmatch(pattern, file, re.IGNORECASE)
+                if match is not None:
+                    frames.append((int(match[1]), f"{folder}/{file}"))
+                elif file.lower().endswith(".png"):
+                    raise SourceError(
+                        f"{folder}/{file} contradicts its folder",
+                        f"names like {_example(pattern)}",
+                        "copy the dataset again",
+                    )
+            frames.sort()
+    return found
+
+
+def _example(pattern: str) -> str:
+    return re.sub(r"\(.*\)", "0001", pattern).replace("\\", "")
+
+
+def camera_tracklets(
+    frames: Mapping[str, Mapping[str, Frames]], numbers: Mapping[str, int], separator: str
+) -> tuple[SourceTracklet, ...]:
+    """A tracklet of each person in `numbers` under cameras 1, 2 and so on; write_manifest sets the splits.
+
+    Its name is camera, separator, person.
+    """
+    return tuple(
+        SourceTracklet(
+            "train",
+            identity,
+            number,
+            tuple(path for _, path in frames[camera][person]),
+            tuple(frame for frame, _ in frames[camera][person]),
+            name=f"{camera}{separator}{person}",
+            identity_name=person,
+            camera_name=camera,
+        )
+        for person, identity in numbers.items()
+        for number, camera in enumerate(frames, start=1)
+    )
+
+
+def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
+    """Rows of ls_set are permutations of the 1-based positions of the sorted folders; the first half is for testing
+    (the convention of Wang et al., kept by every later reader of this file). `persons` are sorted.
     """
     table = load_integers(path, "ls_set")
     count = table.shape[1]
@@ -124,30 +173,29 @@ def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
             "as many folders as columns, because one missing folder would shift all positions after it",
             "complete the copy; or move the .mat file away and give splits.json, which names the folders",
         )
-    for row, positions in enumerate(table):
+    for row, positions in enumerate(table, start=1):
         if not np.array_equal(np.sort(positions), np.arange(1, count + 1)):
-            raise SourceError(f"row {row + 1} of {path}", f"each position 1 to {count} once", "copy the file again")
+            raise SourceError(f"row {row} of {path}", f"each position 1 to {count} once", "copy the file again")
     rows = [[persons[position - 1] for position in positions] for positions in table.tolist()]
     return [(row[count // 2 :], row[: count // 2]) for row in rows]
 
 
 def read_json(path: Path) -> list[Halves]:
-    """A list of {"train": [folders], "test": [folders]}, as torchreid writes it.
-
-    Raises:
-        SourceError: not such a file.
-    """
+    """A list of {"train": [folders], "test": [folders]}, as torchreid writes it."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes")
         value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON ({error})", "", "write it again") from error
-    if not isinstance(value, list) or not value or not all(_is_split(item) for item in value):
+    items = value if isinstance(value, list) else []
+    halves: list[Any] = [(item.get("train"), item.get("test")) for item in items if isinstance(item, dict)]
+    lists = all(isinstance(half, list) for pair in halves for half in pair)
+    if not halves or len(halves) < len(items) or not lists or not all(isinstance(one, str) for one in names_in(halves)):
         raise SourceError(
             f"{path} has another form", 'a list of {"train": [person folders], "test": [person folders]}', ""
         )
-    return [(item["train"], item["test"]) for item in value]
+    return halves
 
 
 def names_in(halves: Iterable[Halves]) -> set[str]:
@@ -155,44 +203,19 @@ def names_in(halves: Iterable[Halves]) -> set[str]:
     return {person for pair in halves for half in pair for person in half}
 
 
-def check_halves(path: Path, halves: Sequence[Halves], persons: Iterable[str]) -> None:
-    """Refuse divisions that have one of `persons` in both halves, or in neither.
-
-    Raises:
-        SourceError: naming the division, from 0, and the person.
-    """
+def identity_splits(
+    path: Path, halves: Iterable[Halves], persons: Iterable[str], numbers: Mapping[str, int]
+) -> tuple[IdentitySplit, ...]:
+    """The divisions by identity of the persons in `numbers`; each of `persons` must be in one half."""
+    splits = []
     for index, (train, test) in enumerate(halves):
-        both = sorted(set(train) & set(test))
-        neither = sorted(set(persons) - set(train) - set(test))
-        for found, where in ((both, "both halves"), (neither, "neither half")):
+        for where, found in (("both halves", {*train} & {*test}), ("neither half", {*persons} - {*train, *test})):
             if found:
                 raise SourceError(
-                    f"split {index} of {path} has {found[0]} in {where}", "each person in one of them", "write it again"
+                    f"split {index} of {path} has {min(found)} in {where}",
+                    "each person in one of them",
+                    "write it again",
                 )
-
-
-def identity_splits(
-    halves: Iterable[Halves], numbers: Mapping[str, int], query_camera: int
-) -> tuple[IdentitySplit, ...]:
-    """The divisions by identity.
-
-    Args:
-        halves: by name.
-        numbers: identity of each person that is kept; the others are left out of both halves.
-        query_camera: see IdentitySplit.
-    """
-    return tuple(
-        IdentitySplit(
-            tuple(sorted(numbers[person] for person in set(train) if person in numbers)),
-            tuple(sorted(numbers[person] for person in set(test) if person in numbers)),
-            query_camera,
-        )
-        for train, test in halves
-    )
-
-
-def _is_split(item: Any) -> bool:
-    return isinstance(item, dict) and all(
-        isinstance(item.get(half), list) and all(isinstance(name, str) for name in item[half])
-        for half in ("train", "test")
-    )
+        kept = [tuple(sorted(numbers[person] for person in {*half} if person in numbers)) for half in (train, test)]
+        splits.append(IdentitySplit(kept[0], kept[1], QUERY_CAMERA))
+    return tuple(splits)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ..environment import progress_bar
@@ -16,14 +17,16 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort key under which "frame2" comes before "frame10"; the name itself settles ties such as 1 and 01."""
-    pieces = re.split(r"([0-9]+)", name)
-    return [_number_key(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
+    pieces: list[str | tuple[int, str]] = [*re.split(r"([0-9]+)", name)]
+    for place in range(1, len(pieces), 2):
+        digits = str(pieces[place]).lstrip("0")
+        pieces[place] = len(digits), digits  # int() refuses thousands of them
+    return pieces, name
 
 
-def _number_key(digits: str) -> tuple[int, str]:
-    """Orders digits by value; int() refuses thousands of them."""
-    digits = digits.lstrip("0")
-    return len(digits), digits
+def rising(numbers: Sequence[int]) -> bool:
+    """Whether each number is larger than the one before."""
+    return all(before < after for before, after in pairwise(numbers))
 
 
 def is_image(name: str) -> bool:
@@ -54,12 +57,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def split_missing(root: Path, paths: Sequence[str], label: str) -> tuple[set[str], list[str]]:
-    """Which of the files exist under root, looking at each folder once instead of at each of a million files.
-
-    Args:
-        root: folder that the paths are relative to.
-        paths: files, "/" between folders.
-        label: for the progress bar, which counts folders.
+    """Which of the files under root do not exist, looking at each folder once instead of at each of a million files.
 
     Returns:
         The paths that are missing, and the same as a list for people: a folder that is missing altogether stands
@@ -80,39 +78,34 @@ def split_missing(root: Path, paths: Sequence[str], label: str) -> tuple[set[str
             if there:
                 named.extend(lost)
             else:
-                absent[_highest_absent(root, folder)] += len(lost)
+                while "/" in folder and not _is_folder((root / folder).parent):
+                    folder = folder.rpartition("/")[0]
+                absent[folder] += len(lost)
             bar.update()
     return missing, [f"{folder}/ ({count:,} frames)" for folder, count in absent.items()] + named
 
 
-def require_root(root: Path, entries: Iterable[str], dataset: str) -> None:
-    """Refuse a folder without the files and folders that make it this dataset.
-
-    Args:
-        root: the folder.
-        entries: relative to it; folders end with "/".
-        dataset: its name, for the message.
+def require_root(root: Path, entries: Sequence[str], dataset: str) -> None:
+    """Refuse a folder without the files and folders ("folder/") that make it this dataset.
 
     Raises:
         SourceError: `root` is no folder, or lacks some of `entries`; a folder nearby that has them is named.
     """
     if not _is_folder(root):
         raise SourceError(f"{root} is not a folder", f"the root folder of {dataset}", "check the path")
-    entries = list(entries)
-    lacking = _lacking(root, entries)
-    if not lacking:
+
+    def lacking(folder: Path) -> list[str]:
+        return [name for name in entries if not (_is_folder if name.endswith("/") else os.path.isfile)(folder / name)]
+
+    if not lacking(root):
         return
     near = [root.resolve().parent, *(root / name for name in list_folder(root)[0])]
-    better = next((folder for folder in near if not _lacking(folder, entries)), None)
+    better = next((folder for folder in near if not lacking(folder)), None)
     raise SourceError(
-        f"{root} lacks {', '.join(lacking)}",
+        f"{root} lacks {', '.join(lacking(root))}",
         f"the root folder of {dataset}",
         f"did you mean {better}?" if better else "docs/datasets.md shows the layout",
     )
-
-
-def _lacking(root: Path, entries: Iterable[str]) -> list[str]:
-    return [entry for entry in entries if not (_is_folder if entry.endswith("/") else os.path.isfile)(root / entry)]
 
 
 def _is_folder(path: Path) -> bool:
@@ -134,16 +127,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _kind(entry: os.DirEntry[str]) -> str:
     """What a name stands for, behind a link too."""
     try:
-        if entry.is_dir():
-            return "folder"
-        if entry.is_file():
-            return "file"
-    except OSError:
-        return "a link that leads nowhere"
+        for kind, fits in (("folder", entry.is_dir), ("file", entry.is_file)):
+            if fits():
+                return kind
+    except OSError:  # a link to itself
+        pass
     return "a link that leads nowhere" if entry.is_symlink() else "a pipe or a device"
-
-
-def _highest_absent(root: Path, folder: str) -> str:
-    while "/" in folder and not _is_folder((root / folder).parent):
-        folder = folder.rpartition("/")[0]
-    return folder

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,11 +31,9 @@ def read(path: Path, root: Path | None = None) -> Reading:
     (or frame_index, its other name) and time.
 
     Frames of a tracklet are ordered by frame_number, or by time where every row has one, or naturally by their path;
-    the order of the rows has no meaning. Identities and cameras are numbers or any text (see manifest.number_names).
+    the order of the rows has no meaning. Identities and cameras are numbers or any text (see index.number_names).
 
-    Args:
-        path: a file .csv or .parquet.
-        root: folder that frame_path is relative to; by default the folder of the table.
+    Paths start from `root`, or from the folder of the table.
 
     Raises:
         SourceError: a column is missing, a value is empty or unknown, or a tracklet contradicts itself.
@@ -52,7 +50,11 @@ def read(path: Path, root: Path | None = None) -> Reading:
     notes: dict[str, Any] = {}
     number_column = next((column for column in NUMBER_COLUMNS if column in given), None)
     if number_column is not None:
-        frames["number"] = _whole_numbers(path, given[number_column], number_column)
+        texts = given[number_column].astype(str).str.strip()
+        numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+        wrong = ~((numbers % 1 == 0) & (numbers.abs() <= MAX_WHOLE))
+        _refuse(path, wrong, texts, f"{number_column} that is no whole number")
+        frames["number"] = numbers.astype("int64")
     if TIME_COLUMN in given:
         frames["time"], notes["times"] = _times(path, given[TIME_COLUMN])
     _check_tracklets(path, frames)
@@ -64,13 +66,14 @@ def read(path: Path, root: Path | None = None) -> Reading:
 
 
 def _load(path: Path) -> pd.DataFrame:
+    """The columns that are read, as text or floating-point numbers."""
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if not path.is_file():
         raise SourceError(f"{path} is not a file", "a table .csv or .parquet", "check the path")
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
+    if path.suffix.lower() not in readers:
         raise SourceError(f"a table {path.name}", "a file .csv or .parquet", "convert it or rename it")
     try:
-        frames = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
+        frames = readers[path.suffix.lower()](path)
     except SourceError:
         raise
     except Exception as error:  # of pandas and pyarrow, which raise a dozen kinds on broken files
@@ -84,28 +87,25 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     lacking = [column for column in COLUMNS if column not in names]
     if lacking:
         raise SourceError(
-            f"{path} has no column {', '.join(lacking)} (it has {', '.join(names)})",
+            f"{path} has no column {', '.join(lacking)} (it has {', '.join(map(str, names))})",
             f"columns {', '.join(COLUMNS)}",
             "rename or add them",
         )
-    repeated = next((name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1), None)
-    if repeated is not None:
-        raise SourceError(f"{path} has two columns {repeated}", "one", "remove the other")
+    repeated = [name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1]
+    if repeated:
+        raise SourceError(f"{path} has two columns {repeated[0]}", "one", "remove the other")
     if all(column in names for column in NUMBER_COLUMNS):
         raise SourceError(f"{path} has the columns {' and '.join(NUMBER_COLUMNS)}", "one of them", "remove the other")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """All columns as text: identity 0001 stays what it is, and "NA" is a name like any other."""
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
-    _check_columns(path, pd.read_csv(path, header=None, nrows=1, **options).iloc[0].tolist())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows with more fields than the header
-        return pd.read_csv(path, **options)
+    frames = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    _check_columns(path, frames.iloc[0].tolist())
+    return frames.set_axis(frames.iloc[0], axis="columns")[1:].reset_index(drop=True)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    """The columns that are read, as text or floating-point numbers."""
     size = path.stat().st_size
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
@@ -132,14 +132,8 @@ def _texts(path: Path, column: pd.Series, name: str) -> pd.Series:
     empty = texts == ""
     if empty.any():
         row = int(empty.to_numpy().argmax()) + 1
-        raise SourceError(f"row {row} of {path} has no {name} ({int(empty.sum())} rows lack it)", "a value", "")
+        raise SourceError(f"row {row} of {path} has no {name} ({int(empty.sum())} rows lack it)", "a value")
     return texts
-
-
-def _whole_numbers(path: Path, column: pd.Series, name: str) -> pd.Series:
-    numbers = pd.to_numeric(column.astype(str).str.strip(), errors="coerce").astype("float64")
-    _refuse(path, ~((numbers % 1 == 0) & (numbers.abs() <= MAX_WHOLE)), column, f"{name} that is no whole number")
-    return numbers.astype("int64")
 
 
 def _times(path: Path, column: pd.Series) -> tuple[pd.Series, str]:
@@ -171,18 +165,16 @@ def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
     tops = [PurePosixPath(folder.as_posix()) for folder in (root.absolute(), root.resolve())]
     result = []
     for text in paths:
-        if text[0] not in "/." and "//" not in text and "/." not in text and "\0" not in text:
-            result.append(text.rstrip("/"))  # a million of them: nothing to resolve
-            continue
-        path = PurePosixPath(text)
-        if path.is_absolute():
+        if text[0] in "/." or "//" in text or "/." in text or "\0" in text:  # few of a million need to be resolved
+            path = PurePosixPath(text)
             top = next((top for top in tops if path.is_relative_to(top)), None)
-            if top is None:
+            if path.is_absolute() and top is None:
                 raise SourceError(f"frame_path {text} is not under {root}", "paths under it", "give --root, such as /")
-            path = path.relative_to(top)
-        if ".." in path.parts or not path.parts or "\0" in text:
-            raise SourceError(f"frame_path {text!r} leaves {root}", "paths under it", "give --root, such as /")
-        result.append(path.as_posix())
+            path = path.relative_to(top) if top else path
+            if ".." in path.parts or not path.parts or "\0" in text:
+                raise SourceError(f"frame_path {text!r} leaves {root}", "paths under it", "give --root, such as /")
+            text = path.as_posix()
+        result.append(text)
     return result
 
 
@@ -192,40 +184,35 @@ def _check_tracklets(path: Path, frames: pd.DataFrame) -> None:
         mixed = pairs["tracklet"][pairs["tracklet"].duplicated()]
         if len(mixed):
             found = sorted(pairs[column][pairs["tracklet"] == mixed.iloc[0]])
-            raise SourceError(
-                f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}",
-                "one: a tracklet is one person under one camera in one split",
-                "give the pieces different names in the column tracklet",
-            )
+            what = f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}"
+            raise SourceError(what, "one per tracklet", "give the pieces different names in the column tracklet")
     for column, noun in (("frame_path", ""), ("number", "frame number ")):
         repeated = frames[frames.duplicated(["tracklet", column])] if column in frames else frames[:0]
         if len(repeated):
-            first = repeated.iloc[0]
-            raise SourceError(
-                f"tracklet {first['tracklet']!r} of {path} names {noun}{first[column]} twice", "each frame once", ""
-            )
+            name, value = repeated[["tracklet", column]].iloc[0]
+            raise SourceError(f"tracklet {name!r} of {path} names {noun}{value} twice", "each frame once")
 
 
 def _tracklets(frames: pd.DataFrame) -> list[SourceTracklet]:
     """Tracklets by split, identity, camera and name: the same whatever the order of the rows."""
+    order = next((name for name in ("number", "time") if name in frames and frames[name].notna().all()), "frame_path")
+    by = ["split", "identity", "camera", "tracklet", order, "frame_path"]
+    frames = frames.sort_values(list(dict.fromkeys(by)), key=_ranks)
+    starts = np.flatnonzero(frames["tracklet"] != frames["tracklet"].shift())
     columns = {name: frames[name].tolist() for name in frames}
-    order = next((name for name in ("number", "time") if name in frames and frames[name].notna().all()), None)
-    rows_of: dict[str, list[int]] = {}
-    for row, name in enumerate(columns["tracklet"]):
-        rows_of.setdefault(name, []).append(row)
-    keys = [natural_key(path) for path in columns["frame_path"]]
     found = []
-    for name, rows in rows_of.items():
-        rows.sort(key=lambda row: (columns[order][row] if order else 0, keys[row]))
-        split, identity, camera = (columns[noun][rows[0]] for noun in ("split", "identity", "camera"))
-        tracklet = SourceTracklet(
-            split,
-            identity,
-            camera,
-            tuple(columns["frame_path"][row] for row in rows),
-            tuple(columns["number"][row] for row in rows) if "number" in columns else None,
-            tuple(columns["time"][row] for row in rows) if "time" in columns else None,
-            name=name,
+    for start, end in pairwise([*starts.tolist(), len(frames)]):
+        paths, numbers, times = (
+            tuple(columns[name][start:end]) if name in columns else None for name in ("frame_path", "number", "time")
         )
-        found.append(((SPLITS.index(split), natural_key(identity), natural_key(camera), natural_key(name)), tracklet))
-    return [tracklet for _, tracklet in sorted(found, key=lambda pair: pair[0])]
+        split, identity, camera, name = (columns[noun][start] for noun in ("split", "identity", "camera", "tracklet"))
+        found.append(SourceTracklet(split, identity, camera, paths or (), numbers, times, name))
+    return found
+
+
+def _ranks(column: pd.Series) -> pd.Series:
+    """Numbers that order texts naturally, and splits as they are used."""
+    if column.name in ("number", "time"):
+        return column
+    key: Callable[[str], Any] = SPLITS.index if column.name == "split" else natural_key
+    return column.map({text: rank for rank, text in enumerate(sorted(column.unique(), key=key))})

@@ -26,7 +26,7 @@ from keyreid.pipeline.errors import KeyReIDError, SettingsError
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.index import write_manifest
-from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
+from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.shards import shard_path
@@ -66,9 +66,12 @@ def first_frames(prepared: Path, count: int) -> list[Path]:
 
 
 def statuses(prepared: Path) -> dict[tuple[int, int], str]:
-    shards = [read_keypoints(path) for path in sorted((prepared / "keypoints").iterdir())]
-    rows = KeypointColumns.concatenate(shards)
-    return dict(zip(zip(rows.tracklet_id.tolist(), rows.frame_index.tolist(), strict=True), rows.status, strict=True))
+    found: dict[tuple[int, int], str] = {}
+    for path in sorted((prepared / "keypoints").iterdir()):
+        rows = read_keypoints(path)
+        frames = zip(rows.tracklet_id.tolist(), rows.frame_index.tolist(), strict=True)
+        found |= dict(zip(frames, rows.status.tolist(), strict=True))
+    return found
 
 
 def test_workers_killed_in_the_middle_of_a_shard(indexed: Path, tiny_dataset: Any, tmp_path: Path) -> None:

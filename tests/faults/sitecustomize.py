@@ -24,7 +24,7 @@ class Hook(importlib.abc.MetaPathFinder):
 
         def load_and_change(module):
             load(module)
-            module._people = with_faults(module._people)
+            module._decode = with_faults(module._decode)
 
         spec.loader.exec_module = load_and_change
         return spec

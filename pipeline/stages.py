@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from .errors import FormatError, KeyReIDError, SettingsError, SourceError, Surro
 from .executor import Executor, Outcome, Task, noop
 from .manifest import Manifest, dataset_path, read_dataset, shard_sizes
 from .records import FRAMES_LEFT_OUT, ShardReceipt
+
+logger = logging.getLogger(__name__)
 
 MAX_LEFT_OUT = 0.01  # share of all frames; more than that is seldom the frames' fault
 NAMED_AT_MOST = 5  # shards or frames in an error
@@ -75,7 +78,7 @@ def run_stage(
         if not overwrite:
             _refuse_other_settings(prepared, info, stage, settings)
         sizes, expected, made_from = shard_sizes(prepared), fingerprint(settings), inputs()
-        receipts = {shard: read_receipt(prepared, stage, shard) for shard in sizes}
+        receipts = {shard: _intact_receipt(prepared, stage, shard) for shard in sizes}
         pending = [
             shard
             for shard, receipt in receipts.items()
@@ -108,6 +111,15 @@ def run_stage(
         raise _explain(prepared, stage, failed, len(sizes), searchable="checkpoint" in (recall or {}))
     done = tuple(receipt for receipt in receipts.values() if receipt is not None)
     return StageSummary(stage, len(pending), len(sizes) - len(pending), done, seconds)
+
+
+def _intact_receipt(prepared: Path, stage: str, shard: int) -> ShardReceipt | None:
+    """None also for a damaged one: it vouches for nothing, so the shard is rebuilt."""
+    try:
+        return read_receipt(prepared, stage, shard)
+    except FormatError as error:
+        logger.warning("%s: the shard is rebuilt", error.found)
+        return None
 
 
 def _advance(bar: Any, count: int) -> None:

@@ -79,6 +79,16 @@ def test_left_out_frames_and_empty_tracklets(tiny_mars: Path, tmp_path: Path) ->
     assert 1 not in [tracklet.tracklet_id for tracklet in store.tracklets("train")]
 
 
+def test_a_shard_with_a_damaged_receipt_is_rebuilt(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    receipt = copy / "receipts" / "shards" / "00001.json"
+    receipt.write_text(receipt.read_text().replace('"rows": ', '"rows": 1'))
+    with pytest.raises(FormatError, match=r"00001.json was changed after it was written"):
+        TrackletStore(copy)
+    assert build_shards(copy, SerialExecutor()).num_made == 1
+    assert "00001.json was changed" in caplog.text
+    TrackletStore(copy)
+
+
 def test_keypoints_must_be_complete(copy: Path) -> None:
     (copy / "receipts" / "keypoints" / "00001.json").unlink()
     for use in (lambda: build_shards(copy, SerialExecutor()), lambda: TrackletStore(copy)):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=4096,
     show_default=True,
-    help="Shards are filled with whole tracklets up to this many frames; a shard is the unit of all later work.",
+    help="Shards are filled with complete tracklets up to this many frames; a shard is the unit of all later work.",
 )
 @click.option(
     "--root",
@@ -60,7 +60,7 @@ def index(
                keyreid-prep index prid2011 /data/PRID2011 prepared/prid
     folder     ROOT/train|query|gallery/IDENTITY/CAMERA/TRACKLET/frame.jpg
                keyreid-prep index folder /data/shop prepared/shop
-    table      ROOT is a .csv or .parquet with one row a frame and the columns
+    table      ROOT is a .csv or .parquet with one row per frame and the columns
                frame_path, tracklet, identity, camera, split[, frame_number][, time]
                keyreid-prep index table shop.csv prepared/shop --root /data/shop
 

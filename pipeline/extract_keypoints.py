@@ -212,8 +212,8 @@ def try_frames(task: ExtractTask, root: Path, paths: Sequence[str]) -> None:
 
 def keypoint_notes(frames: ShardFrames, rows: KeypointColumns) -> dict[str, object]:
     """How many frames have which status, and the names of those that are left out."""
-    paths = [path for tracklet in frames.tracklets for path in tracklet.paths]
     counts = {status: int((rows.status == status).sum()) for status in FRAME_STATUSES}
+    paths = frames.paths
     named = {status: [paths[row] for row in np.flatnonzero(rows.status == status)] for status in FRAMES_LEFT_OUT}
     return {"statuses": counts, **named}
 

@@ -52,7 +52,7 @@ def find_bad_frames(
     from .extract_keypoints import task_of_stage, try_frames  # which loads torch
 
     frames, task = read_shard_frames(prepared, shard), task_of_stage(prepared, root, device)
-    paths = list(dict.fromkeys(path for tracklet in frames.tracklets for path in tracklet.paths))
+    paths = list(dict.fromkeys(frames.paths))
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
         Image.fromarray(noise).save(Path(folder) / "noise.jpg")

@@ -265,8 +265,9 @@ class ShardFrames:
     tracklets: tuple[SourceFrames, ...]
 
     @property
-    def num_frames(self) -> int:
-        return sum(len(tracklet.paths) for tracklet in self.tracklets)
+    def paths(self) -> list[str]:
+        """Of all frames, relative to the root."""
+        return [path for tracklet in self.tracklets for path in tracklet.paths]
 
 
 def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:

@@ -71,7 +71,7 @@ def stored(prepared: Path) -> dict[str, FramePose]:
     poses: dict[str, FramePose] = {}
     for shard in range(read_manifest(prepared).num_shards):
         rows = read_keypoints(keypoints_path(prepared, shard))
-        paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
+        paths = read_shard_frames(prepared, shard).paths
         columns = (rows.tracklet_id, rows.frame_index, *rows.sizes.T, rows.status, rows.score, rows.keypoints)
         poses |= {path: FramePose(*cells) for path, *cells in zip(paths, *columns, strict=True)}
     return poses

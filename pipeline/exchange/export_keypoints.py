@@ -77,7 +77,7 @@ def _frames(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[i
     start = 1
     for shard in shards:
         columns = read_keypoints(keypoints_path(prepared, shard))
-        paths = [path for tracklet in read_shard_frames(prepared, shard).tracklets for path in tracklet.paths]
+        paths = read_shard_frames(prepared, shard).paths
         for row in np.flatnonzero(columns.in_shards).tolist():
             yield start + row, paths[row], columns[row : row + 1]
         start += len(columns)

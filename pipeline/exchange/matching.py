@@ -85,7 +85,7 @@ class FrameNames:
         positions = np.searchsorted(self.starts, rows, side="right") - 1
         for at in np.unique(positions).tolist():
             frames = read_shard_frames(self._prepared, int(self.shards[at]))
-            paths = [path for tracklet in frames.tracklets for path in tracklet.paths]
+            paths = frames.paths
             for row in rows[positions == at].tolist():
                 found[row] = frames.generation, paths[row - self.starts[at]]
         return found
@@ -104,7 +104,7 @@ class FrameNames:
         row = 0
         for shard in self.shards.tolist():
             frames = read_shard_frames(self._prepared, shard)
-            for path in (path for tracklet in frames.tracklets for path in tracklet.paths):
+            for path in frames.paths:
                 self._depth = max(self._depth, 1 + path.count("/"))
                 parts = (path if self._with_suffix else str(PurePosixPath(path).with_suffix(""))).split("/")
                 self._frames[row] = hash((frames.root, path))

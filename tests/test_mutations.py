@@ -97,7 +97,7 @@ def write_table(folder: Path, form: str) -> Path:
 def make_images(folder: Path) -> tuple[Files, Read]:
     from PIL import Image
 
-    from keyreid.pipeline.images import FORMATS, UnreadableImage, encoded_frame, read_frame
+    from keyreid.pipeline.images import FORMATS, encoded_frame, read_frame
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8))
     files = [folder / f"frame.{name.lower()}" for name in FORMATS]
@@ -105,17 +105,8 @@ def make_images(folder: Path) -> tuple[Files, Read]:
         picture.save(path, name)
     picture.save(folder / "packed.tiff", compression="tiff_lzw")
 
-    def read() -> object:
-        found = []
-        for path in files:
-            try:
-                found.append((read_frame(path).tobytes(), encoded_frame(path)))
-            except UnreadableImage:
-                found.append((b"", b""))
-        return found
-
     files.append(folder / "packed.tiff")
-    return files, read
+    return files, lambda: [(read_frame(path).tobytes(), encoded_frame(path)) for path in files]
 
 
 def make_model(folder: Path) -> tuple[Files, Read]:
@@ -238,7 +229,7 @@ def test_damaged_input_is_refused_or_read_as_before(name: str) -> None:
     assert sum(outcomes.values()) == INPUTS[name]
     if name in SEALED:
         assert outcomes["read as another"] == 0
-    if name not in ("images", "frame list"):
+    if name != "frame list":
         assert outcomes["refused"] > INPUTS[name] / 4, outcomes
 
 

@@ -45,6 +45,8 @@ from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.synthetic.layouts import synthesize
 from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
+# What Python's own helper prints when the one before it was killed.
+TRACKER = re.compile(r"Traceback.*\n(?: +File .*resource_tracker.*\n .*\n)+\w+Error.*\n")
 STAGES = {
     "keypoints": ["extract-keypoints", "--checkpoint", "synthetic", "--device", "cpu"],
     "shards": ["build-shards"],
@@ -116,6 +118,8 @@ class Soak:
         line = [BIN / "keyreid-prep", STAGES[stage][0], str(self.indexed), *STAGES[stage][1:], *self.options]
         with tempfile.TemporaryFile("w+") as said:
             process = psutil.Popen(line, stdout=subprocess.DEVNULL, stderr=said)
+            if self.tally.kills.total() < kills and self.generator.random() < 0.75:
+                self._await_progress(process)  # else most kills would strike while the workers start
             code = None
             while code is None:
                 strikes = self.tally.kills.total() < kills
@@ -133,11 +137,17 @@ class Soak:
             self._check()
             said.seek(0)
             text = said.read()
-        if "Traceback" in text:
+        if "Traceback" in TRACKER.sub("", text):
             self.tally.bad.append(f"{stage}: {text}")
         if code > 0:
             self.tally.gave_up[re.sub(r"\d+", "N", re.split(r"[\r\n]", text.strip())[-1])] += 1
         return bool(code == 0)
+
+    def _await_progress(self, process: psutil.Popen) -> None:
+        """Until the command has finished another shard, or has ended."""
+        before = len(complete_shards(self.indexed))
+        while process.poll() is None and len(complete_shards(self.indexed)) == before:
+            time.sleep(0.1)
 
     def _check(self) -> None:
         """Whatever has a receipt must be readable, and the same as in the undisturbed run."""

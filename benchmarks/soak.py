@@ -52,7 +52,7 @@ STAGES = {
     "shards": ["build-shards"],
 }
 BIN = Path(sys.executable).parent
-LONGEST_WAIT = 10.0  # seconds between two kills, at most: to start takes a command about five
+LONGEST_WAIT = 4.0  # seconds between two kills, at most
 PATIENCE = 900.0  # seconds without a kill after which a command counts as hung
 Strike = Callable[[psutil.Popen], str]  # kills something; returns what
 

@@ -458,7 +458,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         )
     except Exception as error:  # whatever a worker that dies makes of it
         found = f"the workers on this machine did not start ({_reason(error)})"
-        raise SurroundingsError(found, "", f"fewer --workers may; {RESUME}") from error
+        raise SurroundingsError(found, "", f"fewer --workers may help; {RESUME}") from error
     with cluster:
         yield cluster
 

@@ -17,7 +17,7 @@ from .errors import FormatError, KeyReIDError, SurroundingsError
 from .records import ShardReceipt
 from .skeleton import NUM_JOINTS, NUM_PARTS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEATMAP_HEIGHT, HEATMAP_WIDTH = 64, 32  # stride 4 on a 256x128 frame
 HEATMAP_SHAPE = (NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH)
 # Name, shape of a row and type of what is kept uncompressed of each frame.
@@ -78,8 +78,9 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
                     rows = [getattr(tracklet, name) for tracklet in tracklets]
                     shard[f"frames/{name}"] = np.concatenate([np.zeros((0, *inner), dtype), *rows], dtype=dtype)
                 shape = (len(lengths), *HEATMAP_SHAPE)
-                packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "lzf"} if lengths else {}
-                heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **packed)
+                # Not lzf, whose output depends on what its hash table held before; gzip is smaller and no slower to read.
+                packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "gzip", "compression_opts": 1}
+                heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **(packed if lengths else {}))
                 pairs = (pair for t in tracklets for pair in zip(t.encoded, t.heatmaps, strict=True))
                 for row, (image, heatmap) in enumerate(pairs):
                     blob[starts[row] : starts[row + 1]] = np.frombuffer(image, np.uint8)

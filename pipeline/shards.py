@@ -78,7 +78,7 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
                     rows = [getattr(tracklet, name) for tracklet in tracklets]
                     shard[f"frames/{name}"] = np.concatenate([np.zeros((0, *inner), dtype), *rows], dtype=dtype)
                 shape = (len(lengths), *HEATMAP_SHAPE)
-                # Not lzf, whose output depends on what its hash table held before; gzip is smaller and no slower to read.
+                # Not lzf, whose output depends on what its hash table held; gzip is smaller and as fast to read.
                 packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "gzip", "compression_opts": 1}
                 heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **(packed if lengths else {}))
                 pairs = (pair for t in tracklets for pair in zip(t.encoded, t.heatmaps, strict=True))

@@ -104,7 +104,7 @@ def test_the_blob_is_contiguous_so_that_its_bytes_can_be_read_by_offset(shard: S
 def test_another_format_version_or_origin_is_refused(shard: Shard, attribute: str) -> None:
     with h5py.File(shard[0], "r+") as file:
         file.attrs[attribute] = 99 if attribute == "format_version" else "other"
-    version = "shard format version 99; expected version 1; build the shards again"
+    version = "shard format version 99; expected version 2; build the shards again"
     with pytest.raises(FormatError, match=rf"{version}|built with .*{attribute} other.*; expected settings x and"):
         _ = reader_of(shard[0]).tracklet_ids
 

@@ -201,7 +201,8 @@ def test_overwrite_always_rebuilds(copy: Path) -> None:
     assert extract(copy, overwrite=True).num_kept == 0
 
 
-def test_overwrite_destroys_nothing_before_it_can_work(copy: Path) -> None:
+def test_overwrite_destroys_nothing_before_it_can_work(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyreid.pipeline.executor.CONNECT_SECONDS", 1.0)
     before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file() and path.name != ".lock"}
     executor = DaskExecutor(scheduler_address="tcp://127.0.0.1:9")
     with pytest.raises(SettingsError, match="no Dask scheduler answers"):

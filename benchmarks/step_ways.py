@@ -122,7 +122,7 @@ def build_ways(
 def make_batch(config: RunConfig, num_identities: int, num_cameras: int) -> ClipBatch:
     """Random clips in host memory."""
     generator = torch.Generator().manual_seed(1)
-    people, each = config.training.identities_per_batch, config.training.clips_per_identity
+    people, each = config.training.scaled_identities, config.training.clips_per_identity
     clips, length = people * each, config.model["clip_length"]
     frames = (clips, length, 3, *config.model["frame_size"])
     heatmaps = (clips, length, NUM_PARTS, 64, 32)

@@ -151,8 +151,8 @@ def main(
 
     \b
     SIGTERM and SIGUSR1 finish the step, save, and end the run with exit code 75.
-    Several GPUs share one batch; the command is the same:
-      torchrun --no-python --nproc-per-node 8 keyreid-train prepared/ --out runs/mars
+    Several GPUs share one batch, whose identities must be a multiple of them:
+      torchrun --no-python --nproc-per-node 8 keyreid-train prepared/ --out runs/mars --preset vit-base-8gpu
     """
     from keyreid.model.training.settings import resolve_config
 

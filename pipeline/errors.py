@@ -39,3 +39,7 @@ class CheckpointError(KeyReIDError):
 
 class SurroundingsError(KeyReIDError):
     """Disk, mount, device, network, memory or another process failed: nothing is known about the data."""
+
+
+class NotEnoughMemoryError(SurroundingsError):
+    """What was asked for needs more memory than the host or the CUDA device has; the remedy says what lowers it."""

@@ -18,7 +18,9 @@ from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
 MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
 FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are stretched, as in the paper
 MIN_MAX_EPSILON = 1e-6
-CHUNK_BYTES = 16 << 20  # of float32 planes at once: what caches hold is rendered fastest; a larger frame is rendered alone
+CHUNK_BYTES = (
+    16 << 20
+)  # of float32 planes at once: what caches hold is rendered fastest; a larger frame is rendered alone
 DEVICE_CHUNK_BYTES = 1 << 30  # on an accelerator, where many small chunks would take longer to launch than to render
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import pytest
 import timm
@@ -12,8 +13,11 @@ from keyreid.cli.train import main
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.build import build_model
 from keyreid.model.presets import preset_summaries
+from keyreid.model.training.dry_run import dry_run
+from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.settings import resolve_config
 
+CPU = torch.device("cpu")
 TINY = [
     "model.frame_size=[32, 16]", "model.width=24", "model.depth=2", "model.num_heads=2", "model.score_width=8",
     "training.epochs=1", "training.identities_per_batch=2", "training.clips_per_identity=2",
@@ -44,7 +48,10 @@ def test_one_line_at_the_end_and_json_on_request(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "vit-huge"], "preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-small"),
+        (
+            ["--preset", "vit-huge"],
+            "preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-base-8gpu, vit-small",
+        ),
         (["--set", "training.epoch=1"], "unknown key training.epoch; .*did you mean epochs"),
         (["--set", "training.identities_per_batch=9"], "4 training identities; .*lower it with --set"),
         (["--resume"], "no run to resume"),
@@ -95,6 +102,28 @@ def test_a_dry_run_tells_what_to_expect_and_writes_nothing(prepared, tmp_path, m
     }  # fmt: skip
     assert 10 < found["memory"]["host_peak_mib"] < 100_000
     assert found["parameters"] == sum(p.numel() for p in tiny_network().parameters() if p.requires_grad)
+
+
+class QueueThenSlow:
+    """The batches of a loader with a worker: what it made ahead at once, and then each after a while."""
+
+    def __init__(self, loader, ahead):
+        self.loader, self.sampler, self.steps, self.ahead = loader, loader.sampler, loader.steps, ahead
+
+    def epoch(self, epoch):
+        for batch in self.loader.epoch(epoch):
+            self.ahead -= 1
+            time.sleep(0.5 if self.ahead < 0 else 0)
+            yield batch
+
+
+def test_a_dry_run_sees_a_slow_loader_behind_what_was_made_ahead(prepared):
+    config = resolve_config("demo", assignments=TINY)
+    inputs = open_inputs(prepared, config, device=CPU, num_workers=0, identity_split=0)
+    workers = 4
+    slow = inputs._replace(loader=QueueThenSlow(inputs.loader, ahead=1 + 2 * workers), num_workers=workers)
+    found = dry_run(slow, config, CPU)
+    assert found.seconds_per_step > 0.5 and found.phases["waiting for data"] > 0.5
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--profile"])

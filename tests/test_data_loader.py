@@ -71,7 +71,7 @@ def test_an_epoch_can_begin_at_any_step(store, workers):
 
 
 def test_identities_that_the_ranks_cannot_share_are_refused(store):
-    with pytest.raises(SettingsError, match=r"4 identities for 3 processes; expected a multiple of 3.*_batch=3"):
+    with pytest.raises(SettingsError, match=r"4 identities for 3 processes; expected a multiple of 3.*batch_scale=3"):
         load(store, identities_per_batch=4, world_size=3)
 
 

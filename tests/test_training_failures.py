@@ -25,7 +25,7 @@ from keyreid.model.training.run_folder import RunFolder
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
-from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, SettingsError
+from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, NotEnoughMemoryError, SettingsError
 from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.shards import shard_path
 
@@ -126,7 +126,7 @@ def out_of_device_memory(state):
 def test_out_of_memory_says_what_to_lower(prepared, tmp_path, monkeypatch, allocate):
     in_epoch(monkeypatch, 0, allocate)
     message = r"no memory left for batches of 4 clips of 4 frames of 32x16 .*allocate.*training.accumulate=2 .*batches"
-    with pytest.raises(KeyReIDError, match=message) as caught:
+    with pytest.raises(NotEnoughMemoryError, match=message) as caught:
         train(prepared, tmp_path / "run", config(), device=CPU)
     assert "\n" not in str(caught.value)
 

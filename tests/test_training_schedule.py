@@ -39,6 +39,17 @@ def test_the_papers_learning_rates(epoch, weights, biases):
     assert rates(TrainingConfig(), epoch) == pytest.approx([weights, biases])
 
 
+def test_a_larger_batch_has_larger_rates_and_the_same_warm_up():
+    """Linear: as many times the rate as there are clips; the first steps are as careful as before."""
+    config = TrainingConfig(batch_scale=4)
+    assert rates(config, 0) == pytest.approx([8e-5, 8e-5])
+    assert rates(config, 4) == pytest.approx([8e-5 + 0.8 * (0.032 - 8e-5), 8e-5 + 0.8 * (0.064 - 8e-5)])
+    assert rates(config, 60) == pytest.approx([4 * rate for rate in rates(TrainingConfig(), 60)])
+    loss = KeyReIDLoss(num_identities=2, global_width=3, part_width=3, num_parts=2, config=config)
+    assert build_center_optimizer(loss, config).param_groups[0]["lr"] == 2.0
+    assert (config.scaled_identities, config.clips_per_batch) == (16, 64)
+
+
 def test_sgd_and_adamw_take_the_recipe():
     sgd = build_optimizer(nn.Linear(2, 2), TrainingConfig())
     assert isinstance(sgd, torch.optim.SGD)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from keyreid.model.data.labels import LabelTables
+from keyreid.model.data.sampler import check_shares
 from keyreid.model.presets import preset_summaries, read_preset
 from keyreid.model.training.config_file import config_text
 from keyreid.model.training.config_keys import check_key
@@ -81,8 +82,15 @@ def test_wrong_files_say_what_is_right(tmp_path, text, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(SettingsError, match="preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-small"):
+    with pytest.raises(
+        SettingsError, match="preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-base-8gpu, vit-small"
+    ):
         resolve_config("vit-huge")
+
+
+def test_the_preset_for_eight_devices_has_an_identity_for_each():
+    check_shares(resolve_config("vit-base-8gpu").training.scaled_identities, 8)
+    assert resolve_config("vit-base-8gpu").model == resolve_config("vit-base").model
 
 
 @pytest.mark.parametrize("name", preset_summaries())

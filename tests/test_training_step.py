@@ -103,6 +103,28 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(prepared):
     assert torch.equal(before, after) and state.scaler.get_scale() == 2.0**126
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_first_step_that_overflows_is_as_if_it_had_not_been(prepared, monkeypatch, optimizer):
+    """With the kernels of a CUDA device in float16, and memory that nobody cleared full of NaN."""
+    options = (*RANDOM, f"training.optimizer={optimizer}", "training.center_weight=0")  # centres overflow later
+    config, state, batches = begin(prepared, *options)
+    expected = steps(config, state, batches[1:])
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        chosen = schedule.optimizer_kernels(torch.device("cuda"), scaled=True)
+        monkeypatch.setattr(schedule, "optimizer_kernels", lambda device, scaled: chosen)
+        config, state, batches = begin(prepared, *options)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-117, growth_interval=1000)
+        object.__setattr__(state, "scaler", scaler)
+        train_step(state, batches[0], config, 0)
+        assert scaler.get_scale() == 1024.0
+        found = steps(config, state, batches[1:])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
 @pytest.mark.parametrize("options", [(), ("model.part_pooling=average",), ("model.variant=reference",),
                                      ("training.accumulate=2",), ("training.clip_gradient=1.0",)])  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -110,7 +132,7 @@ def test_what_a_device_does_in_half_precision(prepared, monkeypatch, dtype, opti
     """On a CPU, which has the same autocast, fused optimisers and scaler: the losses stay those of float32."""
     exact = steps(*begin(prepared, *STEADY, *options))
     monkeypatch.setattr(training_state, "compute_dtype", lambda device, mixed: dtype)
-    monkeypatch.setattr(schedule, "_at_once", lambda device: {"fused": True})
+    monkeypatch.setattr(schedule, "optimizer_kernels", lambda device, scaled: {"fused": True})
     config, state, batches = begin(prepared, *STEADY, *options)
     rough = steps(config, with_scaler(state, 1024.0) if dtype == torch.float16 else state, batches)
     torch.testing.assert_close(rough[0], exact[0], rtol=0.02, atol=0.02)

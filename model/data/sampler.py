@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
 
@@ -83,12 +84,13 @@ def check_shares(num_identities: int, world_size: int) -> None:
     """Refuse a number of identities that `world_size` ranks cannot share equally.
 
     Raises:
-        SettingsError: with the nearest number that they can.
+        SettingsError: with the factor that makes it a number that they can.
     """
     if num_identities % world_size:
-        nearest = max(1, round(num_identities / world_size)) * world_size
+        factor = world_size // gcd(num_identities, world_size)
         raise SettingsError(
             f"batches of {num_identities} identities for {world_size} processes",
             f"a multiple of {world_size}: each process takes whole identities",
-            f"use --set training.identities_per_batch={nearest}, or another number of processes",
+            f"multiply training.batch_scale by {factor} (--set training.batch_scale={factor} if it is not set yet) for "
+            f"batches of {factor * num_identities} at {factor} times the learning rates, or use another number of processes",
         )

@@ -17,7 +17,8 @@ from keyreid.pipeline.errors import SettingsError
 
 def preset_summaries() -> dict[str, str]:
     """Name -> first line of each preset, in the order of the names."""
-    found = sorted((file for file in files(__name__).iterdir() if file.name.endswith(".yaml")), key=lambda f: f.name)
+    found = [file for file in files(__name__).iterdir() if file.name.endswith(".yaml")]
+    found.sort(key=lambda file: file.name.removesuffix(".yaml"))
     return {
         file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         for file in found

@@ -21,6 +21,8 @@ class TrainingConfig:
     Attributes:
         epochs: passes over the training identities, see IdentitySampler.
         identities_per_batch, clips_per_identity: P and K; a batch is P * K clips.
+        batch_scale: multiplies P and with it learning_rate, final_rate and center_rate, for more devices or memory; the
+            warm-up keeps its epochs and its first rate.
         optimizer: "sgd" (the paper's) or "adamw" (learns from scratch in a few hundred steps).
         learning_rate: of weights, after the warm-up.
         bias_rate_factor: learning rate of biases over that of weights.
@@ -55,6 +57,7 @@ class TrainingConfig:
     epochs: int = 120
     identities_per_batch: int = 4
     clips_per_identity: int = 4
+    batch_scale: int = 1
     optimizer: str = "sgd"
     learning_rate: float = 0.008
     bias_rate_factor: float = 2.0
@@ -87,7 +90,7 @@ class TrainingConfig:
             raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
         if self.validate_on not in VALIDATIONS:
             raise SettingsError(f"training.validate_on is {self.validate_on!r}", " or ".join(VALIDATIONS))
-        for name in ("epochs", "accumulate", "evaluate_every", "log_every", "checkpoint_every"):
+        for name in ("epochs", "batch_scale", "accumulate", "evaluate_every", "log_every", "checkpoint_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("label_smoothing", "global_share", "ema_decay", "momentum", "holdout_share"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
@@ -95,6 +98,15 @@ class TrainingConfig:
                      "center_weight", "center_rate", "attention_weight", "clip_gradient", "checkpoint_every_steps",
                      "seed"):  # fmt: skip
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+
+    @property
+    def scaled_identities(self) -> int:
+        """Identities of a batch."""
+        return self.identities_per_batch * self.batch_scale
+
+    @property
+    def clips_per_batch(self) -> int:
+        return self.scaled_identities * self.clips_per_identity
 
 
 def _check(name: str, value: float, holds: bool, expected: str) -> None:

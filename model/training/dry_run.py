@@ -16,7 +16,8 @@ from .inputs import TrainingInputs
 from .memory import peak_memory
 from .rehearsal import Rehearsal
 
-STEPS = 3  # measured, after one that is not: it loads kernels and starts workers
+STEPS = 3  # measured at least, after one that is not: it loads kernels and starts workers
+PREFETCHED = 2  # batches that each worker process makes ahead
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,19 @@ class DryRun:
 
 
 def dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.device) -> DryRun:
-    """Train for a few steps and write nothing."""
+    """Train for a few steps and write nothing.
+
+    What the workers made ahead during the slow first step would hide that they are slower than the network, so it is
+    thrown away before anything is measured; and each of them delivers as many batches as the others.
+    """
     rehearsal = Rehearsal(inputs, config, device)
     rehearsal.steps(1)
+    ahead = PREFETCHED * inputs.num_workers
+    rehearsal.skip(ahead)
+    steps = max(STEPS, ahead)
     began = time.perf_counter()
-    rehearsal.steps(STEPS)
-    seconds = (time.perf_counter() - began) / STEPS
+    rehearsal.steps(steps)
+    seconds = (time.perf_counter() - began) / steps
     model = rehearsal.state.model
     return DryRun(
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -84,7 +92,7 @@ def dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.device) -> 
         batches_per_epoch=inputs.loader.steps(0),
         epochs=config.training.epochs,
         seconds_per_step=seconds,
-        phases=rehearsal.phases(STEPS),
+        phases=rehearsal.phases(steps),
         memory=peak_memory(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )

@@ -9,7 +9,7 @@ import torch
 
 from keyreid.model.data.workers import worker_death
 from keyreid.pipeline.commit import FULL
-from keyreid.pipeline.errors import KeyReIDError
+from keyreid.pipeline.errors import KeyReIDError, NotEnoughMemoryError
 
 from .config import RunConfig
 
@@ -39,12 +39,12 @@ def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException) -> KeyReIDError:
+def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException) -> NotEnoughMemoryError:
     training = config.training
-    clips, pieces = training.identities_per_batch * training.clips_per_identity, training.accumulate
+    pieces = training.accumulate
     height, width = config.model["frame_size"]
-    size = f"{clips} clips of {config.model['clip_length']} frames of {height}x{width}"
-    return KeyReIDError(
+    size = f"{training.clips_per_batch} clips of {config.model['clip_length']} frames of {height}x{width}"
+    return NotEnoughMemoryError(
         f"the {device.type} has no memory left for batches of {size}{f' in {pieces} pieces' if pieces > 1 else ''} "
         f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
         "",

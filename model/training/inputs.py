@@ -34,6 +34,7 @@ class TrainingInputs(NamedTuple):
         labels: rows of the identity and camera tables.
         loader: this rank's share of the batches.
         validation: what is measured on the way, if anything.
+        num_workers: processes that read and decode for the loader.
     """
 
     store: TrackletStore
@@ -41,6 +42,7 @@ class TrainingInputs(NamedTuple):
     labels: LabelTables
     loader: TrainingLoader
     validation: Validation | None
+    num_workers: int
 
 
 def open_inputs(
@@ -71,7 +73,7 @@ def open_inputs(
         labels,
         clip_length=config.model["clip_length"],
         frame_size=tuple(config.model["frame_size"]),
-        identities_per_batch=config.training.identities_per_batch,
+        identities_per_batch=config.training.scaled_identities,
         clips_per_identity=config.training.clips_per_identity,
         seed=config.training.seed,
         num_workers=num_workers,
@@ -80,7 +82,7 @@ def open_inputs(
         world_size=ranks.size,
         data=data,
     )
-    return TrainingInputs(store, tracklets, labels, loader, validation)
+    return TrainingInputs(store, tracklets, labels, loader, validation, num_workers)
 
 
 def compare_shards(inputs: TrainingInputs, ranks: Ranks = ALONE) -> None:

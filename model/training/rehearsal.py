@@ -52,6 +52,11 @@ class Rehearsal:
             self._train(*next(self._batches))
         self.synchronize()
 
+    def skip(self, number: int) -> None:
+        """Take some batches and leave them."""
+        for _ in range(number):
+            next(self._batches)
+
     def phases(self, number: int) -> dict[str, float]:
         """Seconds a step of each phase, over some more steps; slower in all, since each phase waits for the device."""
         phases = Phases(self.synchronize)

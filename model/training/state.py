@@ -85,6 +85,7 @@ def build_state(
     loss.to(device)
     average = moving_average(model, config.ema_decay)
     dtype = compute_dtype(device, config.mixed_precision)
+    scaler = gradient_scaler(device, dtype)
     gather = ranks if config.gather and ranks.size > 1 else None
     learner = Learner(model, loss, dtype=dtype, gather=gather, compiled=config.compile)
     return TrainingState(
@@ -92,9 +93,9 @@ def build_state(
         average,
         loss,
         distribute(learner, ranks),
-        build_optimizer(model, config),
-        build_center_optimizer(loss, config),
-        gradient_scaler(device, dtype),
+        build_optimizer(model, config, scaled=scaler.is_enabled()),
+        build_center_optimizer(loss, config, scaled=scaler.is_enabled()),
+        scaler,
     )
 
 

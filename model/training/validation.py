@@ -128,12 +128,13 @@ def open_validation(
     """
     if config.validate_on == "none":
         return None
-    batch_size = config.identities_per_batch * config.clips_per_identity
     if config.validate_on == HOLDOUT:
         held_out = tuple(t for t in store.tracklets("train") if t.identity not in labels.identities)
         cameras = own_cameras(held_out)
-        return Validation(HOLDOUT, store, Selection(held_out, held_out, cameras, cameras), batch_size, num_workers)
+        return Validation(
+            HOLDOUT, store, Selection(held_out, held_out, cameras, cameras), config.clips_per_batch, num_workers
+        )
     selection = find_protocol(PROTOCOL).select(store.tracklets("query", "gallery"))
     if camera_scale:
         camera_indices([tracklet.camera for tracklet in selection.tracklets], labels.cameras)
-    return Validation("test", store, selection, batch_size, num_workers)
+    return Validation("test", store, selection, config.clips_per_batch, num_workers)

@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import FastForward, Picture, make_picture, normalise
-from keyreid.pipeline.pose.settings import PoseSettings
+from keyreid.pipeline.pose.forward import FastForward, Picture, PoseSettings, make_picture, normalise
 from keyreid.pipeline.synthetic.person import sample_appearance
 from keyreid.pipeline.synthetic.plan import render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera

@@ -19,9 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import make_picture
+from keyreid.pipeline.pose.forward import PoseSettings, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
-from keyreid.pipeline.pose.settings import PoseSettings
 from keyreid.pipeline.synthetic.person import sample_appearance
 from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera

@@ -40,9 +40,8 @@ from keyreid.pipeline.extract_keypoints import (
 from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
-from keyreid.pipeline.pose.gaps import GapSettings
-from keyreid.pipeline.pose.selection import SelectionSettings
-from keyreid.pipeline.pose.settings import PoseSettings
+from keyreid.pipeline.pose.forward import PoseSettings
+from keyreid.pipeline.pose.selection import GapSettings, SelectionSettings
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.synthetic.layouts import synthesize
 from keyreid.pipeline.synthetic.plan import SyntheticSettings

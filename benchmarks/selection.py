@@ -20,13 +20,11 @@ from selection_scenes import SCENES, Scene, draw_tracklets
 
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import make_picture
-from keyreid.pipeline.pose.gaps import GapSettings, fill_gaps
+from keyreid.pipeline.pose.forward import PoseSettings, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
-from keyreid.pipeline.pose.selection import PersonLike, best_scores, select_people
-from keyreid.pipeline.pose.settings import PoseSettings
+from keyreid.pipeline.pose.selection import GapSettings, Person, best_scores, fill_gaps, select_people
 
-People = list[list[PersonLike]]
+People = list[list[Person]]
 NO_GAPS = GapSettings(max_distance=1)
 RULES = ("best-score", "best-score + gaps", "tracklet", "tracklet + gaps")
 COLUMNS = {  # how each measure follows from counts

@@ -95,7 +95,7 @@ def extract_keypoints(
     from keyreid.pipeline.errors import SettingsError
     from keyreid.pipeline.extract_keypoints import extract_keypoints as extract
     from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
-    from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
+    from keyreid.pipeline.pose.forward import DecoderSettings, PoseSettings
 
     if input_height and scale:
         raise SettingsError("--input-height and --scale were given together", "at most one of them")

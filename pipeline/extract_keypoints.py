@@ -19,10 +19,8 @@ from .images import UnreadableImage, check_decoders, read_frame
 from .keypoints import KeypointColumns, keypoints_path, write_keypoints
 from .manifest import ShardFrames, read_dataset, read_manifest, read_shard_frames, shard_inputs
 from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
-from .pose.forward import Picture, check_device, choose_device, make_picture
-from .pose.gaps import Filled, GapSettings, fill_gaps
-from .pose.selection import PersonLike, SelectionSettings, best_scores, select_people
-from .pose.settings import DecoderSettings, PoseSettings
+from .pose.forward import DecoderSettings, Picture, PoseSettings, check_device, choose_device, make_picture
+from .pose.selection import GapSettings, Person, SelectionSettings, best_scores, fill_gaps, select_people
 from .records import (
     FRAME_INTERPOLATED,
     FRAME_NO_POSE,
@@ -278,11 +276,11 @@ def missing_frame(root: Path, name: str) -> SourceError:
 
 
 def _choose(
-    people: Sequence[Sequence[PersonLike] | None],
+    people: Sequence[Sequence[Person] | None],
     sizes: Sequence[tuple[int, int]],
     numbers: np.ndarray,
     settings: KeypointSettings,
-) -> Sequence[Filled | None]:
+) -> Sequence[Person | None]:
     if settings.selection is None:
         chosen = best_scores(people)
     else:
@@ -290,7 +288,7 @@ def _choose(
     return fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), numbers)
 
 
-def _row(person: Filled | None, status_of_nobody: str) -> tuple[str, float, np.ndarray]:
+def _row(person: Person | None, status_of_nobody: str) -> tuple[str, float, np.ndarray]:
     if person is None:
         return status_of_nobody, 0.0, np.zeros((NUM_JOINTS, 3), np.float32)
     return FRAME_INTERPOLATED if person.interpolated else FRAME_OK, person.score, person.keypoints

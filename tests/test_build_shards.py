@@ -15,7 +15,7 @@ from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
-from keyreid.pipeline.pose.settings import PoseSettings
+from keyreid.pipeline.pose.forward import PoseSettings
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
 

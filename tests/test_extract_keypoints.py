@@ -21,9 +21,8 @@ from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import PADDING_VALUE, make_picture
+from keyreid.pipeline.pose.forward import PADDING_VALUE, PoseSettings, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
-from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.stages import StageSummary
 from keyreid.pipeline.store import TrackletStore
@@ -260,21 +259,6 @@ def test_receipts_say_what_the_bytes_depend_on(tiny_dataset: TinyDataset) -> Non
         assert packages | {"keyreid", "python", "device"} <= set(receipt.made_with)
         assert receipt.made_with["device"].startswith("cpu ")
         assert receipt.num_bytes == (tiny_dataset.prepared / receipt.file).stat().st_size
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"input_height": 128, "scale": 2.0}, "input height 128 and scale 2.0; expected one of them"),
-        ({"input_height": None, "scale": 4.0}, "scale is 4.0; expected 1 to 3"),
-        ({"input_height": 128, "batch_size": 0}, "batch size is 0"),
-    ],
-)
-def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        PoseSettings(**settings)
-    with pytest.raises(SettingsError, match=r"threshold seed is 1\.5; expected 0 to 1"):
-        DecoderSettings(seed=1.5)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from keyreid.pipeline.commit import receipt_path
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SourceError, SurroundingsError
 from keyreid.pipeline.exchange import coco
 from keyreid.pipeline.executor import SerialExecutor
-from keyreid.pipeline.pose.gaps import GapSettings
+from keyreid.pipeline.pose.selection import GapSettings
 from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_NO_POSE, FRAME_OK, FRAME_SKIPPED, FRAME_UNREADABLE
 from keyreid.pipeline.store import TrackletStore
 

@@ -8,9 +8,9 @@ import torch
 
 from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
-from keyreid.pipeline.pose.forward import make_picture
-from keyreid.pipeline.pose.pifpaf import Person, PifPafEstimator
-from keyreid.pipeline.pose.settings import DecoderSettings, PoseSettings
+from keyreid.pipeline.pose.forward import DecoderSettings, PoseSettings, make_picture
+from keyreid.pipeline.pose.pifpaf import PifPafEstimator
+from keyreid.pipeline.pose.selection import Person
 from keyreid.pipeline.synthetic.person import sample_appearance
 from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
 from keyreid.pipeline.synthetic.scene import sample_camera

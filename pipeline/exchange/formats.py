@@ -20,6 +20,7 @@ from pyarrow import csv
 
 from ..commit import sha256_of
 from ..errors import SourceError, SurroundingsError
+from ..pose.selection import Person as SourcePerson
 from ..skeleton import JOINTS, NUM_JOINTS
 
 POSE_SUFFIX = ".pose"
@@ -31,20 +32,6 @@ ROWS_OF_ANY_TABLE = 1_000_000  # more rows than that must take a byte each in th
 JOINT_VALUES = "x, y and confidence of the 17 COCO joints"
 LARGEST = float(np.finfo(np.float32).max)
 OVERSHOOT = 0.2  # networks that learn heatmaps go a little beyond 0 and 1: clipped; farther off is another unit
-
-
-@dataclass(frozen=True)
-class SourcePerson:
-    """One person of a frame, as a foreign file has it.
-
-    Attributes:
-        score: of the person, 0 or more; where the file has none, the mean confidence of the 17 joints.
-        keypoints: float32 (17, 3): x, y in pixels of the frame and confidence 0 to 1, joints in COCO's order; zeros
-            where the confidence is 0.
-    """
-
-    score: float
-    keypoints: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
 from ..images import UnreadableImage, check_decoders
 from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
 from ..manifest import read_manifest, read_shard_frames, shard_inputs
-from ..pose.gaps import Filled, GapSettings, fill_gaps
-from ..pose.selection import SelectionSettings, best_scores, select_people
+from ..pose.selection import GapSettings, SelectionSettings, best_scores, fill_gaps, select_people
 from ..records import (
     FRAME_INTERPOLATED,
     FRAME_NO_POSE,
@@ -214,8 +213,7 @@ def _poses(
         except UnreadableImage:
             statuses[index] = FRAME_UNREADABLE
     if settings.selection is None:
-        best = best_scores(people)
-        chosen = [None if person is None else Filled(person.score, person.keypoints, False) for person in best]
+        chosen = best_scores(people)
     else:
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
         selected = select_people(limited, sizes, settings.selection, tracklet.numbers)

@@ -1,4 +1,4 @@
-"""From a frame to the network's fields: the picture, the device, and a fast forward pass (benchmarks/extraction.py)."""
+"""From a frame to the network's fields: settings, the picture, the device, and a fast forward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import SettingsError, SurroundingsError
 from ..executor import WORKER_VARIABLE
-from .settings import PoseSettings
 
 # ImageNet's, as openpifpaf normalises.
 MEAN = (0.485, 0.456, 0.406)
@@ -27,6 +26,43 @@ LONGEST_OF_HEIGHT = 4  # a picture is at most so many times as wide as the heigh
 LONGEST = 2048  # or so long where a scale is asked for: one odd frame must not exhaust memory
 # Pixels of a batch that run fastest: a CPU's caches hold no more (benchmarks/batch_size.py), a GPU wants many.
 CPU_PIXELS, CUDA_PIXELS = 1 << 17, 1 << 21
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """openpifpaf's own thresholds, 0 to 1, and defaults; the authors' 0.005 and 0.1 come after (method, part 2).
+
+    Attributes:
+        cif: evidence for a joint that is added up at all.
+        seed: confidence of a joint from which a person may be grown.
+        keypoint: confidence of a joint that is kept.
+        instance: score of a person that is kept.
+        force_complete: find every joint of a person whatever its confidence; `keypoint` then counts as 0.
+    """
+
+    cif: float = 0.3
+    seed: float = 0.2
+    keypoint: float = 0.15
+    instance: float = 0.15
+    force_complete: bool = False
+
+
+@dataclass(frozen=True)
+class PoseSettings:
+    """How frames reach the network and people come out of it; part of the fingerprint of keypoints.
+
+    Attributes:
+        input_height: pixels that every frame's height is resized to; None where `scale` is given.
+        scale: 1 to 3, pixels of the network's picture for a pixel of the frame; None where `input_height` is given.
+        batch_size: frames in one forward pass; None: as many as suit the device. Kernels may round differently for
+            other sizes.
+        decoder: thresholds.
+    """
+
+    input_height: int | None
+    scale: float | None = None
+    batch_size: int | None = None
+    decoder: DecoderSettings = DecoderSettings()
 
 
 @dataclass(frozen=True)
@@ -41,17 +77,16 @@ class Picture:
 
     frame_size: tuple[int, int]
     scale: float
-    pixels: torch.Tensor
+    pixels: Tensor
 
 
 def make_picture(frame: np.ndarray, settings: PoseSettings) -> Picture:
     """Resize a frame, uint8 (H, W, 3) RGB, keeping its aspect ratio, and pad it."""
     height, width = frame.shape[:2]
-    if settings.scale is None:
-        assert settings.input_height is not None
+    if settings.input_height is not None:
         scale = settings.input_height / max(height, width / LONGEST_OF_HEIGHT)
     else:
-        scale = min(settings.scale, LONGEST / max(height, width))
+        scale = min(settings.scale or 1.0, LONGEST / max(height, width))
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     if (height, width) != (new_height, new_width):
         frame = np.asarray(Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BILINEAR))
@@ -61,7 +96,7 @@ def make_picture(frame: np.ndarray, settings: PoseSettings) -> Picture:
     return Picture((width, height), scale, torch.from_numpy(padded))
 
 
-def normalise(pictures: torch.Tensor) -> torch.Tensor:
+def normalise(pictures: Tensor) -> Tensor:
     """uint8 (..., H, W, 3) RGB -> float32 (..., 3, H, W), on the same device."""
     mean, std = (torch.tensor(values, device=pictures.device) for values in (MEAN, STD))
     return ((pictures.float() / 255 - mean) / std).movedim(-1, -3)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .forward import FastForward, Picture
-from .settings import DecoderSettings
+from .forward import DecoderSettings, FastForward, Picture
+from .selection import Person
 
 if not hasattr(matplotlib.cm, "get_cmap"):  # removed in matplotlib 3.9; openpifpaf's visualizer names it at import
     matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[assignment]
@@ -40,14 +40,6 @@ except ImportError as error:
 
 CHUNK = 256  # pictures among which those of one size are looked for
 _RELATIVE_THRESHOLD = 0.5  # openpifpaf's default for a joint next to the one it was reached from
-
-
-@dataclass(frozen=True)
-class Person:
-    """One detected person: score 0 to 1; keypoints float32 (17, 3): x, y in pixels of the frame, confidence."""
-
-    score: float
-    keypoints: np.ndarray
 
 
 def build_network(base_name: str, upsample_stride: int) -> Any:

@@ -1,4 +1,5 @@
-"""Which of the people in each frame is the tracklet's own: one choice per tracklet, not one per frame.
+"""Which of the people in each frame is the tracklet's own: one choice per tracklet, not one per frame. Then short gaps
+between the chosen are filled. docs/selection.md has the reasons and measurements.
 
 A pose is float64 (17, 3): x, y from the crop's centre in crop heights, and confidence; joints under `min_confidence`
 count as not found.
@@ -7,14 +8,12 @@ count as not found.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite, log
-from typing import Protocol, TypeVar
+from math import log
 
 import numpy as np
 
-from ..errors import SettingsError
 from ..skeleton import JOINT_INDEX, NUM_JOINTS
 
 # Where joints lie on an upright body, as shares of its height from the top; wrists and elbows swing too much to tell.
@@ -24,36 +23,37 @@ _MOTION = {
     "nose": 0.05, "eye": 0.05, "ear": 0.05, "shoulder": 0.05, "hip": 0.05,
     "elbow": 0.08, "knee": 0.08, "wrist": 0.12, "ankle": 0.12,
 }  # fmt: skip
+# float (17,): of each joint; NaN where it has none.
+LEVELS, MOTION = (
+    np.array([table.get(name.rpartition("_")[2], np.nan) for name in JOINT_INDEX]) for table in (_LEVELS, _MOTION)
+)
 MIN_LEVELS = 0.25  # joints that span less of the body than this do not tell its height
-
-
-def _by_joint(values: dict[str, float]) -> np.ndarray:
-    """float (17,): the value of each joint, NaN where it has none."""
-    return np.array([values.get(name.rpartition("_")[2], np.nan) for name in JOINT_INDEX])
-
-
-LEVELS, MOTION = _by_joint(_LEVELS), _by_joint(_MOTION)
-
-
-class PersonLike(Protocol):
-    """A detected person: score 0 to 1; keypoints float32 (17, 3): x, y in pixels of the frame, confidence 0 to 1."""
-
-    @property
-    def score(self) -> float: ...
-
-    @property
-    def keypoints(self) -> np.ndarray: ...
-
-
-P = TypeVar("P", bound=PersonLike)
-Frames = Sequence[Sequence[P] | None]  # the people of each frame; None where the frame could not be read
-Sizes = Sequence[tuple[int, int]]  # width and height of each frame; anything where it could not be read
 UNITS = 1_000_000  # evidence is added in whole millionths: exact in any order, so that rounding never decides
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """A person in one frame.
+
+    Attributes:
+        score: 0 to 1; other programs' may be more.
+        keypoints: float32 (17, 3): x, y in pixels of the frame, confidence 0 to 1; zeros where a joint was not found.
+        interpolated: False for a detected person, True for one that was put between two others.
+    """
+
+    score: float
+    keypoints: np.ndarray
+    interpolated: bool = False
+
+
+Frames = Sequence[Sequence[Person] | None]  # the people of each frame; None where the frame could not be read
+Sizes = Sequence[tuple[int, int]]  # width and height of each frame in pixels; (0, 0) where it could not be read
+Numbers = Sequence[int] | np.ndarray | None  # of the frames, rising; None for 0, 1, 2, ...
 
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """Weights of the evidence; a frame for which nobody is chosen counts 0. Reasons: docs/selection.md.
+    """Weights of the evidence; a frame for which nobody is chosen counts 0.
 
     Attributes:
         person: reward of choosing anybody: a doubtful person is better than none.
@@ -79,77 +79,54 @@ class SelectionSettings:
     neutral: float = 2.0
     min_confidence: float = 0.1
 
-    def __post_init__(self) -> None:
-        positive = ("expected_height", "alike", "reach", "neutral", "min_confidence")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (isfinite(value) and value >= 0):
-                raise SettingsError(f"{field.name} is {value}", "a finite number, 0 or more")
-            if value == 0 and field.name in positive:
-                raise SettingsError(f"{field.name} is 0", "more than 0")
+
+@dataclass(frozen=True)
+class GapSettings:
+    """When and how gaps are filled.
+
+    Attributes:
+        max_distance: frame numbers between the two poses that enclose a gap, at most; 1 fills nothing.
+        decay: confidence is multiplied with it for each frame number to the nearer of the two poses.
+        max_shift: a joint that moved further between them is left out, in crop heights: it swung, or was not the same.
+    """
+
+    max_distance: int = 5
+    decay: float = 0.8
+    max_shift: float = 0.15
 
 
-def best_scores(frames: Frames[P]) -> list[P | None]:
+def best_scores(frames: Frames) -> list[Person | None]:
     """The authors' rule: the person with the best score in each frame, whoever that is."""
     return [min(people, key=_order) if people else None for people in frames]
 
 
 def select_people(
-    frames: Frames[P],
-    sizes: Sizes,
-    settings: SelectionSettings | None = None,
-    numbers: Sequence[int] | np.ndarray | None = None,
-) -> list[P | None]:
-    """Choose at most one person per frame so that the tracklet as one makes sense.
+    frames: Frames, sizes: Sizes, settings: SelectionSettings | None = None, numbers: Numbers = None
+) -> list[Person | None]:
+    """Choose at most one person per frame so that the tracklet as one makes sense; None where nobody is chosen.
 
     The choice maximises the sum of every chosen person's own evidence (see own_evidence) less the cost of each jump
     (see jump_costs) between successive choices, over all choices there are; found by dynamic programming. It depends
     on the tracklet alone, not on the order of the people in a frame. Played backwards it gives the same, exact
-    ties of complete choices aside.
-
-    Args:
-        frames: the people of each frame, in time order; None for a frame that could not be read.
-        sizes: width and height of each frame in pixels.
-        settings: weights; None for the default.
-        numbers: rising frame numbers, in which `reach` is counted; None for 0, 1, 2, ...
-
-    Returns:
-        One entry per frame: one of its people, or None.
-
-    Raises:
-        SettingsError: not one size and number per frame, or numbers that do not rise.
+    ties of complete choices aside. `reach` is counted in frame numbers.
     """
     settings = settings or SelectionSettings()
-    numbers = checked_numbers(len(frames), sizes, numbers)
     ordered = [sorted(people or (), key=_order) for people in frames]
-    places = [(frame, person) for frame, people in enumerate(ordered) for person in people]
-    poses = [in_crop(person.keypoints, sizes[frame]) for frame, person in places]
-    times = np.array([numbers[frame] for frame, _ in places], np.int64)
+    candidates = [(frame, person) for frame, people in enumerate(ordered) for person in people]
+    poses = [in_crop(person.keypoints, sizes[frame]) for frame, person in candidates]
+    times = np.array([frame if numbers is None else numbers[frame] for frame, _ in candidates], np.int64)
     own = [
-        own_evidence(person, pose, sizes[frame], settings) for (frame, person), pose in zip(places, poses, strict=True)
+        own_evidence(person, pose, sizes[frame], settings)
+        for (frame, person), pose in zip(candidates, poses, strict=True)
     ]
-    result: list[P | None] = [None] * len(frames)
+    result: list[Person | None] = [None] * len(frames)
     for index in _best_chain(np.array(poses).reshape(-1, NUM_JOINTS, 3), times, np.array(own), settings):
-        frame, person = places[index]
+        frame, person = candidates[index]
         result[frame] = person
     return result
 
 
-def checked_numbers(count: int, sizes: Sizes, numbers: Sequence[int] | np.ndarray | None) -> Sequence[int] | np.ndarray:
-    """The numbers of so many frames; refuses sizes and numbers that do not fit."""
-    if len(sizes) != count:
-        raise SettingsError(f"{len(sizes)} sizes for {count} frames", "one width and height per frame")
-    if numbers is None:
-        return range(count)
-    if len(numbers) != count:
-        raise SettingsError(f"{len(numbers)} frame numbers for {count} frames", "one per frame")
-    for earlier, later in pairwise(numbers):
-        if later <= earlier:
-            raise SettingsError(f"frame number {later} comes after {earlier}", "numbers that rise within a tracklet")
-    return numbers
-
-
-def own_evidence(person: PersonLike, pose: np.ndarray, size: tuple[int, int], settings: SelectionSettings) -> float:
+def own_evidence(person: Person, pose: np.ndarray, size: tuple[int, int], settings: SelectionSettings) -> float:
     """What a person's score, place and size (see off_centre) say: more than 0 is better than nobody."""
     height = body_height(pose, settings.min_confidence)
     misfit = 0.0 if height is None else min(2.0, abs(log(max(height, 1e-3) / settings.expected_height)) / log(2))
@@ -164,7 +141,7 @@ def jump_costs(pose: np.ndarray, earlier: np.ndarray, gaps: np.ndarray, settings
     return settings.jump * np.maximum(0, 1 - alike / settings.alike) * fade
 
 
-def _order(person: PersonLike) -> tuple[float, bytes]:
+def _order(person: Person) -> tuple[float, bytes]:
     """Ranks the people of a frame by what they are, so that their order does not matter even where two are equal."""
     return -person.score, np.ascontiguousarray(person.keypoints, np.float32).tobytes()
 
@@ -234,3 +211,47 @@ def similarities(pose: np.ndarray, others: np.ndarray, min_confidence: float, ne
     squared = ((others[:, :, :2] - pose[:, :2]) ** 2).sum(axis=2)
     alike = np.exp(-squared / (2 * MOTION**2))
     return (np.where(both, alike, 0).sum(axis=1) + neutral / 2) / (both.sum(axis=1) + neutral)
+
+
+def fill_gaps(
+    chosen: Sequence[Person | None], sizes: Sizes, settings: GapSettings | None = None, numbers: Numbers = None
+) -> list[Person | None]:
+    """Put poses into the gaps between chosen people that are few frame numbers apart.
+
+    Joints seen at both ends move in a line, in shares of the crop, so that crops may differ in size. Their confidence
+    is the smaller of the two ends', decayed; so is the score. Nothing is put before the first person, after the last,
+    or into frames that could not be read. A gap whose ends share no joint stays one.
+    """
+    settings = settings or GapSettings()
+    times = range(len(chosen)) if numbers is None else numbers
+    result = list(chosen)
+    seen = [(frame, person) for frame, person in enumerate(chosen) if person is not None]
+    for (start, before), (end, after) in pairwise(seen):
+        if times[end] - times[start] > settings.max_distance:
+            continue
+        ends = _shares(before, sizes[start]), _shares(after, sizes[end])
+        score = min(before.score, after.score)
+        for frame in range(start + 1, end):
+            if min(sizes[frame]) > 0:
+                distances = times[frame] - times[start], times[end] - times[frame]
+                keypoints = _between(*ends, distances, sizes[frame], settings)
+                if keypoints[:, 2].any():
+                    result[frame] = Person(score * settings.decay ** min(distances), keypoints, interpolated=True)
+    return result
+
+
+def _shares(person: Person, size: tuple[int, int]) -> np.ndarray:
+    """float64 (17, 3): keypoints with x, y as shares of the frame's width and height."""
+    return person.keypoints.astype(np.float64) / np.array([*size, 1])
+
+
+def _between(
+    before: np.ndarray, after: np.ndarray, distances: tuple[int, int], size: tuple[int, int], settings: GapSettings
+) -> np.ndarray:
+    """float32 (17, 3): keypoints in a frame of that size at two distances, after `before` and before `after`."""
+    portion = distances[0] / sum(distances)
+    shift = (after - before)[:, :2] * np.array([size[0] / size[1], 1])  # in heights of this frame
+    confidence = np.minimum(before[:, 2], after[:, 2]) * settings.decay ** min(distances)
+    kept = (confidence > 0) & (np.hypot(shift[:, 0], shift[:, 1]) <= settings.max_shift)
+    place = (before * (1 - portion) + after * portion)[:, :2] * np.array(size)
+    return np.where(kept[:, None], np.column_stack([place, confidence]), 0).astype(np.float32)

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from keyreid.model import KeyReID, ModelConfig, build_model
 from keyreid.model.data.decode import decode_clip
-from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.descriptors.clip_batches import clips_of
 from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.descriptors.settings import PLAIN

@@ -7,17 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from keyreid.model.data.augment import AugmentSettings, augment_batch
-from keyreid.model.data.cache import FrameCache
-from keyreid.model.data.decode import decode_image_bytes
+from keyreid.model.data.batch import EpochPlans
+from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import training_loader
-from keyreid.model.data.plan import EpochPlans
-from keyreid.model.data.sampler import IdentitySampler
-from keyreid.model.data.seeds import torch_generator
+from keyreid.model.data.loader import TrainingLoader
+from keyreid.model.data.sampler import IdentitySampler, torch_generator
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.store import TrackletStore
 
@@ -30,9 +27,7 @@ VARIANT = "reference"  # the plain way's: no swap of left and right parts, weigh
 def make_plans(store: TrackletStore) -> EpochPlans:
     """What both ways load."""
     sampler = IdentitySampler(store.tracklets("train"), num_identities=P, clips_per_identity=K, seed=0)
-    num_frames = {t.tracklet_id: store.num_frames(t.tracklet_id) for t in store.tracklets("train")}
-    no_cache = FrameCache(sum(num_frames.values()), SIZE, 0, torch.device("cpu"))
-    return EpochPlans(sampler, num_frames, T, 0, no_cache, 0, 1)
+    return EpochPlans(sampler, store, T, seed=0)
 
 
 class OurLoader:
@@ -41,7 +36,7 @@ class OurLoader:
     def __init__(self, store: TrackletStore) -> None:
         keep_freed_memory()  # as training on a CPU does
         self._store, self._plans = store, make_plans(store)
-        self._loader = training_loader(
+        self._loader = TrainingLoader(
             store,
             LabelTables.of(store.tracklets("train")),
             clip_length=T,
@@ -68,7 +63,7 @@ class OurLoader:
                 clips = list(zip(plan.tracklet_ids, plan.frames.tolist(), strict=True))
                 images = self._timed(spent, "read images", self._images, clips)
                 self._timed(spent, "read heatmaps", self._heatmaps, clips)
-                self._timed(spent, "decode", list, map(decode_image_bytes, images))
+                self._timed(spent, "decode", decode_clip, images, SIZE)
                 self._timed(spent, "augment", self._augmented, epoch, plan.step, batch.frames, batch.heatmaps)
         loading = ("read images", "read heatmaps", "decode")
         spent["rest"] = max(0.0, spent.pop("whole") - sum(spent[part] for part in loading))

@@ -24,9 +24,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 from keyreid.model.data.augment import AugmentSettings, draw_augmentation
-from keyreid.model.data.seeds import torch_generator
+from keyreid.model.data.sampler import torch_generator
 from keyreid.model.data.transform import Draw
 from keyreid.pipeline.heatmaps import render_part_heatmaps
+from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.skeleton import NUM_PARTS
 from keyreid.pipeline.store import TrackletStore
@@ -40,18 +41,22 @@ FrameFiles = tuple[Path, Path]
 def write_heatmaps(store: TrackletStore, folder: Path) -> dict[int, list[FrameFiles]]:
     """A .npy file for each training frame; returns image and heatmap file of each tracklet's frames."""
     files: dict[int, list[FrameFiles]] = {}
-    shards = (read_shard_frames(store.path, shard) for shard in range(store.manifest.num_shards))
-    paths = {source.tracklet_id: source.paths for shard in shards for source in shard.tracklets}
-    for tracklet in store.tracklets("train"):
-        if store.num_frames(tracklet.tracklet_id) != tracklet.num_frames:
-            raise SystemExit(f"Error: tracklet {tracklet.tracklet_id} has unreadable frames; expected none")
-        keypoints, sizes = store.poses(tracklet.tracklet_id, range(tracklet.num_frames))
-        files[tracklet.tracklet_id] = []
-        for frame, path in enumerate(paths[tracklet.tracklet_id]):
-            width, height = sizes[frame].tolist()
-            heatmap = folder / f"{tracklet.tracklet_id}-{frame}.npy"
-            np.save(heatmap, render_part_heatmaps(keypoints[frame].astype(np.float64), (height, width)).double())
-            files[tracklet.tracklet_id].append((Path(store.manifest.root) / path, heatmap))
+    trained = {tracklet.tracklet_id for tracklet in store.tracklets("train")}
+    for shard in range(store.manifest.num_shards):
+        rows = read_keypoints(keypoints_path(store.path, shard))
+        for source in read_shard_frames(store.path, shard).tracklets:
+            if source.tracklet_id not in trained:
+                continue
+            mine = rows[rows.tracklet_id == source.tracklet_id]
+            if not mine.in_shards.all():
+                raise SystemExit(f"Error: tracklet {source.tracklet_id} has unreadable frames; expected none")
+            files[source.tracklet_id] = []
+            for frame, (path, keypoints, (width, height)) in enumerate(
+                zip(source.paths, mine.keypoints, mine.sizes.tolist(), strict=True)
+            ):
+                heatmap = folder / f"{source.tracklet_id}-{frame}.npy"
+                np.save(heatmap, render_part_heatmaps(keypoints.astype(np.float64), (height, width)).double())
+                files[source.tracklet_id].append((Path(store.manifest.root) / path, heatmap))
     return files
 
 

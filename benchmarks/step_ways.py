@@ -14,7 +14,7 @@ from torch import Tensor
 from keyreid.model.data.augment import augment_batch
 from keyreid.model.data.batch import ClipBatch
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.seeds import torch_generator, torch_seed
+from keyreid.model.data.sampler import torch_generator, torch_seed
 from keyreid.model.training.config import RunConfig
 from keyreid.model.training.learner import Clips, Learner
 from keyreid.model.training.phases import Phases, watched

@@ -73,7 +73,7 @@ def embed(
       keyreid embed runs/mars mine/ --cameras mean --out mine.parquet
       torchrun --nproc-per-node 8 -m keyreid.cli.embed runs/mars prepared/ --out mars.h5
     """
-    from keyreid.model.data.workers import default_workers
+    from keyreid.model.data.reading import default_workers
     from keyreid.model.descriptors.clip_network import Compute
     from keyreid.model.descriptors.embed import embed as describe
     from keyreid.model.descriptors.settings import DescriptionSettings

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from keyreid.model.data.settings import CACHE, DECODE, HEATMAPS, DataSettings
 from keyreid.model.presets import preset_summaries
 
 from .command import FriendlyCommand
@@ -54,34 +53,6 @@ PRESETS = preset_summaries()
 @click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that decode frames.  [default: 8 for CUDA, 0 for CPU]"
 )
-@click.option(
-    "--decode",
-    type=click.Choice(DECODE),
-    default=DataSettings.decode,
-    show_default=True,
-    help="Where JPEGs are decoded: in the workers, or in batch on the CUDA device.",
-)
-@click.option(
-    "--cache",
-    type=click.Choice(CACHE),
-    default=DataSettings.cache,
-    show_default=True,
-    help="Where decoded frames are kept; changes no batch.",
-)
-@click.option(
-    "--cache-gigabytes",
-    type=float,
-    default=DataSettings.cache_gigabytes,
-    show_default=True,
-    help="What --cache may take in each training process; frames beyond it are read again.",
-)
-@click.option(
-    "--heatmaps",
-    type=click.Choice(HEATMAPS),
-    default=DataSettings.heatmaps,
-    show_default=True,
-    help="Read the heatmaps, or render them on the device from the keypoints in the shards.",
-)
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything random; short for --set training.seed=N.")
 @click.option(
     "--validate-on",
@@ -115,10 +86,6 @@ def main(
     resume: bool,
     device: str,
     workers: int | None,
-    decode: str,
-    cache: str,
-    cache_gigabytes: float,
-    heatmaps: str,
     seed: int | None,
     validate_on: str | None,
     identity_split: int,
@@ -138,8 +105,6 @@ def main(
       keyreid-train --preset vit-small --print-config > mine.yaml
     How long it will take and whether it fits into memory:
       keyreid-train prepared/ --config mine.yaml --dry-run
-    Every frame decoded once, by the GPU, and kept there (MARS takes 57 GB):
-      keyreid-train prepared/ --out runs/mars --decode device --cache device --cache-gigabytes 60
 
     \b
     RUN/weights              the trained network: give it to keyreid-eval
@@ -173,7 +138,6 @@ def main(
 
     prepared = _required(context, "prepared", prepared)
     chosen = choose_device(device)
-    data = DataSettings(decode=decode, cache=cache, cache_gigabytes=cache_gigabytes, heatmaps=heatmaps)
     if workers is None:
         workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
     if dry_run or profile:
@@ -182,9 +146,7 @@ def main(
         from .train_output import print_dry_run, print_profile
 
         folder = None if dry_run else _required(context, "run", run)
-        inputs = open_inputs(
-            prepared, config, device=chosen, num_workers=workers, identity_split=identity_split, data=data
-        )
+        inputs = open_inputs(prepared, config, device=chosen, num_workers=workers, identity_split=identity_split)
         if folder is None:
             print_dry_run(inputs, config, chosen, as_json=as_json)
         else:
@@ -201,7 +163,6 @@ def main(
             identity_split=identity_split,
             resume=resume,
             tensorboard=tensorboard,
-            data=data,
         )
     except TrainingStopped as stopped:
         if is_first_process():

@@ -1,4 +1,4 @@
-"""Keypoints to part heatmaps (method, part 2): one implementation for CPU and GPU.
+"""Keypoints to part heatmaps (method, part 2).
 
 tests/test_heatmaps.py holds the plain per-pixel loop that this must agree with.
 """
@@ -18,10 +18,7 @@ from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
 MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
 FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are stretched, as in the paper
 MIN_MAX_EPSILON = 1e-6
-CHUNK_BYTES = (
-    16 << 20
-)  # of float32 planes at once: what caches hold is rendered fastest; a larger frame is rendered alone
-DEVICE_CHUNK_BYTES = 1 << 30  # on an accelerator, where many small chunks would take longer to launch than to render
+CHUNK_BYTES = 16 << 20  # of float32 planes at once: what caches hold is fastest; a larger frame is rendered alone
 
 
 def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) -> Tensor:
@@ -35,7 +32,7 @@ def render_part_heatmaps(keypoints: Tensor | np.ndarray, size: tuple[int, int]) 
         size: height and width of the frame in pixels.
 
     Returns:
-        float32 (..., 6, height, width), 0 to 1, on the device of the keypoints.
+        float32 (..., 6, height, width), 0 to 1, on their device.
     """
     return torch.stack(list(_parts(torch.as_tensor(keypoints), size)), dim=-3)
 
@@ -84,7 +81,7 @@ def _resize(heatmaps: Tensor) -> Tensor:
     return functional.interpolate(heatmaps, size=FRAME_SIZE, mode="bilinear", align_corners=False)
 
 
-def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
+def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The heatmaps that shards hold: rendered, stretched, the mean over 4x4 pixels, in 256 steps.
 
     Args:
@@ -92,25 +89,19 @@ def quantised_heatmaps(keypoints: Tensor, sizes: np.ndarray) -> Tensor:
         sizes: int (F, 2), width and height of each frame.
 
     Returns:
-        uint8 (F, 6, 64, 32), 255 for 1.0, on the device of the keypoints.
+        uint8 (F, 6, 64, 32), 255 for 1.0.
     """
     if keypoints.shape[1:] != (NUM_JOINTS, 3) or len(sizes) != len(keypoints):
-        raise ValueError(f"keypoints {tuple(keypoints.shape)} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
-    result = keypoints.new_zeros((len(keypoints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
-    budget = CHUNK_BYTES if keypoints.device.type == "cpu" else DEVICE_CHUNK_BYTES
+        raise ValueError(f"keypoints {keypoints.shape} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
+    joints = torch.from_numpy(keypoints)
+    result = torch.zeros((len(joints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
     for width, height in np.unique(sizes, axis=0).tolist():
         rows = torch.from_numpy(np.flatnonzero((sizes == (width, height)).all(axis=1)))
-        rows = rows.to(keypoints.device, non_blocking=True)
         frame_bytes = 4 * (2 * height * width + NUM_PARTS * FRAME_SIZE[0] * FRAME_SIZE[1])
-        for chunk in rows.split(max(1, budget // frame_bytes)):
-            heatmaps = keypoints.new_empty((len(chunk), NUM_PARTS, *FRAME_SIZE))
-            for part, heatmap in enumerate(_parts(keypoints[chunk], (height, width))):
+        for chunk in rows.split(max(1, CHUNK_BYTES // frame_bytes)):
+            heatmaps = torch.empty((len(chunk), NUM_PARTS, *FRAME_SIZE))
+            for part, heatmap in enumerate(_parts(joints[chunk], (height, width))):
                 heatmaps[:, part] = _resize(heatmap[:, None])[:, 0]
             cells = functional.avg_pool2d(_stretch(heatmaps), FRAME_SIZE[0] // HEATMAP_HEIGHT)
             result[chunk] = cells.mul_(255).round_().to(torch.uint8)
-    return result
-
-
-def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """quantised_heatmaps of arrays."""
-    return quantised_heatmaps(torch.from_numpy(keypoints), sizes).numpy()
+    return result.numpy()

@@ -101,12 +101,6 @@ class TrackletStore:
         with self.reading(tracklet_id):
             return reader.heatmaps(position, frames)
 
-    def poses(self, tracklet_id: int, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Their keypoints and sizes; see ShardReader.keypoints and ShardReader.sizes."""
-        reader, position = self._place(tracklet_id)
-        with self.reading(tracklet_id):
-            return reader.keypoints(position, frames), reader.sizes(position, frames)
-
     def read(self, tracklet_id: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
         """Encoded images and part heatmaps."""
         return self.images(tracklet_id, frames), self.heatmaps(tracklet_id, frames)

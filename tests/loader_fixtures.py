@@ -8,12 +8,10 @@ from typing import Any
 import torch
 
 from keyreid.model.data.batch import ClipBatch
-from keyreid.model.data.clips import training_clip
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import TrainingLoader, training_loader
-from keyreid.model.data.sampler import IdentitySampler
-from keyreid.model.data.seeds import numpy_generator
+from keyreid.model.data.loader import TrainingLoader
+from keyreid.model.data.sampler import IdentitySampler, numpy_generator, training_clip
 from keyreid.pipeline.store import TrackletStore
 
 
@@ -22,7 +20,7 @@ def make_loader(store: TrackletStore, **options: Any) -> TrainingLoader:
         "labels": LabelTables.of(store.tracklets("train")), "clip_length": 4, "frame_size": (32, 16),
         "identities_per_batch": 2, "clips_per_identity": 2, "seed": 0,
     }  # fmt: skip
-    return training_loader(store, **{**settings, **options})
+    return TrainingLoader(store, **{**settings, **options})
 
 
 def load(store: TrackletStore, epoch: int = 0, **options: Any) -> list[ClipBatch]:

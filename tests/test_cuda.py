@@ -15,13 +15,12 @@ from click.testing import CliRunner
 from evaluation_dataset import make_prepared as make_striped
 from evaluation_dataset import save_tiny_model, tiny_model
 from loader_fixtures import load, same
-from prepared_dataset import make_mixed, make_prepared
+from prepared_dataset import make_prepared
 from training_fixtures import CPU, TINY, assignments, records
 
 from keyreid.cli.evaluate import main as evaluate
 from keyreid.cli.train import main as train_command
 from keyreid.model.data.augment import AugmentSettings, augment_batch
-from keyreid.model.data.settings import DataSettings
 from keyreid.model.descriptors.clip_network import Compute
 from keyreid.model.descriptors.embed import embed
 from keyreid.model.descriptors.file import load_descriptors
@@ -118,31 +117,11 @@ def test_augmentation_is_that_of_a_cpu():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_caches_on_device_and_host_change_no_batch(prepared, workers):
+def test_batches_reach_the_device_from_pinned_memory(prepared, workers):
     store = TrackletStore(prepared)
-    for epoch in range(2):
-        plain = load(store, epoch, device=CUDA, num_workers=workers)
-        for cache in ("ram", "device"):
-            kept = load(
-                store, epoch, device=CUDA, num_workers=workers, data=DataSettings(cache=cache, cache_gigabytes=1)
-            )
-            assert same(kept, plain) and kept[0].frames.is_cuda
-
-
-def test_nvjpeg_decodes_nearly_what_the_host_does(tmp_path):
-    """Also beside PNG files, and of several sizes."""
-    store = TrackletStore(make_mixed(tmp_path))
-    host, device = (load(store, device=CUDA, data=DataSettings(decode=way)) for way in ("host", "device"))
-    for one, other in zip(host, device, strict=True):
-        apart = (one.frames.int() - other.frames.int()).abs().float()
-        assert apart.mean() < 4 and torch.equal(one.heatmaps, other.heatmaps)  # noise, the worst that there is
-
-
-def test_heatmaps_are_rendered_as_they_were_stored(tmp_path):
-    store = TrackletStore(make_mixed(tmp_path))
-    stored, rendered = (load(store, device=CUDA, data=DataSettings(heatmaps=way)) for way in ("stored", "rendered"))
-    for one, other in zip(stored, rendered, strict=True):
-        assert (one.heatmaps.int() - other.heatmaps.int()).abs().max() <= 1
+    pinned = load(store, num_workers=workers, pin_memory=True)
+    assert all(batch.frames.is_pinned() and batch.heatmaps.is_pinned() for batch in pinned)
+    assert same([batch.to(CUDA).to(CPU) for batch in pinned], load(store))
 
 
 @pytest.mark.parametrize("variant", ["aligned", "reference"])
@@ -179,8 +158,7 @@ def test_the_commands_from_training_to_the_report(prepared, tmp_path):
     assert told["memory"]["device_peak_mib"] > 0 and told["device"] == torch.cuda.get_device_name()
     shown = run(train_command, prepared, "--out", tmp_path / "run", *options, "--profile").stdout
     assert "operator, by its own time on the device" in shown
-    fast = ("--cache", "device", "--cache-gigabytes", "1", "--heatmaps", "rendered", "--decode", "device")
-    run(train_command, prepared, "--out", tmp_path / "run", *options, *fast, "--workers", "2")
+    run(train_command, prepared, "--out", tmp_path / "run", *options, "--workers", "2")
     run(train_command, prepared, "--out", tmp_path / "run", *options, "--resume")
     assert all(np.isfinite(record["total"]) for record in records(tmp_path / "run", "step"))
     striped, model = make_striped(tmp_path / "striped"), save_tiny_model(tmp_path / "model")

@@ -3,8 +3,14 @@ import pytest
 import torch
 
 from keyreid.model.data.augment import AugmentSettings, augment_batch, draw_augmentation
-from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
-from keyreid.model.data.transform import Draw, transform_all_at_once, transform_frames, transform_heatmaps
+from keyreid.model.data.transform import (
+    Draw,
+    normalise_frames,
+    part_weights_from_heatmaps,
+    transform_all_at_once,
+    transform_frames,
+    transform_heatmaps,
+)
 from keyreid.pipeline.skeleton import PART_FLIP, PARTS
 
 LEFT_ARM, RIGHT_ARM = list(PARTS).index("left_arm"), list(PARTS).index("right_arm")

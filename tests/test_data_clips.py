@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keyreid.model.data.clips import Clip, evaluation_clips, training_clip
+from keyreid.model.data.sampler import Clip, evaluation_clips, training_clip
 
 
 def test_training_clip_takes_one_random_frame_of_each_quarter():

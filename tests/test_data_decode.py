@@ -1,22 +1,12 @@
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from prepared_dataset import encode
 
-from keyreid.model.data.decode import (
-    as_tensor,
-    decode_clip,
-    decode_frame,
-    decode_image_bytes,
-    decode_jpegs,
-    is_plain_jpeg,
-    resize_frames,
-)
+from keyreid.model.data.decode import decode_clip, decode_frame
 from keyreid.model.data.labels import LabelTables, camera_indices
-from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.pipeline.errors import FormatError, SettingsError
 from keyreid.pipeline.records import Tracklet
 
@@ -55,43 +45,6 @@ def test_other_sizes_are_resized_bicubically():
 def test_bytes_that_are_no_image():
     with pytest.raises(FormatError, match="frame of 9 bytes is not a readable image"):
         decode_frame(b"not a JPG", (8, 4))
-
-
-def jpeg(mode: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(PICTURE).convert(mode).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("encoded", "plain"),
-    [
-        (jpeg("RGB"), True),
-        (jpeg("RGB", progressive=True), True),
-        (jpeg("L"), True),
-        (jpeg("RGB", keep_rgb=True), False),
-        (jpeg("CMYK"), False),
-        (encode(PICTURE), False),
-        (jpeg("RGB")[:20], False),
-    ],
-    ids=["usual", "progressive", "grey", "not in YCbCr", "CMYK", "PNG", "cut off"],
-)
-def test_files_that_a_device_decodes(encoded, plain):
-    assert is_plain_jpeg(encoded) == plain
-
-
-def test_a_file_that_the_device_refuses_is_decoded_on_the_host():
-    files = [jpeg("RGB"), encode(PICTURE), jpeg("L")]
-    decoded = decode_jpegs([as_tensor(file) for file in files], torch.device("cpu"))
-    assert all(torch.equal(frame, decode_image_bytes(file)) for frame, file in zip(decoded, files, strict=True))
-    with pytest.raises(FormatError, match="frame of 9 bytes is not a readable image"):
-        decode_jpegs([as_tensor(files[0]), as_tensor(b"not a JPG")], torch.device("cpu"))
-
-
-@pytest.mark.parametrize("size", [(32, 16), (12, 30), (5, 5)])
-def test_a_batch_is_resized_like_its_frames_alone(size):
-    frames = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (5, 3, 12, 8), np.uint8))
-    assert torch.equal(resize_frames(frames, size), torch.stack([resize_frames(frame, size) for frame in frames]))
 
 
 def test_normalised_frames_run_from_minus_one_to_one():

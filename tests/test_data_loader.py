@@ -1,7 +1,7 @@
 import pytest
 import torch
-from loader_fixtures import load, make_loader, same
-from prepared_dataset import make_prepared
+from loader_fixtures import load, make_loader, plain_batches, same
+from prepared_dataset import make_mixed, make_prepared
 from torch import multiprocessing
 
 from keyreid.model.data import loader as loader_module
@@ -23,6 +23,15 @@ def test_a_batch_carries_what_its_docstring_says(store):
     assert all(t.split == "train" for t in tracklets)
     assert batch.identities.tolist() == [t.identity - 1 for t in tracklets]  # identities are 1..4, cameras 1..2
     assert batch.cameras.tolist() == [t.camera - 1 for t in tracklets]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_mixed_kinds_and_sizes_are_those_of_the_plain_way(tmp_path, workers):
+    mixed = TrackletStore(make_mixed(tmp_path))
+    batches = load(mixed, epoch=1, num_workers=workers)
+    assert len(batches) > 1
+    for batch, (frames, heatmaps) in zip(batches, plain_batches(mixed, 1), strict=True):
+        assert torch.equal(batch.frames, frames) and torch.equal(batch.heatmaps, heatmaps)
 
 
 def test_epochs_differ_and_repeat_exactly(store):
@@ -88,22 +97,19 @@ def test_what_a_worker_finds_wrong_is_said_in_its_own_words(tmp_path, workers):
     store = TrackletStore(make_prepared(tmp_path))
     for shard in tmp_path.glob("shards/*.h5"):
         shard.write_bytes(b"rotten")
-    with pytest.raises(
-        FormatError,
-        match=r"\.h5 has 6 bytes: it was damaged, or rebuilt .* what to do about it$",
-    ):
+    with pytest.raises(FormatError, match=r"\.h5 has 6 bytes: it was damaged, or rebuilt .* what to do about it$"):
         load(store, num_workers=workers)
 
 
 def test_the_share_of_an_epoch_spent_waiting(store, monkeypatch):
     loader, clock = make_loader(store), [0.0]
-    assemble = loader._assembler
+    make_batch = loader._batch
 
-    def slowly(host):
+    def slowly(clips):
         clock[0] += 1
-        return assemble(host)
+        return make_batch(clips)
 
-    monkeypatch.setattr(loader, "_assembler", slowly)
+    monkeypatch.setattr(loader, "_batch", slowly)
     monkeypatch.setattr(loader_module.time, "perf_counter", lambda: clock[0])
     for _ in loader.epoch(0):
         clock[0] += 3

@@ -13,9 +13,9 @@ from evaluation_dataset import ROWS, make_prepared, tiny_config, tiny_model
 from PIL import Image
 from prepared_dataset import encode
 
-from keyreid.model.data.clips import evaluation_clips
 from keyreid.model.data.decode import decode_clip
-from keyreid.model.data.prepare import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.data.sampler import evaluation_clips
+from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.descriptors.clip_pool import ClipPool
 from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.descriptors.file import data_fingerprint, model_fingerprint
@@ -149,7 +149,7 @@ class MirroredStore:
     """The same people in the mirror: what `flip` sees beside the frames themselves."""
 
     def __init__(self, store: TrackletStore) -> None:
-        self.num_frames, self._store = store.num_frames, store
+        self.num_frames, self.reading, self._store = store.num_frames, store.reading, store
 
     def read(self, tracklet_id, frames):
         images, heatmaps = self._store.read(tracklet_id, frames)

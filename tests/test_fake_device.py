@@ -12,10 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from training_fixtures import CPU, TINY
 
-from keyreid.model.data.assemble import BatchAssembler
 from keyreid.model.data.augment import augment_batch
-from keyreid.model.data.cache import FrameCache
-from keyreid.model.data.settings import DataSettings
 from keyreid.model.descriptors import clip_network
 from keyreid.model.descriptors.clip_batches import clip_batches
 from keyreid.model.descriptors.describe import camera_rows
@@ -99,24 +96,6 @@ def test_augmentation_network_and_losses(prepared, mode, options):
         )
         terms = learner(Clips(frames, weights, batch.cameras, batch.identities, erased))
     assert {term.device for term in terms} == {CUDA} and terms.total.requires_grad
-
-
-@pytest.mark.parametrize("heatmaps", ["stored", "rendered"])
-@pytest.mark.parametrize("kept", [CUDA, CPU, None])
-def test_assembling_and_caching(prepared, mode, heatmaps, kept):
-    config = resolve_config("vit-small", assignments=TINY)
-    inputs = open_inputs(
-        prepared, config, device=CPU, num_workers=0, identity_split=0, data=DataSettings(heatmaps=heatmaps)
-    )
-    hosts = list(inputs.loader._loader)
-    with mode:
-        cache = FrameCache(200, (32, 16), 10**7 if kept else 0, kept or CPU)
-        assembler = BatchAssembler((32, 16), CUDA, cache, inputs.store.reading)
-        for host in hosts:
-            cache.drop_claims()
-            batch = assembler(host)
-            assert {batch.frames.device, batch.heatmaps.device, batch.identities.device} == {CUDA}
-    assert cache._filled.any() == (kept is not None)
 
 
 class NoEvent:

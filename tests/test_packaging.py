@@ -38,7 +38,7 @@ def call(environment: Path, *command: str) -> str:
 
 
 def test_modules_come_from_the_wheel(environment: Path) -> None:
-    code = "import keyreid.pipeline, keyreid.model.data.clips as clips; print(clips.__file__)"
+    code = "import keyreid.pipeline, keyreid.model.data.sampler as clips; print(clips.__file__)"
     assert str(environment) in call(environment, "python", "-c", code)
 
 

@@ -16,7 +16,7 @@ from prepared_dataset import change_a_bit, flat_frames, make_prepared, prepare, 
 from training_fixtures import CPU, TINY, assignments, records, tensors
 
 from keyreid.cli.train import main
-from keyreid.model.data import workers
+from keyreid.model.data import reading
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.training import loop
 from keyreid.model.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -151,16 +151,16 @@ def test_a_worker_that_is_killed(prepared, tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError()])
 def test_a_worker_that_dies_while_it_hands_a_batch_over(monkeypatch, error):
     """The connection breaks first; what died is known when its signal comes."""
-    monkeypatch.setattr(workers, "SIGNAL_SECONDS", 0)
-    broken = workers.worker_death(error)
+    monkeypatch.setattr(reading, "SIGNAL_SECONDS", 0)
+    broken = reading.worker_death(error)
     assert f"frames died ({str(error) or 'EOFError'}); it may have run" in str(broken)
 
     def signalled(seconds):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    monkeypatch.setattr(workers.time, "sleep", signalled)
-    assert "frames died (DataLoader worker (pid 7) is killed" in str(workers.worker_death(error))
-    assert workers.worker_death(RuntimeError("something else")) is None
+    monkeypatch.setattr(reading.time, "sleep", signalled)
+    assert "frames died (DataLoader worker (pid 7) is killed" in str(reading.worker_death(error))
+    assert reading.worker_death(RuntimeError("something else")) is None
 
 
 @pytest.mark.parametrize("processes", [0, 1])

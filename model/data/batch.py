@@ -1,14 +1,18 @@
-"""What a training batch is: as a worker read it, and as the network's device has it."""
+"""Training batches: which frames make one, drawn in one place before anything is read, and what comes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import BatchPlan
+from keyreid.pipeline.store import TrackletStore
+
+from .reading import ClipPlan
+from .sampler import IdentitySampler, check_shares, numpy_generator, training_clip
 
 
 @dataclass(frozen=True)
@@ -42,63 +46,50 @@ class ClipBatch:
 
 
 @dataclass(frozen=True)
-class FrameGroup:
-    """Some of a batch's frames that have one size.
+class BatchPlan(ClipPlan):
+    """One rank's share of a training batch; step, first_clip and all_clips as in ClipBatch."""
 
-    Attributes:
-        places: which of the frames that were read these are; g numbers.
-        frames: uint8 (g, 3, h, w), RGB, of the size that they are stored in.
+    step: int
+    first_clip: int
+    all_clips: int
+
+
+class EpochPlans:
+    """The plans of `epoch` from `first_step` on; TrainingLoader.epoch sets both.
+
+    The clips of a step are drawn for the batch of all ranks from one generator, a function of (seed, epoch, step);
+    a rank keeps its share.
+
+    Args:
+        sampler: the tracklets of each batch.
+        store: knows how many frames a tracklet has.
+        clip_length: T.
+        seed: of the run.
+        rank, world_size: the share.
+
+    Raises:
+        SettingsError: identities that the ranks cannot share equally.
     """
 
-    places: list[int]
-    frames: Tensor
+    def __init__(
+        self,
+        sampler: IdentitySampler,
+        store: TrackletStore,
+        clip_length: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_shares(sampler.num_identities, world_size)
+        self._sampler, self._store, self._clip_length, self._seed = sampler, store, clip_length, seed
+        self.epoch, self.first_step = 0, 0
+        share = sampler.batch_size // world_size
+        self._places = slice(rank * share, (rank + 1) * share)
 
-
-@dataclass(frozen=True)
-class JpegGroup:
-    """Some of a batch's frames as JPEG bytes.
-
-    Attributes:
-        places: see FrameGroup.
-        lengths: bytes of each image.
-        blob: uint8 (sum of lengths,): the images one after the other.
-    """
-
-    places: list[int]
-    lengths: list[int]
-    blob: Tensor
-
-
-@dataclass(frozen=True)
-class HostBatch:
-    """What a worker hands over: the m frames that a plan misses, in host memory.
-
-    Attributes:
-        plan: what was asked for.
-        groups: the frames that are decoded, by size.
-        jpegs: the frames that the device decodes; None where there is none.
-        heatmaps: uint8 (m, P, 64, 32); None where they are rendered.
-        keypoints: float32 (m, 17, 3) to render them from; None where they are stored.
-        sizes: int32 (m, 2): width and height that the keypoints belong to.
-        identities, cameras: int64 (B,), see ClipBatch.
-    """
-
-    plan: BatchPlan
-    groups: list[FrameGroup]
-    jpegs: JpegGroup | None
-    heatmaps: Tensor | None
-    keypoints: Tensor | None
-    sizes: np.ndarray
-    identities: Tensor
-    cameras: Tensor
-
-    def pin_memory(self) -> HostBatch:
-        """In pinned memory, from which copies to a device run beside the host; DataLoader calls it."""
-        return replace(
-            self,
-            groups=[replace(group, frames=group.frames.pin_memory()) for group in self.groups],
-            heatmaps=None if self.heatmaps is None else self.heatmaps.pin_memory(),
-            keypoints=None if self.keypoints is None else self.keypoints.pin_memory(),
-            identities=self.identities.pin_memory(),
-            cameras=self.cameras.pin_memory(),
-        )
+    def __iter__(self) -> Iterator[BatchPlan]:
+        batches = self._sampler.batches(self.epoch)
+        for step in range(self.first_step, len(batches)):
+            generator = numpy_generator("clips", self._seed, self.epoch, step)
+            clips = [training_clip(self._store.num_frames(t), self._clip_length, generator) for t in batches[step]]
+            ours, frames = batches[step][self._places], np.array(clips[self._places])
+            yield BatchPlan(ours, frames, step, self._places.start, len(clips))

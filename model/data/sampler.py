@@ -1,17 +1,20 @@
-"""The order of training: batches of P identities x K clips, a pure function of (seed, epoch)."""
+"""Which tracklets make a batch and which frames a clip: pure functions of where training stands."""
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from math import gcd
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 
-from .seeds import numpy_generator
+MAX_CLIPS = 41  # the authors' limit of 40 lets 41 through (finding M12)
 
 
 class IdentitySampler:
@@ -54,11 +57,11 @@ class IdentitySampler:
                 remedy if len(by_identity) > 1 else "add training identities",
             )
         self._tracklets = {identity: np.array(ids) for identity, ids in sorted(by_identity.items())}
-        self._num_identities, self._clips, self._seed = num_identities, clips_per_identity, seed
+        self.num_identities, self._clips, self._seed = num_identities, clips_per_identity, seed
 
     @property
     def batch_size(self) -> int:
-        return self._num_identities * self._clips
+        return self.num_identities * self._clips
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The batches of one epoch: lists of P * K tracklet ids."""
@@ -66,8 +69,8 @@ class IdentitySampler:
         groups = {identity: self._groups(ids, generator) for identity, ids in self._tracklets.items()}
         left = list(groups)
         batches = []
-        while len(left) >= self._num_identities:
-            chosen = [left[place] for place in generator.permutation(len(left))[: self._num_identities]]
+        while len(left) >= self.num_identities:
+            chosen = [left[place] for place in generator.permutation(len(left))[: self.num_identities]]
             batches.append([int(tracklet) for identity in chosen for tracklet in groups[identity].pop()])
             left = [identity for identity in left if groups[identity]]
         return batches
@@ -94,3 +97,72 @@ def check_shares(num_identities: int, world_size: int) -> None:
             f"multiply training.batch_scale by {factor} (--set training.batch_scale={factor} if it is not set yet) for "
             f"batches of {factor * num_identities} at {factor} times the learning rates, or use another number of processes",
         )
+
+
+class Clip(NamedTuple):
+    """Frames of one evaluation clip.
+
+    Attributes:
+        frames: indices of the tracklet's frames, one for each of the clip's T places.
+        padding: how many of the last places repeat earlier frames of this clip. The authors' code gives those the
+            weight 0 (finding M8), which the reference variant keeps.
+    """
+
+    frames: tuple[int, ...]
+    padding: int
+
+
+def training_clip(num_frames: int, clip_length: int, generator: np.random.Generator) -> tuple[int, ...]:
+    """One random frame from each of `clip_length` equal chunks of the tracklet, in time order.
+
+    A tracklet shorter than the clip repeats frames, still in time order.
+    """
+    edges = np.arange(clip_length + 1) * num_frames // clip_length
+    ends = np.maximum(edges[1:], edges[:-1] + 1)  # a chunk of a short tracklet may be empty: take its first frame
+    return tuple(int(frame) for frame in generator.integers(edges[:-1], ends))
+
+
+def evaluation_clips(
+    num_frames: int, clip_length: int, variant: str, max_clips: int | None = MAX_CLIPS, shifts: int = 1
+) -> list[Clip]:
+    """Consecutive groups of frames that cover the tracklet; the last one is padded by cycling through its own frames.
+
+    With `shifts` S, whole groups that begin clip_length / S, 2 clip_length / S, ... frames later come between them, so
+    that each frame is in up to S clips. Of more than `max_clips` groups, "aligned" takes groups spread evenly over the
+    whole tracklet and "reference" the first ones (finding M12); None takes all.
+    """
+    starts = sorted({
+        start
+        for shift in range(shifts)
+        for start in range(shift * clip_length // shifts, num_frames, clip_length)
+        if shift == 0 or start + clip_length <= num_frames
+    })  # fmt: skip
+    chosen: np.ndarray = np.arange(len(starts))
+    if max_clips is not None and len(starts) > max_clips:
+        spread: np.ndarray = np.linspace(0, len(starts) - 1, max_clips).round().astype(int)
+        chosen = chosen[:max_clips] if variant == "reference" else spread
+    return [_group(starts[group], num_frames, clip_length) for group in chosen]
+
+
+def _group(start: int, num_frames: int, clip_length: int) -> Clip:
+    present = min(clip_length, num_frames - start)
+    return Clip(tuple(start + place % present for place in range(clip_length)), clip_length - present)
+
+
+def numpy_generator(purpose: str, *place: int) -> np.random.Generator:
+    """A generator for one purpose at (seed, epoch, ...); other purposes and places give unrelated draws."""
+    return np.random.default_rng(_sequence(purpose, place))
+
+
+def torch_seed(purpose: str, *place: int) -> int:
+    """A 63-bit seed for one purpose at (seed, epoch, ...)."""
+    return int(_sequence(purpose, place).generate_state(1, np.uint64)[0] >> 1)
+
+
+def torch_generator(purpose: str, *place: int) -> torch.Generator:
+    """A CPU generator for one purpose at (seed, epoch, ...)."""
+    return torch.Generator().manual_seed(torch_seed(purpose, *place))
+
+
+def _sequence(purpose: str, place: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence([zlib.crc32(purpose.encode()), len(place), *place])

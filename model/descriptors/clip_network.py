@@ -5,7 +5,7 @@ Letters: n clips, T frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
 
-from ..data.clips import Clip
-from ..data.prepare import normalise_frames, part_weights_from_heatmaps
+from ..data.reading import HostClips
+from ..data.transform import normalise_frames, part_weights_from_heatmaps
 from ..network.descriptor import ClipDescriptors
 from ..network.keyreid import KeyReID
 from ..precision import autocast, compute_dtype
-from .clip_batches import BatchPlan, HostClips
+from .clip_batches import PartPlan
 from .clip_pool import each_tensor
 from .settings import DescriptionSettings, mean_camera
 
@@ -45,11 +45,11 @@ class Compute:
 
 def through_network(
     model: KeyReID,
-    batches: Iterator[HostClips],
+    batches: Iterable[HostClips[PartPlan]],
     cameras: Sequence[Tensor],
     settings: DescriptionSettings,
     compute: Compute,
-) -> Iterator[tuple[BatchPlan, ClipDescriptors]]:
+) -> Iterator[tuple[PartPlan, ClipDescriptors]]:
     """What the network says of each batch, on the host; float32.
 
     The next batch is on its way through a CUDA device before this one's result is waited for.
@@ -57,7 +57,7 @@ def through_network(
     Raises:
         SettingsError: the device has not memory for a batch.
     """
-    waiting: tuple[BatchPlan, ClipDescriptors, torch.cuda.Event | None] | None = None
+    waiting: tuple[PartPlan, ClipDescriptors, torch.cuda.Event | None] | None = None
     with mean_camera(model, settings.cameras):
         for batch in batches:
             rows = cameras[batch.plan.part][batch.plan.rows]
@@ -76,7 +76,7 @@ def through_network(
 
 @torch.inference_mode()
 def _launch(
-    model: KeyReID, batch: HostClips, cameras: Tensor, flip: bool, mixed_precision: bool
+    model: KeyReID, batch: HostClips[PartPlan], cameras: Tensor, flip: bool, mixed_precision: bool
 ) -> tuple[ClipDescriptors, torch.cuda.Event | None]:
     """Descriptors of the clips, with `flip` of their mirror images after them; on the host once the event is over."""
     device, variant = device_of(model), model.config.variant
@@ -90,7 +90,7 @@ def _launch(
             heatmaps = heatmaps[:, :, list(PART_FLIP)] if variant == "aligned" else heatmaps
         weights = part_weights_from_heatmaps(heatmaps, model.patch_grid, variant)
         if variant == "reference":  # finding M8: repeated frames carry the weight 0, which is mid-range
-            weights *= _is_original(batch.plan.clips, model.config.clip_length).to(device)[:, :, None, None]
+            weights *= _is_original(batch.plan.padding, model.config.clip_length).to(device)[:, :, None, None]
         with autocast(device, compute_dtype(device, mixed_precision)):
             described.append(model.describe(normalise_frames(frames), weights, cameras))
     clips = each_tensor(lambda *values: torch.cat(values).float().to("cpu", non_blocking=True), *described)
@@ -101,15 +101,14 @@ def _launch(
     return clips, event
 
 
-def _is_original(clips: Sequence[Clip], clip_length: int) -> Tensor:
+def _is_original(padding: list[int], clip_length: int) -> Tensor:
     """bool (n, T): false where a clip repeats an earlier frame of its own."""
-    padding = torch.tensor([clip.padding for clip in clips])
-    return torch.arange(clip_length) < clip_length - padding[:, None]
+    return torch.arange(clip_length) < clip_length - torch.tensor(padding)[:, None]
 
 
 def _arrived(
-    plan: BatchPlan, clips: ClipDescriptors, event: torch.cuda.Event | None
-) -> tuple[BatchPlan, ClipDescriptors]:
+    plan: PartPlan, clips: ClipDescriptors, event: torch.cuda.Event | None
+) -> tuple[PartPlan, ClipDescriptors]:
     if event is not None:
         event.synchronize()
     return plan, clips

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 
-from ..data.clips import MAX_CLIPS
 from ..data.labels import camera_indices
+from ..data.sampler import MAX_CLIPS
 from ..network.config import ModelConfig
 from ..network.keyreid import KeyReID
 

@@ -12,7 +12,7 @@ from keyreid.pipeline.errors import SettingsError, SourceError
 from keyreid.pipeline.manifest import Manifest
 from keyreid.pipeline.records import Tracklet
 
-from ..data.clips import evaluation_clips
+from ..data.sampler import evaluation_clips
 
 ALL = "all"
 NOT_COMPARABLE = "not comparable"

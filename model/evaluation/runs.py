@@ -11,7 +11,7 @@ from keyreid.pipeline.commit import write_json
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
 
-from ..data.workers import default_workers
+from ..data.reading import default_workers
 from ..descriptors.clip_network import device_of
 from ..descriptors.settings import PLAIN as AS_PUBLISHED
 from ..descriptors.settings import DescriptionSettings

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from keyreid.model.data.workers import worker_death
+from keyreid.model.data.reading import worker_death
 from keyreid.pipeline.commit import FULL
 from keyreid.pipeline.errors import KeyReIDError, NotEnoughMemoryError
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.data.loader import TrainingLoader, training_loader
-from keyreid.model.data.settings import DataSettings
+from keyreid.model.data.loader import TrainingLoader
 from keyreid.model.distributed import Ranks
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.errors import FormatError
@@ -22,7 +21,6 @@ from .config import RunConfig
 from .validation import Validation, open_validation, trained_tracklets
 
 ALONE = Ranks()
-PLAIN = DataSettings()
 
 
 class TrainingInputs(NamedTuple):
@@ -53,14 +51,12 @@ def open_inputs(
     num_workers: int,
     identity_split: int,
     ranks: Ranks = ALONE,
-    data: DataSettings = PLAIN,
 ) -> TrainingInputs:
     """Open a prepared dataset for training.
 
     Raises:
         FormatError: no prepared dataset, or its shards are missing.
-        SettingsError: too few identities, nothing to validate on where that was asked for, or data settings that this
-            device or machine cannot have.
+        SettingsError: too few identities, or nothing to validate on where that was asked for.
     """
     if device.type == "cpu":
         keep_freed_memory()  # a batch's tensors are as large as the last one's
@@ -68,7 +64,7 @@ def open_inputs(
     tracklets = trained_tracklets(store, config.training)
     labels = LabelTables.of(tracklets)
     validation = open_validation(store, labels, config.training, config.model["camera_scale"], num_workers)
-    loader = training_loader(
+    loader = TrainingLoader(
         store,
         labels,
         clip_length=config.model["clip_length"],
@@ -77,10 +73,9 @@ def open_inputs(
         clips_per_identity=config.training.clips_per_identity,
         seed=config.training.seed,
         num_workers=num_workers,
-        device=device,
+        pin_memory=device.type == "cuda",
         rank=ranks.rank,
         world_size=ranks.size,
-        data=data,
     )
     return TrainingInputs(store, tracklets, labels, loader, validation, num_workers)
 

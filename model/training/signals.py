@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from keyreid.model.data.workers import STOP_SIGNALS
+from keyreid.model.data.reading import STOP_SIGNALS
 from keyreid.model.distributed import EndedTogether
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: come back later

@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from keyreid.model.data.seeds import torch_seed
+from keyreid.model.data.sampler import torch_seed
 from keyreid.model.distributed import Ranks
 from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig

@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from keyreid.model.data.augment import augment_batch
 from keyreid.model.data.batch import ClipBatch
-from keyreid.model.data.seeds import torch_generator, torch_seed
+from keyreid.model.data.sampler import torch_generator, torch_seed
 from keyreid.model.network.keyreid import TrainingFeatures
 
 from .config import RunConfig

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from keyreid.model.data.settings import DataSettings
 from keyreid.model.distributed import Ranks, joined
 
 from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
 from .failures import explained
-from .inputs import PLAIN, TrainingInputs, compare_shards, open_inputs, remarks
+from .inputs import TrainingInputs, compare_shards, open_inputs, remarks
 from .loop import TrainingLoop
 from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
@@ -67,7 +66,6 @@ def train(
     identity_split: int = 0,
     resume: bool = False,
     tensorboard: bool = False,
-    data: DataSettings = PLAIN,
 ) -> TrainingSummary:
     """Train on the training split of a prepared dataset; RUN/weights holds the moving average at the end.
 
@@ -89,9 +87,7 @@ def train(
         explained(config, own_device),
     ):
         inputs, folder = ranks.together(
-            lambda: _open(
-                prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks, data
-            )
+            lambda: _open(prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks)
         )
         if ranks.is_first:
             for remark in remarks(inputs):
@@ -129,10 +125,9 @@ def _open(
     resume: bool,
     tensorboard: bool,
     ranks: Ranks,
-    data: DataSettings,
 ) -> tuple[TrainingInputs, RunFolder]:
     inputs = open_inputs(
-        prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks, data=data
+        prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks
     )
     settings = {
         **config.to_dict(),

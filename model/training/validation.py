@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyreid.model.data.labels import LabelTables, camera_indices
-from keyreid.model.data.seeds import numpy_generator
+from keyreid.model.data.sampler import numpy_generator
 from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras

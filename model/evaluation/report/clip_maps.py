@@ -11,9 +11,9 @@ from PIL import Image
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ...data.clips import Clip, evaluation_clips
 from ...data.decode import decode_clip
-from ...data.prepare import normalise_frames, part_weights_from_heatmaps
+from ...data.sampler import Clip, evaluation_clips
+from ...data.transform import normalise_frames, part_weights_from_heatmaps
 from ...descriptors.clip_network import device_of
 from ...descriptors.settings import camera_rows, mean_camera
 from ...network.attention_maps import AttentionMaps, attention_maps

@@ -95,7 +95,8 @@ def check_shares(num_identities: int, world_size: int) -> None:
             f"batches of {num_identities} identities for {world_size} processes",
             f"a multiple of {world_size}: each process takes whole identities",
             f"multiply training.batch_scale by {factor} (--set training.batch_scale={factor} if it is not set yet) for "
-            f"batches of {factor * num_identities} at {factor} times the learning rates, or use another number of processes",
+            f"batches of {factor * num_identities} at {factor} times the learning rates, or use another number of "
+            "processes",
         )
 
 

@@ -43,6 +43,19 @@ PRESETS = preset_summaries()
     metavar="SECTION.KEY=VALUE",
     help="One value; wins over --config. Repeatable.",
 )
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="RUN",
+    help="Start from this trained network (a run, or a folder of weights) and its config: for cameras or people of "
+    "your own. Classifiers are new; cameras of the same name keep their embedding.",
+)
+@click.option(
+    "--same-cameras",
+    is_flag=True,
+    help="With --from: equal camera numbers are the same cameras, in another dataset too.",
+)
 @click.option("--print-config", is_flag=True, help="Print every value as YAML for --config, and do nothing else.")
 @click.option(
     "--dry-run", is_flag=True, help="Train a few steps, tell time and memory, and write nothing; needs no --out."
@@ -80,6 +93,8 @@ def main(
     variant: str | None,
     file: Path | None,
     assignments: tuple[str, ...],
+    start: Path | None,
+    same_cameras: bool,
     print_config: bool,
     dry_run: bool,
     profile: bool,
@@ -100,6 +115,8 @@ def main(
       keyreid-train prepared/ --out runs/short --set training.epochs=60 --set training.learning_rate=0.004
     A few minutes on a CPU, from scratch:
       keyreid-train prepared/ --out runs/demo --preset demo
+    From a network that was trained on other people, for cameras of your own:
+      keyreid-train prepared/ --out runs/mine --from runs/mars --set training.epochs=20
     A run that was stopped, at whatever step, resumes with the same command and --resume.
     All values of a preset, to change and give to --config:
       keyreid-train --preset vit-small --print-config > mine.yaml
@@ -125,7 +142,15 @@ def main(
         assignments = (*assignments, f"training.seed={seed}")
     if validate_on is not None:
         assignments = (*assignments, f"training.validate_on={validate_on}")
-    config = resolve_config(preset, file=file, assignments=assignments, variant=variant)
+    if same_cameras and start is None:
+        raise click.UsageError("--same-cameras says something about --from, which is not given")
+    model = None
+    if start is not None:
+        from keyreid.model.training.start import start_values
+
+        model, recipe = start_values(start)
+        file = file or (recipe if preset is None else None)
+    config = resolve_config(preset, file=file, assignments=assignments, variant=variant, model=model)
     if print_config:
         from keyreid.model.training.config_file import config_text
 
@@ -163,6 +188,8 @@ def main(
             identity_split=identity_split,
             resume=resume,
             tensorboard=tensorboard,
+            start=start,
+            same_cameras=same_cameras,
         )
     except TrainingStopped as stopped:
         if is_first_process():

@@ -30,7 +30,7 @@ RETURN_SECONDS = 60.0  # that a run without workers waits for one in place of on
 PAUSED_SECONDS = 60.0  # without progress, after which a paused worker is given up
 PREPARE_SECONDS = 900.0  # to load a network, on a slow disk
 DEATHS_AT_START = 3  # in a row, on one machine
-DASK_LOGGERS = ("distributed", "distributed.client")
+DASK_LOGGERS = ("distributed", "distributed.client", "tornado.application")
 # Workers keep nothing that could be spilled, and one that pauses for lack of memory never resumes; what uses more than
 # its share is still terminated.
 NO_PAUSE = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}

@@ -20,7 +20,7 @@ from keyreid.pipeline.records import FRAME_NO_POSE, FRAME_OK, ShardReceipt, Trac
 from keyreid.pipeline.shards import TrackletFrames, shard_path, write_shard
 from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
 
-Row = tuple[str, int, int, int]  # split, identity, camera, frames
+Row = tuple[str, int, int | str, int]  # split, identity, camera, frames
 
 
 def prepare(

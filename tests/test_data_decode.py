@@ -65,7 +65,7 @@ def test_part_weights_are_patch_means_row_by_row():
 def test_label_tables_are_sorted_and_unknown_cameras_are_named():
     tracklets = [Tracklet(i, "train", identity, camera, 0, 1) for i, (identity, camera) in enumerate([(7, 5), (3, 2)])]
     labels = LabelTables.of(tracklets)
-    assert labels == LabelTables((3, 7), (2, 5))
+    assert labels == LabelTables((3, 7), (2, 5), ("2", "5"))
     assert camera_indices([5, 2, 5], labels.cameras).tolist() == [1, 0, 1]
     with pytest.raises(SettingsError, match=r"camera 4, 9 is not in .* table; expected one of 2, 5"):
         camera_indices([9, 2, 4], labels.cameras)

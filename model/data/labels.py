@@ -19,15 +19,20 @@ class LabelTables:
     Attributes:
         identities: numbers of the training identities, as in the source.
         cameras: numbers of the training cameras; a checkpoint keeps them as ModelConfig.camera_numbers.
+        camera_names: their names in the source; () if it is not known.
     """
 
     identities: tuple[int, ...]
     cameras: tuple[int, ...]
+    camera_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tracklets: Iterable[Tracklet]) -> LabelTables:
-        pairs = [(tracklet.identity, tracklet.camera) for tracklet in tracklets]
-        return cls(tuple(sorted({i for i, _ in pairs})), tuple(sorted({c for _, c in pairs})))
+        tracklets = list(tracklets)
+        names = {tracklet.camera: tracklet.camera_name or str(tracklet.camera) for tracklet in tracklets}
+        cameras = tuple(sorted(names))
+        identities = tuple(sorted({tracklet.identity for tracklet in tracklets}))
+        return cls(identities, cameras, tuple(names[camera] for camera in cameras))
 
 
 def camera_indices(cameras: Sequence[int], camera_numbers: Sequence[int]) -> Tensor:

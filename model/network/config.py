@@ -29,6 +29,7 @@ class ModelConfig:
         num_identities: identities of the training split, the classes of the classifiers.
         num_cameras: rows of the camera table.
         camera_numbers: the source's camera number of each row; empty means 0, 1, ..., num_cameras - 1.
+        camera_names: the source's name of each, where it has names; see camera_labels.
         camera_scale: factor of the camera embedding (paper: 3); 0 leaves it out, for cameras unknown at use.
         drop_path: stochastic depth of the last block, rising linearly from 0 (paper: 0.1).
         stem: "patch" (one strided convolution, as pretrained weights need) or "conv" (3x3 convolutions of stride 2:
@@ -62,6 +63,7 @@ class ModelConfig:
     num_identities: int
     num_cameras: int
     camera_numbers: tuple[int, ...] = ()
+    camera_names: tuple[str, ...] = ()
     camera_scale: float = 3.0
     drop_path: float = 0.1
     stem: str = "patch"
@@ -84,6 +86,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_size", tuple(self.frame_size))  # JSON has lists only
         object.__setattr__(self, "camera_numbers", tuple(self.camera_numbers))
+        object.__setattr__(self, "camera_names", tuple(self.camera_names))
         if not self.part_pooling:
             object.__setattr__(self, "part_pooling", "attention" if self.variant == "reference" else "average")
         for name, choices in (
@@ -109,11 +112,12 @@ class ModelConfig:
             f"frame_size is {self.frame_size}",
             "height and width in pixels",
         )
-        _check(
-            len(self.camera_numbers) in (0, self.num_cameras),
-            f"camera_numbers has {len(self.camera_numbers)} entries and num_cameras is {self.num_cameras}",
-            "one number for each camera, or none",
-        )
+        for name in ("camera_numbers", "camera_names"):
+            _check(
+                len(getattr(self, name)) in (0, self.num_cameras),
+                f"{name} has {len(getattr(self, name))} entries and num_cameras is {self.num_cameras}",
+                "one for each camera, or none",
+            )
         _check(
             self.variant == "aligned" or self.part_pooling == "attention",
             f"part_pooling is {self.part_pooling!r} with variant 'reference'",
@@ -124,6 +128,11 @@ class ModelConfig:
     def camera_table(self) -> tuple[int, ...]:
         """Camera number of each row of the camera table."""
         return self.camera_numbers or tuple(range(self.num_cameras))
+
+    @property
+    def camera_labels(self) -> tuple[str, ...]:
+        """Name of each row of the camera table; its number where the source has no name."""
+        return self.camera_names or tuple(map(str, self.camera_table))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -166,5 +175,6 @@ def _check_type(name: str, value: Any, annotation: str) -> None:
     types = accepted.get(annotation, (tuple, list))
     holds = isinstance(value, types) and (annotation == "bool" or not isinstance(value, bool))
     if annotation.startswith("tuple") and holds:
-        holds = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+        kind = str if "str" in annotation else int
+        holds = all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
     _check(holds, f"{name} is {value!r}", f"a value of type {annotation.replace('tuple', 'list')}")

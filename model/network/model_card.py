@@ -113,6 +113,11 @@ def _facts(config: ModelConfig, extra: Mapping[str, Any]) -> list[tuple[str, str
             f"{_dataset_name(extra)}: {counts} in training, identity split {dataset.get('identity_split', 0)}",
         ),
     ]
+    if "origin" in extra:
+        origin = extra["origin"]
+        facts.append(
+            ("started from", f"a network trained on {_dataset_name(origin)}, weights {origin['weights'][:16]}")
+        )
     if config.variant == "aligned":
         facts.insert(1, ("parts", f"pooled by {config.part_pooling}, guided by {config.guidance}"))
     if "epochs" in extra:

@@ -136,6 +136,7 @@ class RunConfig:
             "num_identities": len(labels.identities),
             "num_cameras": len(labels.cameras),
             "camera_numbers": list(labels.cameras),
+            "camera_names": list(labels.camera_names),
         }
         return ModelConfig.from_dict({**self.model, **tables})
 

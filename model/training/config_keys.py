@@ -14,7 +14,7 @@ from keyreid.pipeline.errors import SettingsError
 from .config import TrainingConfig
 
 SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig, "augment": AugmentSettings}
-FROM_DATA = ("num_identities", "num_cameras", "camera_numbers")
+FROM_DATA = ("num_identities", "num_cameras", "camera_numbers", "camera_names")
 
 
 def check_key(section: str, key: str) -> None:

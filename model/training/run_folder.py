@@ -85,8 +85,8 @@ class RunFolder:
 
     @property
     def dataset(self) -> dict[str, Any]:
-        """What names the data, see dataset_settings; exported with the weights."""
-        return {"dataset": self._settings["dataset"]}
+        """What names the data and the network that the run started from; exported with the weights."""
+        return {key: self._settings[key] for key in ("dataset", "origin") if key in self._settings}
 
     @property
     def weights(self) -> Path:

@@ -31,14 +31,16 @@ def resolve_config(
     file: Path | None = None,
     assignments: Sequence[str] = (),
     variant: str | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Merge preset < file < assignments < variant.
+    """Merge preset < model < file < assignments < variant.
 
     Args:
         name: a preset; None takes the one that the file names, or else vit-base.
         file: see read_config.
         assignments: "section.key=value", the value as YAML has it.
         variant: "aligned" or "reference"; None keeps what the others say.
+        model: the model section of the network that the run starts from, see start.start_values.
 
     Raises:
         SettingsError: an unknown preset, section or key (with the nearest known one), a value of another type or out
@@ -47,7 +49,7 @@ def resolve_config(
     given = read_config(file) if file else ConfigFile(None, {})
     name = name or given.preset or DEFAULT_PRESET
     values: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "augment": {}}
-    for source in (read_preset(name), given.sections, *map(_parse_assignment, assignments)):
+    for source in (read_preset(name), {"model": model or {}}, given.sections, *map(_parse_assignment, assignments)):
         for section, entries in source.items():
             values[section].update(entries)
     if variant is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -63,16 +64,24 @@ class TrainingState:
 
 
 def build_state(
-    model_config: ModelConfig, config: TrainingConfig, device: torch.device, ranks: Ranks | None = None
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    adopt: Callable[[KeyReID], None] | None = None,
 ) -> TrainingState:
     """The state before the first step; its random weights are a function of the seed.
+
+    `adopt`, where it is given, fills the new network with weights in place of the backbone's.
 
     Raises:
         SettingsError: training in pieces of a batch, and a backbone whose result depends on them.
     """
     ranks = ranks or Ranks()
     torch.manual_seed(torch_seed("weights", config.seed))
-    model = build_model(model_config).train()
+    model = build_model(model_config, load_backbone=adopt is None).train()
+    if adopt is not None:
+        adopt(model)
     _check_pieces(model, config)
     loss = KeyReIDLoss(
         num_identities=model_config.num_identities,

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .loop import TrainingLoop
 from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
 from .signals import stop_signals
+from .start import Start, read_start, refuse_seen_test_people, start_from
 from .state import build_state
 
 logger = logging.getLogger(__name__)
@@ -66,9 +68,12 @@ def train(
     identity_split: int = 0,
     resume: bool = False,
     tensorboard: bool = False,
+    start: Path | None = None,
+    same_cameras: bool = False,
 ) -> TrainingSummary:
     """Train on the training split of a prepared dataset; RUN/weights holds the moving average at the end.
 
+    With `start`, a run or folder of weights, the network starts from what that one has learnt; see start.start_from.
     Started by torchrun, the processes train together, each on the CUDA device of its local rank, and the first writes.
 
     Raises:
@@ -80,6 +85,7 @@ def train(
         KeyReIDError: the loss became NaN or infinite, memory or disk ran out, or a worker process died.
     """
     began = time.monotonic()
+    trained = read_start(start) if start else None
     with (
         ExitStack() as stack,
         stop_signals() as stop,
@@ -87,14 +93,20 @@ def train(
         explained(config, own_device),
     ):
         inputs, folder = ranks.together(
-            lambda: _open(prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks)
+            lambda: _open(
+                prepared, run, config, own_device, num_workers, identity_split, resume, tensorboard, ranks, trained
+            )
         )
         if ranks.is_first:
             for remark in remarks(inputs):
                 logger.warning(remark)
         ranks.together(lambda: compare_shards(inputs, ranks))
         ranks.first_alone(lambda: stack.enter_context(folder.held()))
-        state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks)
+        adopt = None
+        if trained is not None:
+            same = same_cameras or trained.dataset.get("manifest") == inputs.store.manifest.fingerprint
+            adopt = partial(start_from, start=trained, same_cameras=same)
+        state = build_state(config.model_config(inputs.labels), config.training, own_device, ranks, adopt)
         progress = Progress()
         if folder.checkpoint.exists():
             progress = ranks.together(lambda: load_checkpoint(folder.checkpoint, state))
@@ -125,6 +137,7 @@ def _open(
     resume: bool,
     tensorboard: bool,
     ranks: Ranks,
+    trained: Start | None,
 ) -> tuple[TrainingInputs, RunFolder]:
     inputs = open_inputs(
         prepared, config, device=device, num_workers=num_workers, identity_split=identity_split, ranks=ranks
@@ -134,4 +147,7 @@ def _open(
         "model": config.model_config(inputs.labels).to_dict(),
         "dataset": dataset_settings(inputs.store, identity_split),
     }
+    if trained is not None:
+        refuse_seen_test_people(trained, settings["dataset"])
+        settings["origin"] = trained.origin
     return inputs, RunFolder(run, settings, resume=resume, tensorboard=tensorboard)

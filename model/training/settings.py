@@ -49,7 +49,8 @@ def resolve_config(
     given = read_config(file) if file else ConfigFile(None, {})
     name = name or given.preset or DEFAULT_PRESET
     values: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "augment": {}}
-    for source in (read_preset(name), {"model": model or {}}, given.sections, *map(_parse_assignment, assignments)):
+    start = {"model": dict(model or {})}
+    for source in (read_preset(name), start, given.sections, *map(_parse_assignment, assignments)):
         for section, entries in source.items():
             values[section].update(entries)
     if variant is not None:

@@ -133,7 +133,7 @@ def test_a_rehearsal_that_does_not_fit_says_what_to_lower(prepared, tmp_path, mo
 
     monkeypatch.setattr("keyreid.model.training.rehearsal.train_step", full)
     result = run(prepared, "--out", tmp_path / "run", *OPTIONS, option)
-    assert result.exit_code == 1 and "--set training.accumulate=2 halves the memory" in result.stderr
+    assert result.exit_code == 1 and "--set training.checkpoint_blocks=99 recomputes the blocks" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

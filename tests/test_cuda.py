@@ -65,7 +65,7 @@ def test_float32_trains_as_on_a_cpu(prepared, options):
     torch.testing.assert_close(here, losses(prepared, CPU, *options), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [*VARIANTS, ("training.accumulate=2",), ("training.clip_gradient=1.0",)])
+@pytest.mark.parametrize("options", [*VARIANTS, ("training.checkpoint_blocks=1",), ("training.clip_gradient=1.0",)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_trains_nearly_as_float32(prepared, monkeypatch, dtype, options):
     """In its first step; float16 skips steps until its scaler has found a scale."""
@@ -82,7 +82,7 @@ def test_a_compiled_network_trains_alike(prepared):
     torch.testing.assert_close(compiled, losses(prepared, CUDA, *options), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [(), ("training.clip_gradient=1.0",), ("training.accumulate=2",)])
+@pytest.mark.parametrize("options", [(), ("training.clip_gradient=1.0",), ("training.checkpoint_blocks=1",)])
 def test_a_step_never_waits_for_the_device(prepared, options):
     config = resolve_config("vit-small", assignments=[*TINY, "model.stem=patch", *options])
     inputs = open_inputs(prepared, config, device=CUDA, num_workers=0, identity_split=0)
@@ -172,7 +172,7 @@ def test_a_batch_beyond_the_memory_says_what_to_lower(prepared, tmp_path):
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e6 / total)
     try:
-        with pytest.raises(KeyReIDError, match=r"the cuda has no memory left .*training.accumulate=2"):
+        with pytest.raises(KeyReIDError, match=r"the cuda has no memory left .*training.checkpoint_blocks"):
             train(prepared, tmp_path / "run", config, device=CUDA)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -125,7 +125,9 @@ def out_of_device_memory(state):
 @pytest.mark.parametrize("allocate", [out_of_host_memory, out_of_device_memory])
 def test_out_of_memory_says_what_to_lower(prepared, tmp_path, monkeypatch, allocate):
     in_epoch(monkeypatch, 0, allocate)
-    message = r"no memory left for batches of 4 clips of 4 frames of 32x16 .*allocate.*training.accumulate=2 .*batches"
+    message = (
+        r"no memory left for batches of 4 clips of 4 frames of 32x16 .*allocate.*--set .*checkpoint_blocks=99 .*smaller"
+    )
     with pytest.raises(NotEnoughMemoryError, match=message) as caught:
         train(prepared, tmp_path / "run", config(), device=CPU)
     assert "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ SAME = [
 PLAN = {
     "gathered": [*SAME, "training.validate_on=holdout", "training.holdout_share=0.25", "training.evaluate_every=2"],
     "shared": [*SAME, "training.gather=false"],
-    "accumulated": [*SAME, "training.accumulate=2"],
+    "checkpointed": [*SAME, "training.checkpoint_blocks=1"],
     "exploding": [*SAME, "training.warmup_rate=1e30"],
 }
 TERMS = ("total", "identity", "triplet", "center", "attention")
@@ -68,7 +68,7 @@ def differences(first, second):
     ]
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("gathered", 1e-5), ("accumulated", 1e-5)])
+@pytest.mark.parametrize(("name", "tolerance"), [("gathered", 1e-5), ("checkpointed", 1e-5)])
 def test_two_processes_have_the_loss_curve_of_one(prepared, runs, tmp_path, name, tolerance):
     train(prepared, tmp_path / "one", resolve_config("demo", assignments=PLAN[name]), device=CPU)
     assert max(differences(runs / name, tmp_path / "one")) < tolerance
@@ -82,7 +82,7 @@ def test_two_processes_have_the_loss_curve_of_one(prepared, runs, tmp_path, name
 
 def test_losses_of_shares_alone_differ(runs):
     """Hard examples of half a batch are others, so that equality above says something."""
-    assert max(differences(runs / "shared", runs / "accumulated")) > 1e-2
+    assert max(differences(runs / "shared", runs / "checkpointed")) > 1e-2
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(runs):

@@ -1,4 +1,4 @@
-"""A step's pieces, precision and compilation change nothing but rounding; and no step waits for the device."""
+"""Checkpointed blocks, precision and compilation change nothing but rounding; and no step waits for the device."""
 
 import logging
 from functools import partial
@@ -13,11 +13,9 @@ from keyreid.model.precision import compute_dtype
 from keyreid.model.training import schedule
 from keyreid.model.training import state as training_state
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.learner import Learner
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step
-from keyreid.pipeline.errors import SettingsError
 
 STEADY = (
     "model.stem=patch",
@@ -51,32 +49,35 @@ def steps(config, state, batches):
                                           for p in module.parameters()])  # fmt: skip
 
 
-@pytest.mark.parametrize("pieces", [2, 4])
+DEEP = (*RANDOM, "model.depth=4")
+
+
+class KeptBytes(torch.autograd.graph.saved_tensors_hooks):
+    """Of what the graphs that are made within keep for their backward pass."""
+
+    def __init__(self):
+        self.total = 0
+        super().__init__(self.count, lambda tensor: tensor)
+
+    def count(self, tensor):
+        self.total += tensor.nbytes
+        return tensor
+
+
 @pytest.mark.parametrize("variant", ["aligned", "reference"])
-def test_pieces_of_a_batch_have_the_gradient_of_the_whole(prepared, pieces, variant):
-    whole = steps(*begin(prepared, *STEADY, f"model.variant={variant}"))
-    in_pieces = steps(*begin(prepared, *STEADY, f"model.variant={variant}", f"training.accumulate={pieces}"))
-    torch.testing.assert_close(in_pieces, whole, rtol=1e-4, atol=1e-6)
-    still = begin(prepared, *STEADY, f"model.variant={variant}")
-    assert (whole[1] - steps(still[0], still[1], [still[2][0]])[1]).abs().max() > 1e-3  # later steps did move it
-
-
-def test_both_passes_of_a_piece_have_the_same_random_draws(prepared, monkeypatch):
-    seen, real = [], Learner.features
-    monkeypatch.setattr(Learner, "features", lambda *given: seen.append(real(*given)) or seen[-1])
-    config, state, batches = begin(prepared, *RANDOM, "training.accumulate=2")
-    train_step(state, batches[0], config, 0)
-    assert len(seen) == 4 and not seen[0].part_features.requires_grad and seen[2].part_features.requires_grad
-    for first, second in ((0, 2), (1, 3)):
-        assert torch.equal(seen[first].part_features, seen[second].part_features)
-    monkeypatch.setattr("keyreid.model.training.step._seed_network", lambda *_: None)
-    train_step(state, batches[0], config, 0)
-    assert not torch.equal(seen[4].part_features, seen[6].part_features)
-
-
-def test_pieces_are_refused_where_each_would_have_statistics_of_its_own(prepared):
-    with pytest.raises(SettingsError, match=r"accumulate is 2 for a backbone with BatchNorm \(model.stem is 'conv'\)"):
-        begin(prepared, "training.accumulate=2")
+def test_checkpointed_blocks_train_alike_and_keep_less(prepared, variant):
+    """To the bit, under random depth: the second computation has the draws of the first."""
+    found = {}
+    for blocks in (0, 2, 99):
+        config, state, batches = begin(
+            prepared, *DEEP, f"model.variant={variant}", f"training.checkpoint_blocks={blocks}"
+        )
+        kept = KeptBytes()
+        with kept:
+            found[blocks] = (*steps(config, state, batches), kept.total)
+    for blocks in (2, 99):
+        assert torch.equal(found[blocks][0], found[0][0]) and torch.equal(found[blocks][1], found[0][1])
+    assert found[99][2] < found[2][2] < found[0][2]
 
 
 def with_scaler(state, scale):
@@ -84,10 +85,9 @@ def with_scaler(state, scale):
     return state
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_scaled_gradients_give_the_same_step(prepared, pieces):
+def test_scaled_gradients_give_the_same_step(prepared):
     """A power of two changes no bit of float32."""
-    options = (*RANDOM, f"training.accumulate={pieces}", "training.clip_gradient=1.0")
+    options = (*RANDOM, "training.clip_gradient=1.0")
     plain = steps(*begin(prepared, *options))
     config, state, batches = begin(prepared, *options)
     scaled = steps(config, with_scaler(state, 1024.0), batches)
@@ -126,7 +126,7 @@ def test_a_first_step_that_overflows_is_as_if_it_had_not_been(prepared, monkeypa
 
 
 @pytest.mark.parametrize("options", [(), ("model.part_pooling=average",), ("model.variant=reference",),
-                                     ("training.accumulate=2",), ("training.clip_gradient=1.0",)])  # fmt: skip
+                                     ("training.checkpoint_blocks=1",), ("training.clip_gradient=1.0",)])  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_what_a_device_does_in_half_precision(prepared, monkeypatch, dtype, options):
     """On a CPU, which has the same autocast, fused optimisers and scaler: the losses stay those of float32."""
@@ -151,7 +151,7 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("options", [(), ("training.clip_gradient=1.0",), ("training.accumulate=2",),
+@pytest.mark.parametrize("options", [(), ("training.clip_gradient=1.0",), ("training.checkpoint_blocks=1",),
                                      ("model.variant=reference",)])  # fmt: skip
 def test_a_step_never_waits_for_the_device(prepared, options):
     config, state, batches = begin(prepared, *RANDOM, *options)

@@ -21,7 +21,7 @@ from keyreid.pipeline.errors import KeyReIDError
 
 
 def run(prepared: Path, runs: Path, plan: dict[str, list[str]]) -> None:
-    for name in ("gathered", "shared", "accumulated"):
+    for name in ("gathered", "shared", "checkpointed"):
         train(prepared, runs / name, resolve_config("demo", assignments=plan[name]), device=CPU)
     stop_one_rank(prepared, runs / "stopped", plan["gathered"])
     try:

@@ -16,6 +16,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from keyreid.pipeline.errors import SettingsError
 
@@ -34,12 +35,17 @@ class Backbone(nn.Module):
         vit: a timm ViT whose last block was taken off by `split_last_block`.
         num_cameras: rows of the camera table.
         camera_scale: factor of the camera embedding; 0 leaves the table out.
+
+    Attributes:
+        checkpoint_blocks: of how many blocks, from the first, training computes the inner values again in the backward
+            pass, under the same random draws, instead of keeping them.
     """
 
     def __init__(self, *, vit: ViT, num_cameras: int, camera_scale: float) -> None:
         super().__init__()
         self.vit = vit
         self.camera_scale = camera_scale
+        self.checkpoint_blocks = 0
         self.camera_embedding = nn.Embedding(num_cameras, vit.embed_dim) if camera_scale else None
         if self.camera_embedding is not None:
             nn.init.trunc_normal_(self.camera_embedding.weight, std=0.02)
@@ -67,8 +73,9 @@ class Backbone(nn.Module):
             # On every token, the class token included (paper, section 3.1).
             tokens = tokens + self.camera_scale * self.camera_embedding(cameras)[:, None]
         tokens = self.vit.norm_pre(tokens)
-        for block in self.vit.blocks:
-            tokens = block(tokens)
+        for number, block in enumerate(self.vit.blocks):
+            recompute = self.training and number < self.checkpoint_blocks
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         extra = self.vit.num_prefix_tokens
         return tokens if extra == 1 else torch.cat([tokens[:, :1], tokens[:, extra:]], dim=1)
 

@@ -39,8 +39,8 @@ class TrainingConfig:
         clip_gradient: largest norm of the gradient; 0 leaves it as it is.
         mixed_precision: bfloat16 on CUDA devices that have it, float16 on others; a CPU always computes in float32.
         compile: let torch.compile make the network's kernels: minutes at the start, and other rounding.
-        accumulate: pieces in which a batch goes through the network, one after another, to fit into memory. The loss
-            is still that of the whole batch; it costs a second forward pass.
+        checkpoint_blocks: of how many of the backbone's blocks, from the first, the inner values are computed again in
+            the backward pass instead of kept, to fit into memory; the result is the same.
         gather: with several processes, seek hard examples and take BatchNorm's statistics in the whole batch, as one
             process would, instead of in each process's share of it.
         validate_on: "none", "holdout" (identities taken out of the training split; see holdout_share) or "test" (the
@@ -75,7 +75,7 @@ class TrainingConfig:
     clip_gradient: float = 0.0
     mixed_precision: bool = True
     compile: bool = False
-    accumulate: int = 1
+    checkpoint_blocks: int = 0
     gather: bool = True
     validate_on: str = "none"
     holdout_share: float = 0.1
@@ -90,12 +90,13 @@ class TrainingConfig:
             raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
         if self.validate_on not in VALIDATIONS:
             raise SettingsError(f"training.validate_on is {self.validate_on!r}", " or ".join(VALIDATIONS))
-        for name in ("epochs", "batch_scale", "accumulate", "evaluate_every", "log_every", "checkpoint_every"):
+        for name in ("epochs", "batch_scale", "evaluate_every", "log_every", "checkpoint_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("label_smoothing", "global_share", "ema_decay", "momentum", "holdout_share"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("learning_rate", "bias_rate_factor", "weight_decay", "warmup_epochs", "warmup_rate", "final_rate",
                      "center_weight", "center_rate", "attention_weight", "clip_gradient", "checkpoint_every_steps",
+                     "checkpoint_blocks",
                      "seed"):  # fmt: skip
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 

@@ -41,13 +41,13 @@ def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
 
 def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException) -> NotEnoughMemoryError:
     training = config.training
-    pieces = training.accumulate
     height, width = config.model["frame_size"]
     size = f"{training.clips_per_batch} clips of {config.model['clip_length']} frames of {height}x{width}"
+    recompute = "training.checkpoint_blocks=99 recomputes the blocks in the backward pass, with the same result; or "
+    smaller = "smaller batches: training.batch_scale, training.identities_per_batch, training.clips_per_identity"
     return NotEnoughMemoryError(
-        f"the {device.type} has no memory left for batches of {size}{f' in {pieces} pieces' if pieces > 1 else ''} "
+        f"the {device.type} has no memory left for batches of {size} "
         f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
         "",
-        f"--set training.accumulate={2 * pieces} halves the memory and keeps the result; or smaller batches, "
-        "training.identities_per_batch or training.clips_per_identity",
+        f"--set {'' if training.checkpoint_blocks else recompute}{smaller}",
     )

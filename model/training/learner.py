@@ -59,13 +59,8 @@ class Learner(nn.Module):
         self._dtype, self._gather = dtype, gather
         self._features = torch.compile(model.training_features) if compiled else model.training_features
 
-    def forward(self, clips: Clips, gradients: Gradients | None = None) -> LossTerms | Tensor:
-        """The loss terms; with `gradients`, a scalar that has those gradients, see step.backward_in_pieces."""
-        if gradients is None:
-            return self.judge(self.features(clips), clips)
-        values = [*self.features(clips)[:-1], *(self.judging_parameters() if gradients.parameters else ())]
-        products = zip(values, (*gradients.features, *gradients.parameters), strict=True)
-        return torch.stack([(value * gradient).sum().float() for value, gradient in products]).sum()
+    def forward(self, clips: Clips) -> LossTerms:
+        return self.compute_losses(self.features(clips), clips)
 
     def features(self, clips: Clips) -> TrainingFeatures:
         """What the network makes of each clip on its own."""
@@ -73,7 +68,7 @@ class Learner(nn.Module):
             features: TrainingFeatures = self._features(clips.frames, clips.part_weights, clips.cameras)
         return features
 
-    def judge(self, features: TrainingFeatures, clips: Clips) -> LossTerms:
+    def compute_losses(self, features: TrainingFeatures, clips: Clips) -> LossTerms:
         """Necks, classifiers and losses, of the clips together."""
         identities, erased = clips.identities, clips.erased
         if self._gather is not None:
@@ -83,23 +78,6 @@ class Learner(nn.Module):
             output = self.model.classify(features)
         terms: LossTerms = self.loss(output, identities, erased)
         return terms
-
-    def judging_parameters(self) -> list[nn.Parameter]:
-        """The trained parameters that `judge` reads and `features` does not."""
-        owners: tuple[nn.Module, ...] = (self.model.global_head, self.model.part_heads, self.loss)
-        return [parameter for owner in owners for parameter in owner.parameters() if parameter.requires_grad]
-
-
-class Gradients(NamedTuple):
-    """Gradients of the total loss.
-
-    Attributes:
-        features: of each tensor of TrainingFeatures but the last, the visibility, which has none.
-        parameters: of Learner.judging_parameters, or () to leave them out.
-    """
-
-    features: tuple[Tensor, ...]
-    parameters: tuple[Tensor, ...]
 
 
 def distribute(learner: Learner, ranks: Ranks) -> nn.Module:

@@ -35,10 +35,7 @@ class Phases:
 
 @contextmanager
 def watched(state: TrainingState, phases: Phases) -> Iterator[None]:
-    """Let the steps of `train_step` enter the phases forward, backward and optimisers; what is before them is not.
-
-    With training.accumulate, the pass without a graph counts as what comes before.
-    """
+    """Let the steps of `train_step` enter the phases forward, backward and optimisers; what is before them is not."""
     hooks = [
         state.learner.register_forward_pre_hook(lambda *_: phases.enter(FORWARD)),
         state.learner.register_forward_hook(lambda *_: phases.enter(BACKWARD)),

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.amp import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from keyreid.model.data.sampler import torch_seed
@@ -19,7 +17,6 @@ from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig
 from keyreid.model.network.keyreid import KeyReID
 from keyreid.model.precision import compute_dtype, gradient_scaler
-from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
@@ -50,12 +47,6 @@ class TrainingState:
     center_optimizer: Optimizer
     scaler: GradScaler
 
-    @property
-    def undistributed(self) -> Learner:
-        """The learner without what averages its gradients over ranks."""
-        learner = self.learner.module if isinstance(self.learner, DistributedDataParallel) else self.learner
-        return cast(Learner, learner)
-
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self.average.module, "loss": self.loss}
 
@@ -73,16 +64,13 @@ def build_state(
     """The state before the first step; its random weights are a function of the seed.
 
     `adopt`, where it is given, fills the new network with weights in place of the backbone's.
-
-    Raises:
-        SettingsError: training in pieces of a batch, and a backbone whose result depends on them.
     """
     ranks = ranks or Ranks()
     torch.manual_seed(torch_seed("weights", config.seed))
     model = build_model(model_config, load_backbone=adopt is None).train()
     if adopt is not None:
         adopt(model)
-    _check_pieces(model, config)
+    model.backbone.checkpoint_blocks = config.checkpoint_blocks
     loss = KeyReIDLoss(
         num_identities=model_config.num_identities,
         global_width=model.global_head.classifier.in_features,
@@ -106,11 +94,3 @@ def build_state(
         build_center_optimizer(loss, config, scaled=scaler.is_enabled()),
         scaler,
     )
-
-
-def _check_pieces(model: KeyReID, config: TrainingConfig) -> None:
-    if config.accumulate > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.backbone.modules()):
-        raise SettingsError(
-            f"training.accumulate is {config.accumulate} for a backbone with BatchNorm (model.stem is 'conv')",
-            "1: pieces of a batch would each have statistics of their own, and another result",
-        )

@@ -25,7 +25,7 @@ def export_keypoints(prepared: Path, out: Path, overwrite: bool, as_json: bool) 
     Example:
       keyreid-prep export-keypoints prepared/ keypoints.json
     """
-    from keyreid.pipeline.exchange.export_keypoints import export_keypoints as export
+    from keyreid.pipeline.exchange.coco import export_keypoints as export
 
     summary = export(prepared, out, overwrite=overwrite)
     if as_json:

@@ -14,7 +14,7 @@ from foreign_keypoints import HEIGHT, NAMES, WIDTH, index_blank_frames, person, 
 from keyreid.cli.prep import main
 from keyreid.pipeline.commit import commit_shard, read_json, read_receipt, receipt_path, write_json
 from keyreid.pipeline.errors import FormatError
-from keyreid.pipeline.exchange.export_keypoints import export_keypoints
+from keyreid.pipeline.exchange.coco import export_keypoints
 from keyreid.pipeline.keypoints import keypoints_path, read_keypoints, write_keypoints
 from keyreid.pipeline.manifest import dataset_path
 from keyreid.pipeline.records import FRAME_INTERPOLATED, FRAME_OK

@@ -15,7 +15,8 @@ from keyreid.cli.index import index
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.index import Reading, SourceTracklet
 from keyreid.pipeline.manifest import IdentitySplit, read_manifest
-from keyreid.pipeline.sources import check_completeness, count, flatten, load_description, read_source
+from keyreid.pipeline.sources import check_completeness, count, load_description, read_source
+from keyreid.pipeline.stages import flatten
 
 TRACKLETS = (
     SourceTracklet("train", 1, 1, ("a.jpg", "b.jpg")),

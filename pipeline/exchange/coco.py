@@ -1,5 +1,5 @@
-"""Keypoints in COCO's JSON, read element by element: lists of results, annotation files with images, and openpifpaf's
-lists, one file per frame."""
+"""Keypoints in COCO's JSON. Read, element by element: lists of results, annotation files with images, and openpifpaf's
+lists, one file per frame. Written: a prepared dataset as one annotation file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import io
 import json
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import SourceError
+import numpy as np
+
+from ..commit import commit_file, require_intact
+from ..environment import progress_bar
+from ..errors import SettingsError, SourceError
+from ..keypoints import KeypointColumns, keypoints_path, read_keypoints
+from ..manifest import read_manifest, read_shard_frames
+from ..pose.selection import Person
+from ..receipts import KEYPOINTS, keypoint_receipts, stage_settings
 from ..skeleton import BONES, JOINTS
-from .formats import SourceEntry, SourcePerson, open_source, printable, source_person, walk
+from ..sources.reading import open_source
+from .formats import SourceEntry, printable, source_person, walk
 
 PIFPAF_SUFFIX = ".predictions.json"
 VISIBLE = 2  # COCO's third number is a flag: 0 not labelled, 1 hidden, 2 visible
@@ -28,14 +38,12 @@ CATEGORY = {
 LISTS = ("images", "annotations", "categories")
 MAX_SIDE = 1_000_000  # pixels of a frame
 MAX_ELEMENT = 4 << 20  # characters of one person, with all else that is written about them
-CHUNK = 1 << 20  # characters that are read at once
-CUT = 16  # characters at the end of a buffer that may be the first part of a number, literal or escape
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonReader:
-    """Reads a JSON document of any length whose elements are short.
+    """Reads a JSON document of any length whose elements are short; memory holds twice MAX_ELEMENT of it.
 
     Attributes:
         keys: of the document's lists, as far as it was read; "" for one that is a list.
@@ -48,8 +56,8 @@ class JsonReader:
         self.keys: set[str] = set()
 
     def elements(self) -> Iterator[tuple[str, Any]]:
-        """Key and element, for every element of the lists in the document's object; values that are no list come
-        complete. A document that is a list has the key "". ValueErrors say what is wrong, and where.
+        """Key and element, for every element of the lists in the document's object. A document that is a list has the
+        key "". ValueErrors say what is wrong, and where.
         """
         if self._take("[{") == "[":
             yield from self._list("")
@@ -65,7 +73,7 @@ class JsonReader:
                 elif key in LISTS:
                     raise ValueError(f"{key} is no list")
                 else:
-                    yield key, self._value()
+                    self._value()
         if self._peek():
             raise ValueError(f"more text after the document's end, at character {self._passed + self._at:,}")
 
@@ -85,27 +93,22 @@ class JsonReader:
 
     def _value(self) -> Any:
         self._peek()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                if self._ended or end < len(self._text) - CUT:
-                    self._at = end
-                    return value
-            except json.JSONDecodeError as error:
-                cut = error.pos >= len(self._text) - CUT or error.msg.startswith("Unterminated")
-                if self._ended or not cut:
-                    raise ValueError(f"{error.msg}: character {self._passed + error.pos:,}") from error
-            if len(self._text) - self._at > MAX_ELEMENT:
-                raise ValueError(f"an element of more than {MAX_ELEMENT:,} characters at {self._passed + self._at:,}")
-            self._read()
+        try:
+            value, self._at = self._decode(self._text, self._at)
+        except json.JSONDecodeError as error:
+            place = f"{error.msg}: character {self._passed + error.pos:,}"
+            raise ValueError(f"{place}, or an element of more than {MAX_ELEMENT:,} characters") from error
+        return value
 
     def _peek(self) -> str:
-        """The next character that is no white space; "" at the end."""
+        """The next character that is no white space; "" at the end. From there on, the buffer holds a whole element."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
-            if self._at < len(self._text) or self._ended:
+            if self._ended or len(self._text) - self._at >= MAX_ELEMENT:
                 return self._text[self._at : self._at + 1]
-            self._read()
+            chunk = self._file.read(MAX_ELEMENT)
+            self._passed += self._at
+            self._text, self._at, self._ended = self._text[self._at :] + chunk, 0, not chunk
 
     def _take(self, expected: str) -> str:
         found = self._peek()
@@ -115,28 +118,18 @@ class JsonReader:
         self._at += 1
         return found
 
-    def _read(self) -> None:
-        chunk = self._file.read(CHUNK)
-        self._passed += self._at
-        self._text, self._at, self._ended = self._text[self._at :] + chunk, 0, not chunk
-
 
 def json_objects(path: Path, need: str = "annotations") -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and object of all lists in LISTS, or of a document that is a list; any other must have the key `need`."""
-    with open_source(path, "a complete JSON file") as file:
+    with open_source(path, "JSON: a list of results, or an object with lists of images and annotations") as file:
         reader = JsonReader(io.TextIOWrapper(file, "utf-8-sig"))
         for key, item in reader.elements():
             if key in ("", *LISTS):
                 if not isinstance(item, dict):
-                    found = f"{path} has something else than objects among its {key or 'results'}"
-                    raise SourceError(found, "a list of objects")
+                    raise ValueError(f"something else than objects among its {key or 'results'}")
                 yield key, item
         if not reader.keys & {"", need}:
-            raise SourceError(
-                f"{path} is neither a list nor an object with {need}",
-                "a list of results, or an object with images and annotations",
-                "name the format with --format if it is not COCO",
-            )
+            raise ValueError(f"neither a list nor an object with {need}")
 
 
 def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEntry]:
@@ -168,19 +161,23 @@ def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEnt
     full_confidence = VISIBLE if VISIBLE in flags and flags <= {0, 1, VISIBLE} else 1
     if images is not None:
         for key, item in json_objects(images, need="images"):
-            if not key:
-                raise SourceError(f"{images} is a list", "an object with images, each with id and file_name")
             if key == "images":
                 yield SourceEntry(_add_image(names, item, images), None, _size(item, images))
     for item, where in _people(source):
         other = other_joints.get(repr(item.get("category_id")))
         if other is not None:
+            found = f"{where} is a {reprlib.repr(other.get('name'))} with joints {reprlib.repr(other['keypoints'])}"
+            raise SourceError(found, "COCO's 17", "leave it out, or bring its joints into COCO's order")
+        name = item.get("image_id")
+        if isinstance(name, int | str) and name in names:
+            name = names[name]
+        elif not isinstance(name, str):
             raise SourceError(
-                f"{where} is a {reprlib.repr(other.get('name'))} with the joints {reprlib.repr(other['keypoints'])}",
-                f"COCO's 17: {', '.join(JOINTS[:3])} ...",
-                "leave it out, or bring its joints into COCO's order",
+                f"{where} has image_id {reprlib.repr(name)}, and no list of images names it",
+                "a file name, or an id of `images`",
+                "name the annotation file that holds the images: --images FILE",
             )
-        yield SourceEntry(_image_name(item.get("image_id"), names, where), (_person(item, where, full_confidence),))
+        yield SourceEntry(printable(name), (_person(item, where, full_confidence),))
 
 
 def _people(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -192,23 +189,19 @@ def _people(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             yield item, f"{path}, person {number}"
 
 
-def _person(item: dict[str, Any], where: str, full_confidence: float = 1) -> SourcePerson:
+def _person(item: dict[str, Any], where: str, full_confidence: float = 1) -> Person:
+    confidences = item.get(SCORES_FIELD)
     return source_person(
-        item["keypoints"],
-        item.get("score"),
-        where,
-        confidences=item.get(SCORES_FIELD),
-        full_confidence=full_confidence,
+        item["keypoints"], item.get("score"), where, confidences=confidences, full_confidence=full_confidence
     )
 
 
 def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -> str:
     """Remember an image's name under its id."""
     number, name = image.get("id"), image.get("file_name")
-    if not isinstance(name, str) or not isinstance(number, int | str):
-        raise SourceError(f"{path} has an image {reprlib.repr(image)}", "id and file_name", "add them")
-    if number in names:
-        raise SourceError(f"{path} has two images of id {reprlib.repr(number)}", "each id once", "renumber them")
+    if not isinstance(name, str) or not isinstance(number, int | str) or number in names:
+        found = f"{path} has an image {reprlib.repr(image)}"
+        raise SourceError(found, "id and file_name, each id once", "add or renumber them")
     names[number] = printable(name)
     return names[number]
 
@@ -224,13 +217,98 @@ def _size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _image_name(image_id: Any, names: dict[int | str, str], where: str) -> str:
-    if isinstance(image_id, int | str) and image_id in names:
-        return names[image_id]
-    if isinstance(image_id, str):
-        return printable(image_id)
-    raise SourceError(
-        f"{where} has image_id {reprlib.repr(image_id)}, and no list of images names it",
-        "a file name, or an id of `images`",
-        "name the annotation file that holds the images: --images FILE",
-    )
+@dataclass
+class ExportSummary:
+    """What was written: images, people in them, and frames that the dataset leaves out."""
+
+    num_images: int = 0
+    num_people: int = 0
+    num_left_out: int = 0
+
+
+def export_keypoints(prepared: Path, out: Path, *, overwrite: bool = False) -> ExportSummary:
+    """Write images, annotations and the category; `out` appears only when it is complete.
+
+    The id of an image is the frame's number in the dataset, from 1. Annotations have COCO's [x, y, v], v = 2 where
+    the confidence is over 0, and the confidences themselves as `keypoint_scores`, which import_keypoints reads: what
+    is exported and imported again is the same to the last bit of float32.
+
+    Raises:
+        FormatError: shards of keypoints are missing, outdated, or differ from their receipts.
+        SettingsError: `out` exists and `overwrite` is not given.
+    """
+    if out.exists() and not overwrite:
+        raise SettingsError(f"{out} exists", "a new file", "choose another name, or add --overwrite")
+    receipts = keypoint_receipts(prepared)
+    for receipt in receipts.values():
+        require_intact(prepared, receipt, "delete it, then run the command again that made the keypoints: it resumes")
+    summary = ExportSummary()
+    commit_file(out, lambda partial_path: _write(partial_path, prepared, sorted(receipts), summary))
+    return summary
+
+
+def _write(path: Path, prepared: Path, shards: Sequence[int], summary: ExportSummary) -> None:
+    """Frames are read twice, once for the images and once for the annotations: memory holds one shard."""
+    manifest = read_manifest(prepared)
+    bar = progress_bar(2 * manifest.num_frames, "export", "rows")
+    with open(path, "w", encoding="utf-8") as file, bar:
+        info = {"description": f"keypoints of {manifest.name}", "settings": stage_settings(prepared, KEYPOINTS)}
+        file.write(f'{{"info": {json.dumps(info)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [')
+        images = (
+            {"id": number, "file_name": name} | dict(zip(("width", "height"), row.sizes[0].tolist(), strict=True))
+            for number, name, row in _frames(prepared, shards, bar)
+        )
+        summary.num_images = _write_elements(file, images)
+        file.write('],\n"annotations": [')
+        frames = _frames(prepared, shards, bar)
+        people = (_annotation(number, row) for number, _, row in frames if row.keypoints[..., 2].any())
+        summary.num_people = _write_elements(file, people)
+        file.write("]}\n")
+    summary.num_left_out = manifest.num_frames - summary.num_images
+
+
+def _frames(prepared: Path, shards: Sequence[int], bar: Any) -> Iterator[tuple[int, str, KeypointColumns]]:
+    """Number from 1, path and row of every frame that is not left out."""
+    start = 1
+    for shard in shards:
+        columns = read_keypoints(keypoints_path(prepared, shard))
+        paths = read_shard_frames(prepared, shard).paths
+        for row in np.flatnonzero(columns.in_shards).tolist():
+            yield start + row, paths[row], columns[row : row + 1]
+        start += len(columns)
+        bar.update(len(columns))
+
+
+def _write_elements(file: TextIO, elements: Iterable[dict[str, Any]]) -> int:
+    """One element per line; returns how many there are."""
+    count = 0
+    for element in elements:
+        file.write((",\n" if count else "\n") + json.dumps(element, separators=(",", ":")))
+        count += 1
+    return count
+
+
+def _annotation(number: int, row: KeypointColumns) -> dict[str, Any]:
+    """The person of a frame, found or interpolated."""
+    keypoints = row.keypoints[0]
+    found = keypoints[:, 2] > 0
+    corner, opposite = keypoints[found, :2].min(0), keypoints[found, :2].max(0)
+    box = _short(np.concatenate([corner, opposite - corner]))
+    flagged = zip(_short(keypoints[:, :2]), (VISIBLE * found).tolist(), strict=True)
+    return {
+        "id": number,
+        "image_id": number,
+        "category_id": CATEGORY["id"],
+        "iscrowd": 0,
+        "area": box[2] * box[3],
+        "bbox": box,
+        "num_keypoints": int(found.sum()),
+        "keypoints": [value for place, flag in flagged for value in (*place, flag)],
+        SCORES_FIELD: _short(keypoints[:, 2]),
+        "score": _short(row.score)[0],
+    }
+
+
+def _short(values: np.ndarray) -> Any:
+    """Python floats with the fewest digits that are still these float32, in nested lists of the same shape."""
+    return values.astype(np.float32).astype(str).astype(np.float64).tolist()

@@ -1,27 +1,27 @@
 """Foreign keypoints: what every format is read into, the checks of all of them, and the readers of tables and .pose
-files. The reader of COCO's JSON is coco.py."""
+files. COCO's JSON is in coco.py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import reprlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
 from ..commit import sha256_of
 from ..errors import SourceError, SurroundingsError
-from ..pose.selection import Person as SourcePerson
+from ..pose.selection import Person
 from ..skeleton import JOINTS, NUM_JOINTS
+from ..sources.reading import first_line, open_source, read_at_most
 
 POSE_SUFFIX = ".pose"
 MAX_POSE_BYTES = 1 << 20  # of the file of one frame
@@ -29,7 +29,9 @@ CSV_BLOCK = 1 << 20  # bytes of a .csv file that are read at once; a row is shor
 JOINT_COLUMNS = tuple(f"{joint}_{axis}" for joint in JOINTS for axis in "xyc")
 BATCH_ROWS = 1024  # of a Parquet file in memory at once
 ROWS_OF_ANY_TABLE = 1_000_000  # more rows than that must take a byte each in the file
-JOINT_VALUES = "x, y and confidence of the 17 COCO joints"
+KEYPOINTS = (
+    f"{3 * NUM_JOINTS} or {NUM_JOINTS} x 3 finite numbers: x, y and confidence of the COCO joints, 0 where missing"
+)
 LARGEST = float(np.finfo(np.float32).max)
 OVERSHOOT = 0.2  # networks that learn heatmaps go a little beyond 0 and 1: clipped; farther off is another unit
 
@@ -45,34 +47,8 @@ class SourceEntry:
     """
 
     name: str
-    people: tuple[SourcePerson, ...] | None
+    people: tuple[Person, ...] | None
     size: tuple[int, int] | None = None
-
-
-@contextmanager
-def open_source(path: Path, kind: str) -> Iterator[IO[bytes]]:
-    """Open a regular file, and nothing that would block or never end; errors within become errors that name it, and
-    `kind`, what it should be.
-
-    Raises:
-        SourceError: it is missing, a folder, FIFO or device, or what a parser found wrong.
-        SurroundingsError: the system cannot read it, or memory is short.
-    """
-    try:
-        if not path.is_file():
-            found = "is not a regular file" if path.exists() else "is not there"
-            raise SourceError(f"{path} {found}", "a file, and no folder, FIFO or device", "check the path")
-        with open(path, "rb") as file:
-            yield file
-    except (OSError, MemoryError, ValueError, LookupError, TypeError, RecursionError, NotImplementedError) as error:
-        found = f"{path} cannot be read ({_first_line(error)})"
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # pyarrow's OSErrors of damage have none
-            raise SurroundingsError(found, "", "repair that, and try again") from error
-        raise SourceError(found, kind, "write it again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 def printable(name: str) -> str:
@@ -82,7 +58,7 @@ def printable(name: str) -> str:
 
 def source_person(
     values: Any, score: Any, where: str, *, confidences: Any = None, full_confidence: float = 1.0
-) -> SourcePerson:
+) -> Person:
     """Check one person's numbers.
 
     Args:
@@ -91,57 +67,39 @@ def source_person(
         where: file and entry, for errors.
         confidences: 17 numbers that stand in for every third of `values`, or None.
         full_confidence: what those in `values` have in place of 1.
-
-    Raises:
-        SourceError: another number of joints, NaN, no number at all, or confidences that are not 0 to 1.
     """
-    keypoints = _numbers(values, ((NUM_JOINTS * 3,), (NUM_JOINTS, 3)), JOINT_VALUES, where).reshape(NUM_JOINTS, 3)
-    if confidences is None:
-        keypoints[:, 2] /= full_confidence
-    else:
-        keypoints[:, 2] = _numbers(confidences, ((NUM_JOINTS,),), "one confidence per joint", where)
+    shape = (NUM_JOINTS, 3)
+    keypoints = _numbers(values, (shape, (NUM_JOINTS * 3,)), KEYPOINTS, where).reshape(shape)
     confidence = keypoints[:, 2]
-    lowest, highest = confidence.min(), confidence.max()
-    if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
-        raise SourceError(
-            f"{where} has a joint of confidence {lowest if lowest < -OVERSHOOT else highest:g}",
-            "0 to 1",
-            "scale them: percent by 1/100, logits through a sigmoid",
-        )
-    if highest > 1:
-        np.minimum(confidence, 1, out=confidence)
-    if lowest <= 0:
-        keypoints[confidence <= 0] = 0
-    number = float(confidence.mean() if score is None else _numbers([score], ((1,),), "a score", where)[0])
+    if confidences is None:
+        confidence /= full_confidence
+    else:
+        confidence[:] = _numbers(confidences, ((NUM_JOINTS,),), f"{NUM_JOINTS} confidences", where)
+    if confidence.min() < -OVERSHOOT or confidence.max() > 1 + OVERSHOOT:
+        found = f"{where} has confidences from {confidence.min():g} to {confidence.max():g}"
+        raise SourceError(found, "0 to 1", "scale them: percent by 1/100, logits through a sigmoid")
+    np.minimum(confidence, 1, out=confidence)
+    keypoints[confidence <= 0] = 0
+    number = float(confidence.mean() if score is None else _numbers(score, ((),), "one score", where))
     if number < 0:
-        raise SourceError(
-            f"{where} has score {number:g}", "0 or more", "the best score counts most: shift or scale them"
-        )
-    return SourcePerson(number, keypoints)
+        found = f"{where} has score {number:g}"
+        raise SourceError(found, "0 or more", "the best score counts most: shift or scale them")
+    return Person(number, keypoints)
 
 
-def _numbers(values: Any, shapes: Sequence[tuple[int, ...]], meaning: str, where: str) -> np.ndarray:
+def _numbers(values: Any, shapes: tuple[tuple[int, ...], ...], expected: str, where: str) -> np.ndarray:
     """Finite float32 numbers of one of the shapes, in memory of their own."""
     try:
         numbers = np.array(values)
         if numbers.dtype.kind not in "iufO":  # of objects: None, Decimal, whole numbers of more than 64 bits
-            raise TypeError(numbers.dtype.name)
+            raise TypeError(f"{numbers.dtype.name} in place of numbers")
         numbers = numbers.astype(np.float64)
+        if numbers.shape not in shapes:
+            raise ValueError(f"{' x '.join(map(str, numbers.shape)) or 'one'} numbers")
+        if not (np.abs(numbers) < LARGEST).all():  # false for NaN
+            raise ValueError("NaN, null or infinity")
     except (TypeError, ValueError, OverflowError) as error:
-        raise SourceError(
-            f"{where} holds something that is no number ({_first_line(error)})", f"numbers: {meaning}"
-        ) from error
-    if numbers.shape not in shapes:
-        found = " x ".join(map(str, numbers.shape)) or "1"
-        raise SourceError(
-            f"{where} has {found} numbers",
-            f"{' or '.join(' x '.join(map(str, shape)) for shape in shapes)}: {meaning}",
-            "leave out other joints, and bring these into the order of docs/keypoints.md",
-        )
-    if not (np.abs(numbers) < LARGEST).all():  # false for NaN
-        raise SourceError(
-            f"{where} holds NaN, null or infinity", f"numbers: {meaning}", "write 0, 0, 0 for a joint that is missing"
-        )
+        raise SourceError(f"{where} has {first_line(error)}", expected, "docs/keypoints.md has the order") from error
     return numbers.astype(np.float32)
 
 
@@ -182,10 +140,7 @@ def pose_entries(folder: Path) -> Iterator[SourceEntry]:
     """
     for path in walk(folder, POSE_SUFFIX):
         with open_source(path, "JSON: 17 lists of x, y, confidence") as file:
-            content = file.read(MAX_POSE_BYTES + 1)
-            if len(content) > MAX_POSE_BYTES:
-                raise ValueError(f"more than {MAX_POSE_BYTES:,} bytes")
-            values = json.loads(content.decode("utf-8-sig"))
+            values = json.loads(read_at_most(file, MAX_POSE_BYTES).decode("utf-8-sig"))
         name = printable(path.relative_to(folder).as_posix().removesuffix(POSE_SUFFIX))
         yield SourceEntry(name, (source_person(values, None, str(path)),))
 
@@ -198,13 +153,24 @@ def table_entries(path: Path) -> Iterator[SourceEntry]:
     number = 0
     with open_source(path, "a table .parquet, or .csv in UTF-8 with one header") as file:
         for batch in _parquet_batches(path, file) if path.suffix.lower() == ".parquet" else _csv_batches(path):
-            scores = batch["score"] if "score" in batch.schema.names else pa.nulls(len(batch))
-            for cell, values, score in zip(batch["frame_path"], _points(batch), scores, strict=True):
+            rows = batch.to_pandas()  # lists become arrays, which are checked ten times as fast
+            points = rows["keypoints"] if "keypoints" in rows else rows[[*JOINT_COLUMNS]].to_numpy(float)
+            scores = rows["score"] if "score" in rows else [None] * len(rows)
+            for name, values, score in zip(rows["frame_path"], points, scores, strict=True):
                 number += 1
-                where, name = f"{path}, row {number}", cell.as_py()
+                where = f"{path}, row {number}"
                 if not isinstance(name, str) or not name.strip():
                     raise SourceError(f"{where} has no frame_path", "a path", "fill it in, or leave the row out")
-                yield SourceEntry(printable(name.strip()), (source_person(values, score.as_py(), where),))
+                values = _from_text(values, where) if isinstance(values, str) else values
+                person = source_person(values, None if pd.isna(score) else score, where)
+                yield SourceEntry(printable(name.strip()), (person,))
+
+
+def _from_text(values: str, where: str) -> Any:
+    try:
+        return json.loads(values)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{where} has keypoints {values[:80]!r}", "text such as [64.0, 20.5, 0.9, ...]") from error
 
 
 def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -212,8 +178,7 @@ def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with csv.open_csv(path, csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK), parse) as header:
         names = [name.strip() for name in header.schema.names]
     columns = _columns(path, names)
-    texts = {name: pa.string() for name in ("frame_path", "keypoints")}
-    types = {name: texts.get(name, pa.float64()) for name in columns}
+    types = {name: pa.string() if name in ("frame_path", "keypoints") else pa.float64() for name in columns}
     options = csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK, column_names=names, skip_rows=1)
     with csv.open_csv(path, options, parse, csv.ConvertOptions(include_columns=columns, column_types=types)) as rows:
         yield from rows
@@ -237,35 +202,15 @@ def _parquet_batches(path: Path, file: IO[bytes]) -> Iterator[pa.RecordBatch]:
     yield from table.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
 
 
-def _points(batch: pa.RecordBatch) -> Iterator[Any]:
-    """What each row has as keypoints; arrays where that is plain, since Python's numbers take ten times as long."""
-    if "keypoints" not in batch.schema.names:
-        yield from ([cell.as_py() for cell in row] for row in zip(*map(batch.column, JOINT_COLUMNS), strict=True))
-        return
-    cells = batch["keypoints"]
-    if pa.types.is_list(cells.type) and pa.types.is_floating(cells.type.value_type) and not cells.null_count:
-        numbers = cells.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
-        yield from np.split(numbers, np.cumsum(cells.value_lengths())[:-1])
-        return
-    for value in cells.to_pylist():
-        try:
-            yield json.loads(value) if isinstance(value, str) else value
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"keypoints {reprlib.repr(value)} are no text such as [64.0, 20.5, ...]") from error
-
-
 def _columns(path: Path, names: list[str]) -> list[str]:
     """The columns to read."""
     columns = ["frame_path", *(["keypoints"] if "keypoints" in names else JOINT_COLUMNS)]
-    lacking = [name for name in columns if name not in names]
-    if lacking:
-        raise SourceError(
-            f"{path} has no column {', '.join(lacking[:4])}{' ...' if len(lacking) > 4 else ''}",
-            "frame_path, and keypoints (lists of 51) or nose_x, nose_y, nose_c to right_ankle_c, separated by commas",
-            "rename or add them; docs/keypoints.md has examples",
-        )
     columns += [name for name in names if name == "score"]
-    twice = [name for name in columns if names.count(name) > 1]
-    if twice:
-        raise SourceError(f"{path} has several columns {twice[0]}", "each name once", "rename the others")
+    wrong = [name for name in columns if names.count(name) != 1]
+    if wrong:
+        raise SourceError(
+            f"{path} has {'several columns' if wrong[0] in names else 'no column'} {', '.join(wrong[:4])}",
+            "frame_path, and keypoints (lists of 51) or nose_x, nose_y, nose_c to right_ankle_c, separated by commas",
+            "rename, add or remove some; docs/keypoints.md has examples",
+        )
     return columns

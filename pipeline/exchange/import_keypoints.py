@@ -19,7 +19,7 @@ from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
 from ..images import UnreadableImage, check_decoders
 from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
 from ..manifest import read_manifest, read_shard_frames, shard_inputs
-from ..pose.selection import GapSettings, SelectionSettings, best_scores, fill_gaps, select_people
+from ..pose.selection import GapSettings, Person, SelectionSettings, best_scores, fill_gaps, select_people
 from ..records import (
     FRAME_INTERPOLATED,
     FRAME_NO_POSE,
@@ -33,7 +33,7 @@ from ..records import (
 from ..skeleton import NUM_JOINTS
 from ..stages import MAX_LEFT_OUT, StageSummary, check_roots, count_left_out, frame_roots, limit_left_out, run_stage
 from .coco import PIFPAF_SUFFIX, coco_entries
-from .formats import POSE_SUFFIX, SourceEntry, SourcePerson, pose_entries, sha256_of_source, table_entries, walk
+from .formats import POSE_SUFFIX, SourceEntry, pose_entries, sha256_of_source, table_entries, walk
 from .matching import FrameNames, Match, check_units, read_spool, spool_people
 
 FORMATS = ("coco", "pose", "table")
@@ -169,7 +169,9 @@ def import_shard(
     """Make one shard of keypoints: Parquet, then its receipt; frames whose paths are in `skipped` are not opened."""
     frames = read_shard_frames(prepared, shard)
     people, num_several = read_spool(prepared / SPOOL, shard)
-    choice = settings if num_several else replace(settings, selection=None)  # one person per frame: kept as it is
+    choice = (
+        settings if num_several else replace(settings, selection=None, gaps=None)
+    )  # one person per frame: kept as it is
     poses: list[FramePose] = []
     for tracklet in frames.tracklets:
         start, count = len(poses), len(tracklet.paths)
@@ -194,37 +196,35 @@ def import_shard(
 
 def _poses(
     tracklet: SourceFrames,
-    found: Sequence[list[SourcePerson]],
+    found: Sequence[list[Person]],
     root: Path,
     skipped: frozenset[str],
     settings: ImportSettings,
 ) -> Iterator[FramePose]:
     """One pose for every frame of a tracklet, in order; scores of some programs are sums, ours end at 1."""
-    statuses = [FRAME_NO_POSE] * len(found)
-    sizes = [(0, 0)] * len(found)
-    people: list[list[SourcePerson] | None] = [None] * len(found)
+    statuses, sizes = [FRAME_NO_POSE] * len(found), [(0, 0)] * len(found)
+    people: list[list[Person] | None] = [None] * len(found)
     for index, name in enumerate(tracklet.paths):
         try:
             if name in skipped:
                 statuses[index] = FRAME_SKIPPED
-                continue
-            sizes[index] = _frame_size(root, name)
-            people[index] = found[index]
+            else:
+                sizes[index], people[index] = _frame_size(root, name), found[index]
         except UnreadableImage:
             statuses[index] = FRAME_UNREADABLE
     if settings.selection is None:
         chosen = best_scores(people)
     else:
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
-        selected = select_people(limited, sizes, settings.selection, tracklet.numbers)
-        chosen = fill_gaps(selected, sizes, settings.gaps, tracklet.numbers)
-    for index, (person, status, size) in enumerate(zip(chosen, statuses, sizes, strict=True)):
+        chosen = select_people(limited, sizes, settings.selection, tracklet.numbers)
+    filled = fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), tracklet.numbers)
+    for index, (person, status, size) in enumerate(zip(filled, statuses, sizes, strict=True)):
         if person is None:
-            keypoints, score = np.zeros((NUM_JOINTS, 3), np.float32), 0.0
+            yield FramePose(tracklet.tracklet_id, index, *size, status, 0.0, np.zeros((NUM_JOINTS, 3), np.float32))
         else:
             status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
-            keypoints, score = person.keypoints, min(person.score, 1.0)
-        yield FramePose(tracklet.tracklet_id, index, *size, status, score, keypoints)
+            score = min(person.score, 1.0)
+            yield FramePose(tracklet.tracklet_id, index, *size, status, score, person.keypoints)
 
 
 def _frame_size(root: Path, name: str) -> tuple[int, int]:
@@ -251,19 +251,15 @@ def detect_format(source: Path, name: str = "auto", images: Path | None = None) 
         raise SourceError(f"{source} is not there", FORMS, "check the path")
     if name not in ("auto", *FORMATS):
         raise SettingsError(f"format {name!r}", "one of auto, " + ", ".join(FORMATS))
-    if name == "auto":
-        if source.is_dir():
-            found = [one for one, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
-        else:
-            found = [one for suffix, one in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
-        if len(found) != 1:
-            raise SourceError(
-                f"{source} looks like {' and '.join(found) or 'none of the formats'}", FORMS, "or choose with --format"
-            )
-        name = found[0]
-    if images is not None and (name != "coco" or source.is_dir()):
+    kind, possible = ("folder", [*FOLDER_SUFFIXES]) if source.is_dir() else ("file", [*FILE_SUFFIXES.values()])
+    found = [name] if name in possible else []
+    if name == "auto" and source.is_dir():
+        found = [one for one, suffix in FOLDER_SUFFIXES.items() if next(walk(source, suffix), None)]
+    elif name == "auto":
+        found = [one for suffix, one in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
+    if len(found) != 1:
+        looks = f"and looks like {' and '.join(found) or 'none of the formats'}" if name == "auto" else f"and no {name}"
+        raise SourceError(f"{source} is a {kind} {looks}", FORMS, "or choose with --format")
+    if images is not None and (found != ["coco"] or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
-    if name not in (FOLDER_SUFFIXES if source.is_dir() else FILE_SUFFIXES.values()):
-        kind, wanted = ("folder", "file") if source.is_dir() else ("file", "folder")
-        raise SourceError(f"{source} is a {kind}", f"a {wanted}, as format {name} has it")
-    return name
+    return found[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,8 +13,9 @@ from ..commit import read_json, write_json
 from ..environment import progress_bar
 from ..errors import FormatError, SourceError
 from ..manifest import read_shard_frames, shard_sizes
+from ..pose.selection import Person
 from ..skeleton import JOINTS, NUM_JOINTS
-from .formats import SourceEntry, SourcePerson
+from .formats import SourceEntry
 
 RECORD = np.dtype([("row", "<i4"), ("score", "<f4"), ("keypoints", "<f4", (NUM_JOINTS, 3))])  # row: frame in its shard
 BUFFERED_PEOPLE = 32_768  # 7 MB of records
@@ -23,14 +24,14 @@ SAMPLED_PEOPLE = 1024  # whose units are checked before anything is written
 FAR_OUTSIDE = 0.10  # of the frame's width or height; networks do place joints a little outside
 TOLERATED = 0.03  # share of the joints that may be farther
 NORMALISED = 2.0  # pixels; a person is larger
-ABSOLUTE = -1  # in place of a number of parts: the path with its root
+ABSOLUTE, COMPLETE, ENDING = range(3)  # kinds of names: a path with its root, a path, the last parts of one
 EXPECTED = "pixels of the frame, origin at its top left, x before y"
 
 
 class FrameNames:
     """Frames by path. A name fits a frame where one is the end of the other, folder by folder.
 
-    Paths are kept as 64-bit hashes, 16 bytes a frame and as much for each number of folders that shorter names have.
+    Kept are 64-bit hashes of all names that a frame may have: 16 bytes for each.
 
     Args:
         prepared: the dataset; the row of a frame is its position among all frames, shard by shard. A path may occur
@@ -39,14 +40,27 @@ class FrameNames:
     """
 
     def __init__(self, prepared: Path, *, with_suffix: bool = True) -> None:
-        self._prepared, self._with_suffix = prepared, with_suffix
-        sizes = shard_sizes(prepared)
+        self._prepared, sizes = prepared, shard_sizes(prepared)
         self.shards = np.array(sorted(sizes), np.int64)
         self.starts = np.cumsum([0, *(sizes[shard] for shard in self.shards.tolist())])  # (S + 1,), first rows
-        self._frames = np.zeros(self.starts[-1], np.int64)  # equal where rows are the same file
         self._depth = 0  # folders and file name of the longest path
-        self._endings: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # number of parts -> sorted hashes, their rows
-        self._index(0)
+        files, hashes, counts = array("q"), array("q"), array("q")
+        for shard in self.shards.tolist():
+            frames = read_shard_frames(prepared, shard)
+            root = frames.root.as_posix().strip("/")
+            for path in frames.paths:
+                name = path if with_suffix else str(PurePosixPath(path).with_suffix(""))
+                parts = name.split("/")
+                names = [(ABSOLUTE, f"{root}/{name}"), (COMPLETE, name)]
+                names += [(ENDING, "/".join(parts[start:])) for start in range(1, len(parts))]
+                files.append(hash((root, path)))
+                hashes.extend(map(hash, names))
+                counts.append(len(names))
+                self._depth = max(self._depth, len(parts))
+        self._files = np.array(files, np.int64)  # equal where rows are the same file
+        order = np.argsort(np.array(hashes, np.int64), kind="stable")
+        self._hashes = np.array(hashes, np.int64)[order]
+        self._rows = np.repeat(np.arange(len(files)), np.array(counts, np.int64))[order]
 
     def rows(self, name: str) -> np.ndarray:
         """Rows of the frame that `name` means; none where nothing fits.
@@ -55,25 +69,27 @@ class FrameNames:
             SourceError: several frames fit.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        found = np.zeros(0, np.int64)
-        for start in range(max(0, len(parts) - self._depth), len(parts)):  # the longest end that is a path
-            found = self._look_up(0, parts[start:])
+        full = "/".join(parts)
+        ends = ["/".join(parts[start:]) for start in range(max(0, len(parts) - self._depth), len(parts))]
+        for key in (*((COMPLETE, end) for end in ends), (ENDING, full)):  # the longest end that is a path
+            found = self._look_up(*key)
             if len(found):
                 break
-        if not len(found) and len(parts) < self._depth:
-            found = self._look_up(len(parts), parts)
-        others = found[self._frames[found] != self._frames[found[:1]]]
+        others = found[self._files[found] != self._files[found[:1]]]
         if not len(others):
             return found
-        exact = self._look_up(ABSOLUTE, parts)  # generations with different roots may have paths in common
+        exact = self._look_up(ABSOLUTE, full)  # generations with different roots may have paths in common
         if not len(exact):
             raise SourceError(
-                f"{name} fits {len(np.unique(self._frames[found])):,} frames, such as {self.path(found[0])} and "
-                f"{self.path(others[0])}",
+                f"{name} fits several frames, such as {self.path(found[0])} and {self.path(others[0])}",
                 "a name that fits one frame",
                 "give paths relative to the frames' folder, in a format that has the frames' suffixes",
             )
         return exact
+
+    def _look_up(self, kind: int, name: str) -> np.ndarray:
+        start, end = (np.searchsorted(self._hashes, hash((kind, name)), side=side) for side in ("left", "right"))
+        return self._rows[start:end]
 
     def path(self, row: int) -> str:
         """Path of a frame."""
@@ -89,33 +105,6 @@ class FrameNames:
             for row in rows[positions == at].tolist():
                 found[row] = frames.generation, paths[row - self.starts[at]]
         return found
-
-    def _look_up(self, num_parts: int, parts: list[str]) -> np.ndarray:
-        if num_parts not in self._endings:
-            self._index(num_parts)
-        hashes, rows = self._endings[num_parts]
-        key = hash("/".join(parts))
-        return rows[np.searchsorted(hashes, key) : np.searchsorted(hashes, key, side="right")]
-
-    def _index(self, num_parts: int) -> None:
-        """Hash the last parts of all longer paths; 0: the complete paths; ABSOLUTE: those with their root."""
-        hashes = np.zeros(len(self._frames), np.int64)
-        usable = np.zeros(len(self._frames), bool)
-        row = 0
-        for shard in self.shards.tolist():
-            frames = read_shard_frames(self._prepared, shard)
-            for path in frames.paths:
-                self._depth = max(self._depth, 1 + path.count("/"))
-                parts = (path if self._with_suffix else str(PurePosixPath(path).with_suffix(""))).split("/")
-                self._frames[row] = hash((frames.root, path))
-                if num_parts == ABSOLUTE:
-                    parts = [*frames.root.parts[1:], *path.split("/")]
-                usable[row] = num_parts <= 0 or len(parts) > num_parts
-                hashes[row] = hash("/".join(parts[-num_parts:] if num_parts > 0 else parts))
-                row += 1
-        rows = np.flatnonzero(usable)
-        rows = rows[np.argsort(hashes[rows], kind="stable")]
-        self._endings[num_parts] = hashes[rows], rows
 
 
 @dataclass(frozen=True)
@@ -146,16 +135,10 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
     Raises:
         SourceError: an entry fits several frames, two names fit one frame, or no entry fits any.
     """
-    count = int(names.starts[-1])
-    named = np.zeros(count, np.int64)  # hash of the name that spoke of a frame; 0 where none did
-    first = np.zeros(count, np.int64)  # hash of the first person in a frame; 0 where there is none
-    several = np.zeros(count, bool)
-    sizes = np.zeros((count, 2), np.int32)
+    named = np.zeros(int(names.starts[-1]), np.int64)  # hash of the name that spoke of a frame; 0 where none did
+    sizes = np.zeros((len(named), 2), np.int32)
     unmatched: dict[str, None] = {}
-    written: Counter[str] = Counter()  # people by shard
-    buffer: list[tuple[int, SourcePerson]] = []
-    sample: list[tuple[int, np.ndarray]] = []
-    step, seen = 1, 0
+    buffer: list[tuple[int, Person]] = []
     with progress_bar(None, "read", "entries") as bar:
         for entry in entries:
             bar.update()
@@ -175,36 +158,36 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
                     "leave one of them out",
                 )
             named[rows] = name
-            for person in entry.people:
-                key = hash((person.score, person.keypoints.tobytes())) or 1
-                if not person.keypoints.any() or first[rows[0]] == key:
-                    continue
-                several[rows] |= first[rows] != 0
-                first[rows] = np.where(first[rows], first[rows], key)
-                buffer += [(row, person) for row in rows.tolist()]
-                if len(buffer) >= BUFFERED_PEOPLE:
-                    written += _append(folder, names, buffer)
-                    buffer.clear()
-                if seen % step == 0:
-                    sample.append((int(rows[0]), person.keypoints))
-                    if len(sample) > SAMPLED_PEOPLE:  # keep every other one, and from now on half as many
-                        sample, step = sample[::2], 2 * step
-                seen += 1
+            buffer += [(row, person) for person in entry.people if person.keypoints.any() for row in rows.tolist()]
+            if len(buffer) >= BUFFERED_PEOPLE:
+                _append(folder, names, buffer)
+                buffer.clear()
     if not named.any():
         raise SourceError(
             f"no entry matches a frame: the source has {next(iter(unmatched), 'no entries')}",
             f"paths such as {names.path(0)}, or their last parts",
             "check that SOURCE belongs to this dataset; docs/keypoints.md says how names are matched",
         )
-    written += _append(folder, names, buffer)
-    write_json(folder / "people.json", {"people": written, "num_several": int(several.sum())})
+    _append(folder, names, buffer)
+    people, sample, several = {}, [], 0
+    per_shard = -(-SAMPLED_PEOPLE // len(names.shards))
+    for start, shard in zip(names.starts.tolist(), names.shards.tolist(), strict=False):
+        path = _spool_path(folder, shard)
+        if path.exists():
+            records = np.unique(np.fromfile(path, f"V{RECORD.itemsize}")).view(RECORD)
+            records.tofile(path)
+            people[shard] = len(records)
+            several += int((np.unique(records["row"], return_counts=True)[1] > 1).sum())
+            picked = records[np.linspace(0, len(records) - 1, min(per_shard, len(records))).astype(int)]
+            sample += [(start + record["row"], record["keypoints"]) for record in picked]
+    write_json(folder / "people.json", {"people": people, "num_several": several})
     sampled = np.array([row for row, _ in sample], np.int64)
     keypoints = np.array([points for _, points in sample], np.float32).reshape(-1, NUM_JOINTS, 3)
-    return Match(int((named == 0).sum()), int(several.sum()), tuple(unmatched), sampled, keypoints, sizes[sampled])
+    return Match(int((named == 0).sum()), several, tuple(unmatched), sampled, keypoints, sizes[sampled])
 
 
-def _append(folder: Path, names: FrameNames, people: Sequence[tuple[int, SourcePerson]]) -> Counter[str]:
-    """Append people to the files of their frames' shards; returns how many went to which."""
+def _append(folder: Path, names: FrameNames, people: Sequence[tuple[int, Person]]) -> None:
+    """Append people to the files of their frames' shards."""
     rows = np.array([row for row, _ in people], np.int64)
     shards = np.searchsorted(names.starts, rows, side="right") - 1
     records = np.zeros(len(people), RECORD)
@@ -214,14 +197,13 @@ def _append(folder: Path, names: FrameNames, people: Sequence[tuple[int, SourceP
     for at in np.unique(shards):
         with open(_spool_path(folder, names.shards[at]), "ab") as file:
             file.write(records[shards == at].tobytes())
-    return Counter(str(shard) for shard in names.shards[shards])
 
 
 def _spool_path(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.people"
 
 
-def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[SourcePerson]], int]:
+def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[Person]], int]:
     """The people of each frame of a shard that has any, and the number of frames in the source with several people.
 
     Raises:
@@ -232,9 +214,9 @@ def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[SourcePerson]],
     records = np.fromfile(path, RECORD) if count else np.zeros(0, RECORD)
     if len(records) != count:
         raise FormatError(f"{path} has {len(records):,} people", f"{count:,}", "run import-keypoints again")
-    people: dict[int, list[SourcePerson]] = {}
+    people: dict[int, list[Person]] = {}
     for record in records:
-        people.setdefault(int(record["row"]), []).append(SourcePerson(float(record["score"]), record["keypoints"]))
+        people.setdefault(int(record["row"]), []).append(Person(float(record["score"]), record["keypoints"]))
     return people, facts["num_several"]
 
 
@@ -251,12 +233,15 @@ def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int
         return
     rows, keypoints, claimed = match.rows[kept], match.keypoints[kept], match.claimed[kept]
     sizes = np.array([frame_sizes[row] for row in rows.tolist()])
+    named = [
+        f"{paths[row]}, which is {width}x{height}" for row, (width, height) in zip(rows.tolist(), sizes, strict=True)
+    ]
     other = (claimed != sizes).any(1) & claimed.any(1)
     if other.any():
         at = int(other.argmax())
         raise SourceError(
-            f"the source says that {paths[int(rows[at])]} is {_text(claimed[at])}",
-            f"{_text(sizes[at])}, the frame's size",
+            f"the source has {claimed[at][0]}x{claimed[at][1]} pixels for {named[at]}",
+            "the frame's size",
             "scale the coordinates and the sizes next to them to the frames",
         )
     used, positions = keypoints[..., 2] > 0, keypoints[..., :2]
@@ -273,12 +258,7 @@ def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int
         x, y = positions[at, joint]
         raise SourceError(
             f"{far.sum():,} of {used.sum():,} joints lie far outside their frames, such as {JOINTS[joint]} at "
-            f"({x:.1f}, {y:.1f}) of {paths[int(rows[at])]}, which is {_text(sizes[at])}",
+            f"({x:.1f}, {y:.1f}) of {named[at]}",
             EXPECTED,
-            "shift or scale them: they may be pixels of the complete picture that the frame was cut from, of a frame "
-            "of another size, or y before x",
+            "shift or scale them: they may be of the complete picture or of a frame of another size, or y before x",
         )
-
-
-def _text(size: np.ndarray) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
@@ -57,38 +56,34 @@ def check_completeness(reading: Reading, source: str, *, allow_incomplete: bool 
         FormatError: the expected counts are none, or use a name that `count` does not know.
     """
     from ..commit import read_json
+    from ..stages import flatten
 
     path, name, remedy, expected = reading.root / SYNTHETIC_FILE, reading.name, "add what is missing", {}
     if path.is_file():
         name, remedy = f"synthetic-{name}", "make it again with keyreid-prep synthesize"
         counts = read_json(path, sealed=False).get("counts")
-        expected = flatten(counts) if isinstance(counts, Mapping) else {}
+        expected = flatten(counts) if isinstance(counts, dict) else {}
         if not expected or not all(type(number) is int for number in expected.values()):
             raise FormatError(f"{path} has no counts", "a mapping of counts", "make the tree again")
     elif (description := load_description(source)) is not None:
         expected, remedy = flatten(description["counts"]), f"complete it (source: {description['page']})"
     found = count(reading)
-    missing = [f"missing: {path if len(path) < 300 else path[:300] + '...'}" for path in reading.missing[:MAX_NAMED]]
-    if len(reading.missing) > MAX_NAMED:
-        missing.append(f"and {len(reading.missing) - MAX_NAMED:,} more files or folders")
-    if not found["all.tracklets"]:
-        raise SourceError("\n  ".join([f"no tracklets in {reading.root}", *missing]), "", remedy)
     unknown = sorted(set(expected) - set(found))
     if unknown:
         raise FormatError(f"unknown count {unknown[0]} in the description of {name}", f"one of {', '.join(found)}")
-    differences = [
+    lines = [
         f"{key}: {found[key]:,} found, {number:,} expected" for key, number in expected.items() if found[key] != number
     ]
-    if not differences and not missing:
-        return replace(reading, name=name)
-    if not allow_incomplete:
-        raise SourceError(
-            "\n  ".join([f"{reading.root} is not a complete copy of {name}", *differences, *missing]),
-            "",
-            f"{remedy}, or index what is there with --allow-incomplete",
-        )
-    notes = {**reading.notes, "incomplete": [*differences, *reading.missing[:MAX_NAMED]]}
-    return replace(reading, name=name, notes=notes)
+    notes = {**reading.notes, "incomplete": [*lines, *reading.missing[:MAX_NAMED]]}
+    lines += [f"missing: {path if len(path) < 300 else path[:300] + '...'}" for path in reading.missing[:MAX_NAMED]]
+    if len(reading.missing) > MAX_NAMED:
+        lines.append(f"and {len(reading.missing) - MAX_NAMED:,} more files or folders")
+    if not found["all.tracklets"]:
+        raise SourceError("\n  ".join([f"no tracklets in {reading.root}", *lines]), "", remedy)
+    if lines and not allow_incomplete:
+        remedy += ", or index what is there with --allow-incomplete"
+        raise SourceError("\n  ".join([f"{reading.root} is not a complete copy of {name}", *lines]), "", remedy)
+    return replace(reading, name=name, notes=notes if lines else reading.notes)
 
 
 def count(reading: Reading) -> dict[str, int]:
@@ -111,16 +106,5 @@ def count(reading: Reading) -> dict[str, int]:
             split = split_of(reading.identity_splits[0], int(tracklet.identity), int(tracklet.camera), 0)
         groups[split].append(tracklet)
         groups["all"].append(tracklet)
-    counts = {part: totals(tracklets) for part, tracklets in groups.items()}
-    return flatten({**counts, "identity_splits": len(reading.identity_splits)})
-
-
-def flatten(counts: Mapping[str, Any]) -> dict[str, int]:
-    """{"train": {"frames": 5}, "identity_splits": 10} -> {"train.frames": 5, "identity_splits": 10}."""
-    flat: dict[str, int] = {}
-    for name, value in counts.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{key}": number for key, number in value.items()})
-        else:
-            flat[name] = value
-    return flat
+    counts = {f"{part}.{noun}": n for part, tracklets in groups.items() for noun, n in totals(tracklets).items()}
+    return counts | {"identity_splits": len(reading.identity_splits)}

@@ -31,9 +31,7 @@ def read(root: Path) -> Reading:
     present = list_folder(root)[0]
     splits = [split for split in SPLITS if split in present]
     if not splits:
-        raise SourceError(
-            f"{root} has none of the folders train, query and gallery", LAYOUT, "docs/datasets.md shows an example"
-        )
+        raise SourceError(f"{root} has none of the folders train, query and gallery", LAYOUT, "see docs/datasets.md")
     notes: dict[str, Any] = {}
     others = [name for name in present if name not in SPLITS]
     if others:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ..commit import MAX_JSON_BYTES
 from ..errors import SourceError
 from ..index import SourceTracklet
 from ..manifest import IdentitySplit
-from .reading import list_folder
+from .reading import MAX_WHOLE, list_folder, open_source, read_at_most
 
 Halves = tuple[list[str], list[str]]  # folder names of the training and of the test persons
 Frames = list[tuple[int, str]]  # number and path, in time order
@@ -28,9 +27,7 @@ ELEMENT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 
 MATRIX, COMPRESSED = 14, 15
 NUMERIC_CLASSES = range(6, 16)  # of matrices: double to uint64
 COMPLEX, LOGICAL = 0x800, 0x200  # flags of matrices
-MATRIX_HEADER = 4096  # bytes in which the name of a matrix stands
-MAX_BYTES = 64 << 20  # of a file and of a matrix; those of MARS have 0.4 MB
-MAX_WHOLE = 2**53  # beyond it not every whole number is a double
+MAX_BYTES = 64 << 20  # of a file, and of what is compressed in it; those of MARS have 0.4 MB
 
 
 def load_integers(path: Path, key: str) -> np.ndarray:
@@ -38,17 +35,11 @@ def load_integers(path: Path, key: str) -> np.ndarray:
 
     Not scipy's reader: it ends the process at some broken files, and takes the memory that others claim to need.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        value = _read_matrix(path.read_bytes(), key)
-    except (ValueError, struct.error, zlib.error) as error:
-        raise SourceError(f"{path} cannot be read ({error})", "a file of MATLAB 5 to 7.2", "copy it again") from error
-    whole = value.size and (np.abs(value.astype(float)) <= MAX_WHOLE).all() and np.array_equal(value, np.trunc(value))
-    if not whole:
-        raise SourceError(
-            f"{key} in {path} is {value.dtype} of shape {value.shape}", "a table of whole numbers", "copy it again"
-        )
+    with open_source(path, f"a file of MATLAB 5 to 7.2, {key} in it a table of whole numbers") as file:
+        value = _read_matrix(read_at_most(file, MAX_BYTES), key)
+        near = value.size and (np.abs(value.astype(float)) <= MAX_WHOLE).all()
+        if not near or not np.array_equal(value, np.trunc(value)):
+            raise ValueError(f"{key} is {value.dtype} of shape {value.shape}")
     return value.astype(np.int64)
 
 
@@ -57,27 +48,27 @@ def _read_matrix(content: bytes, key: str) -> np.ndarray:
     if not order or struct.unpack_from(f"{order}H", content, 124) != (0x100,):
         raise ValueError("it does not begin as such a file")
     names: list[str] = []
+    left = MAX_BYTES
     for kind, data in _elements(content[128:], order):
-        inflater = zlib.decompressobj()
         if kind == COMPRESSED:
-            matrix = inflater.decompress(data, MATRIX_HEADER)[8:]
-        elif kind == MATRIX:
-            matrix = data
-        else:
+            inflater = zlib.decompressobj()
+            data = inflater.decompress(data, left)[8:]
+            left -= len(data)
+            if not inflater.eof or left <= 0:
+                raise ValueError(f"its variables are cut short or of more than {MAX_BYTES:,} bytes")
+        elif kind != MATRIX:
             raise ValueError(f"an element of type {kind}")
-        parts = list(islice(_elements(matrix, order), 3))  # flags, shape, name
-        names.append(parts[2][1].decode("latin-1") if len(parts) == 3 else "")
+        parts = list(islice(_elements(data, order), 4))  # flags, shape, name, numbers
+        names.append(parts[2][1].decode("latin-1") if len(parts) > 2 else "")
         if names[-1] != key:
             continue
-        if kind == COMPRESSED:
-            matrix += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES)
-            if not inflater.eof:
-                raise ValueError(f"{key} is cut short or of more than {MAX_BYTES:,} bytes")
-        flags = struct.unpack_from(f"{order}I", parts[0][1])[0]
-        shape = np.frombuffer(parts[1][1], f"{order}i4").tolist()
+        flags, shape = (
+            struct.unpack_from(f"{order}I", parts[0][1])[0],
+            np.frombuffer(parts[1][1], f"{order}i4").tolist(),
+        )
         if flags & 0xFF not in NUMERIC_CLASSES or flags & (COMPLEX | LOGICAL) or len(shape) != 2 or min(shape) < 0:
             raise ValueError(f"a matrix of class {flags & 0xFF} and shape {shape} is no table of real numbers")
-        number_type, numbers = next(islice(_elements(matrix, order), 3, None), (0, b""))
+        number_type, numbers = parts[3] if len(parts) > 3 else (0, b"")
         if number_type not in ELEMENT_TYPES or len(numbers) != math.prod(shape) * int(ELEMENT_TYPES[number_type][1]):
             raise ValueError(f"shape {shape}, and {len(numbers):,} bytes of type {number_type}")
         return np.frombuffer(numbers, order + ELEMENT_TYPES[number_type]).reshape(shape, order="F")
@@ -113,9 +104,7 @@ def read_cameras(
         for person in list_folder(root / sequences / camera)[0]:
             match = re.fullmatch(person_name, person)
             if match is None:
-                raise SourceError(
-                    f"a folder {person!r} in {sequences}", f"names like {_example(person_name)}", "remove it"
-                )
+                raise SourceError(f"a folder {person!r} in {sequences}", f"names like {_example(person_name)}")
             if int(match[1]) not in numbers:
                 continue
             folder, pattern = f"{sequences}/{camera}/{person}", frame_name.format(camera=camera, person=person)
@@ -125,11 +114,7 @@ def read_cameras(
                 if match is not None:
                     frames.append((int(match[1]), f"{folder}/{file}"))
                 elif file.lower().endswith(".png"):
-                    raise SourceError(
-                        f"{folder}/{file} contradicts its folder",
-                        f"names like {_example(pattern)}",
-                        "copy the dataset again",
-                    )
+                    raise SourceError(f"{folder}/{file} contradicts its folder", f"names like {_example(pattern)}")
             frames.sort()
     return found
 
@@ -182,19 +167,11 @@ def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
 
 def read_json(path: Path) -> list[Halves]:
     """A list of {"train": [folders], "test": [folders]}, as torchreid writes it."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not JSON ({error})", "", "write it again") from error
-    items = value if isinstance(value, list) else []
-    halves: list[Any] = [(item.get("train"), item.get("test")) for item in items if isinstance(item, dict)]
-    lists = all(isinstance(half, list) for pair in halves for half in pair)
-    if not halves or len(halves) < len(items) or not lists or not all(isinstance(one, str) for one in names_in(halves)):
-        raise SourceError(
-            f"{path} has another form", 'a list of {"train": [person folders], "test": [person folders]}', ""
-        )
+    with open_source(path, 'a JSON list of {"train": [person folders], "test": [person folders]}') as file:
+        halves = [(item["train"], item["test"]) for item in json.loads(read_at_most(file, MAX_JSON_BYTES))]
+        lists = all(isinstance(half, list) for pair in halves for half in pair)
+        if not halves or not lists or not all(isinstance(person, str) for person in names_in(halves)):
+            raise ValueError("it has another form")
     return halves
 
 
@@ -211,11 +188,7 @@ def identity_splits(
     for index, (train, test) in enumerate(halves):
         for where, found in (("both halves", {*train} & {*test}), ("neither half", {*persons} - {*train, *test})):
             if found:
-                raise SourceError(
-                    f"split {index} of {path} has {min(found)} in {where}",
-                    "each person in one of them",
-                    "write it again",
-                )
+                raise SourceError(f"split {index} of {path} has {min(found)} in {where}", "each person in one of them")
         kept = [tuple(sorted(numbers[person] for person in {*half} if person in numbers)) for half in (train, test)]
         splits.append(IdentitySplit(kept[0], kept[1], QUERY_CAMERA))
     return tuple(splits)

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import SourceError
 from ..index import Reading, SourceTracklet, is_junk
 from .halves import load_integers
-from .reading import require_root, rising, split_missing
+from .reading import open_source, require_root, rising, split_missing
 
 INFO_FILES = (
     "info/train_name.txt",
@@ -48,21 +48,18 @@ def read(root: Path) -> Reading:
 def _read_tracklets(root: Path, half: str, split: str) -> list[SourceTracklet]:
     """Tracklets of a half, frames in time order; each name is compared with the table's identity and camera."""
     names_path, table_path = root / f"info/{half}_name.txt", root / f"info/tracks_{half}_info.mat"
-    try:
-        names = names_path.read_text(encoding="utf-8").split()
-    except ValueError as error:
-        raise SourceError(f"{names_path} is not UTF-8 ({error})", "one file name a line", "copy it again") from error
+    with open_source(names_path, "UTF-8 text with one file name per line") as file:
+        names = file.read().decode().split()
     table = load_integers(table_path, f"track_{half}_info")
     if table.shape[1] != 4:
-        expected = "4: first frame, last frame, identity, camera"
-        raise SourceError(f"{table_path} has {table.shape[1]} columns", expected, "copy it again")
+        raise SourceError(f"{table_path} has {table.shape[1]} columns", "4: first frame, last frame, identity, camera")
     tracklets = []
     for row, (start, end, identity, camera) in enumerate(table.tolist(), start=1):
         if not 1 <= start <= end <= len(names):
             raise SourceError(
                 f"row {row} of {table_path} names lines {start} to {end} of {names_path.name}",
                 f"lines within 1 to {len(names)}",
-                "the two files do not belong together or one was cut short: copy both again",
+                "copy both again",
             )
         ordered = []
         for name in names[start - 1 : end]:
@@ -72,10 +69,9 @@ def _read_tracklets(root: Path, half: str, split: str) -> list[SourceTracklet]:
             stem, person, named_camera, track, number = match.groups()
             if (-1 if person == JUNK_FOLDER else int(person), int(named_camera)) != (identity, camera):
                 raise SourceError(
-                    f"row {row} of {table_path} says identity {identity}, camera {camera}, but its frame is called "
-                    f"{name}",
+                    f"row {row} of {table_path} says identity {identity}, camera {camera} of {name}",
                     "tables and file names that agree",
-                    "the tables and name lists are of different versions: copy the info folder again",
+                    "they are of different versions: copy the info folder again",
                 )
             ordered.append((int(track), int(number), f"bbox_{half}/{person}/{name}", stem))
         ordered.sort()
@@ -92,12 +88,10 @@ def _mark_queries(path: Path, test: list[SourceTracklet]) -> list[SourceTracklet
         found = f"{path} names test tracklet {index}"
         if not 1 <= index <= len(test):
             raise SourceError(found, f"1 to {len(test)}", "it belongs to another copy: copy info again")
-        if marked[index - 1].split == "query":
-            raise SourceError(f"{found} twice", "each once", "copy it again")
         identity = int(test[index - 1].identity)
-        if identity < 1:
-            kind = "junk" if identity < 0 else "a distractor"
-            raise SourceError(f"{found}, which is {kind}", "a person", "copy info again")
+        if identity < 1 or marked[index - 1].split == "query":
+            kind = "junk" if identity < 0 else "a distractor" if identity == 0 else "in it twice"
+            raise SourceError(f"{found}, which is {kind}", "each query once, a person", "copy info again")
         marked[index - 1] = replace(test[index - 1], split="query")
     return marked
 

@@ -35,31 +35,20 @@ def read(root: Path) -> Reading:
     persons = sorted(set().union(*frames.values()))
     long_enough = [p for p in persons if all(len(shown.get(p, ())) >= MIN_FRAMES for shown in frames.values())]
     if len(long_enough) < 2:
-        raise SourceError(
-            f"{root} has {len(long_enough)} persons with {MIN_FRAMES} frames or more under both cameras",
-            "at least 2 (178 in a complete copy)",
-            "copy the dataset again",
-        )
+        found = f"{root} has {len(long_enough)} persons with {MIN_FRAMES} frames or more under both cameras"
+        raise SourceError(found, "at least 2 (178 in a complete copy)", "copy the dataset again")
     path = root / SPLITS_FILE
     published = path.is_file()
     halves = read_json(path) if published else own_halves(long_enough)
     named = names_in(halves) if published else set()
-    unknown = sorted(named - {f"person_{number:04d}" for number in shared})
-    if unknown:
-        raise SourceError(
-            f"{path} names {unknown[0]!r}",
-            f"person_0001 to person_{NUM_SHARED:04d}, the persons that both cameras show",
-            "the file of another dataset? remove or replace it",
-        )
     numbers = {person: int(person.removeprefix("person_")) for person in long_enough}
     splits = identity_splits(path, halves, long_enough, numbers)
-    missing = []
-    for person in sorted({*persons, *named}):
-        least = MIN_FRAMES if person in named else 1
-        for folder, shown in frames.items():
-            count = len(shown.get(person, ()))
-            if count < least:
-                missing.append(f"{SEQUENCES}/{folder}/{person}/ ({count} frames, at least {least} expected)")
+    missing = [
+        f"{SEQUENCES}/{folder}/{person}/ ({len(shown.get(person, ()))} frames, at least {least} expected)"
+        for person, least in sorted((dict.fromkeys(persons, 1) | dict.fromkeys(named, MIN_FRAMES)).items())
+        for folder, shown in frames.items()
+        if len(shown.get(person, ())) < least
+    ]
     own = f"own splits of seed {OWN_SPLITS_SEED}, not those of published results"
     notes: dict[str, Any] = {"splits_from": SPLITS_FILE if published else own, "own_splits": not published}
     if len(long_enough) < len(persons):

@@ -1,11 +1,10 @@
-"""Your own tracklets as a CSV or Parquet table with one row a frame."""
+"""Your own tracklets as a CSV or Parquet table with one row per frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from ..errors import SourceError
 from ..index import Reading, SourceTracklet
 from ..records import SPLITS
-from .reading import natural_key, split_missing
+from .reading import MAX_WHOLE, natural_key, open_source, split_missing
 
 COLUMNS = ("frame_path", "tracklet", "identity", "camera", "split")
 NUMBER_COLUMNS = ("frame_number", "frame_index")  # two names of one column
@@ -23,7 +22,6 @@ TIME_COLUMN = "time"
 OPTIONAL = (*NUMBER_COLUMNS, TIME_COLUMN)
 MAX_ROWS_PER_BYTE = 40  # of a Parquet file: paths that differ need more than that, however well they are compressed
 MAX_EXPANSION = 1000
-MAX_WHOLE = 2**53  # beyond it not every whole number is a double
 
 
 def read(path: Path, root: Path | None = None) -> Reading:
@@ -68,53 +66,42 @@ def read(path: Path, root: Path | None = None) -> Reading:
 def _load(path: Path) -> pd.DataFrame:
     """The columns that are read, as text or floating-point numbers."""
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    if not path.is_file():
-        raise SourceError(f"{path} is not a file", "a table .csv or .parquet", "check the path")
     if path.suffix.lower() not in readers:
         raise SourceError(f"a table {path.name}", "a file .csv or .parquet", "convert it or rename it")
-    try:
-        frames = readers[path.suffix.lower()](path)
-    except SourceError:
-        raise
-    except Exception as error:  # of pandas and pyarrow, which raise a dozen kinds on broken files
-        raise SourceError(f"{path} cannot be read ({error})", "a table .csv or .parquet", "write it again") from error
+    with open_source(path, "a table .csv or .parquet") as file:
+        frames = readers[path.suffix.lower()](path, file)
     if frames.empty:
-        raise SourceError(f"{path} has no rows", "one row a frame", "write it again")
+        raise SourceError(f"{path} has no rows", "one row per frame", "write it again")
     return frames
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
     lacking = [column for column in COLUMNS if column not in names]
     if lacking:
-        raise SourceError(
-            f"{path} has no column {', '.join(lacking)} (it has {', '.join(map(str, names))})",
-            f"columns {', '.join(COLUMNS)}",
-            "rename or add them",
-        )
+        found = f"{path} has no column {', '.join(lacking)} (it has {', '.join(map(str, names))})"
+        raise SourceError(found, f"columns {', '.join(COLUMNS)}", "rename or add them")
     repeated = [name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1]
-    if repeated:
-        raise SourceError(f"{path} has two columns {repeated[0]}", "one", "remove the other")
-    if all(column in names for column in NUMBER_COLUMNS):
-        raise SourceError(f"{path} has the columns {' and '.join(NUMBER_COLUMNS)}", "one of them", "remove the other")
+    if repeated or all(column in names for column in NUMBER_COLUMNS):
+        twice = f"two columns {repeated[0]}" if repeated else f"the columns {' and '.join(NUMBER_COLUMNS)}"
+        raise SourceError(f"{path} has {twice}", "one of them", "remove the other")
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, file: IO[bytes]) -> pd.DataFrame:
     """All columns as text: identity 0001 stays what it is, and "NA" is a name like any other."""
-    frames = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    frames = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     _check_columns(path, frames.iloc[0].tolist())
     return frames.set_axis(frames.iloc[0], axis="columns")[1:].reset_index(drop=True)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    size = path.stat().st_size
-    with pq.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        rows, expanded = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
-        if rows > MAX_ROWS_PER_BYTE * size or expanded > MAX_EXPANSION * size:
-            raise ValueError(f"it claims {rows:,} rows of {expanded:,} bytes in a file of {size:,}")
-        names = file.schema_arrow.names
-        _check_columns(path, names)
-        table = file.read(columns=[name for name in names if name in (*COLUMNS, *OPTIONAL)])
+def _read_parquet(path: Path, file: IO[bytes]) -> pd.DataFrame:
+    parquet, size = pq.ParquetFile(file), path.stat().st_size
+    groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
+    rows, expanded = parquet.metadata.num_rows, sum(group.total_byte_size for group in groups)
+    if rows > MAX_ROWS_PER_BYTE * size or expanded > MAX_EXPANSION * size:
+        raise ValueError(f"it claims {rows:,} rows of {expanded:,} bytes in a file of {size:,}")
+    names = parquet.schema_arrow.names
+    _check_columns(path, names)
+    table = parquet.read(columns=[name for name in names if name in (*COLUMNS, *OPTIONAL)])
     if table.num_rows != rows:
         raise ValueError(f"it has {table.num_rows:,} rows and claims {rows:,}")
     kinds = [field.type if pa.types.is_floating(field.type) else pa.string() for field in table.schema]
@@ -168,29 +155,24 @@ def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
         if text[0] in "/." or "//" in text or "/." in text or "\0" in text:  # few of a million need to be resolved
             path = PurePosixPath(text)
             top = next((top for top in tops if path.is_relative_to(top)), None)
-            if path.is_absolute() and top is None:
-                raise SourceError(f"frame_path {text} is not under {root}", "paths under it", "give --root, such as /")
-            path = path.relative_to(top) if top else path
-            if ".." in path.parts or not path.parts or "\0" in text:
-                raise SourceError(f"frame_path {text!r} leaves {root}", "paths under it", "give --root, such as /")
+            path = path if top is None else path.relative_to(top)
+            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in text:
+                raise SourceError(f"frame_path {text!r} is not under {root}", "paths there", "give --root, such as /")
             text = path.as_posix()
         result.append(text)
     return result
 
 
 def _check_tracklets(path: Path, frames: pd.DataFrame) -> None:
-    for column, plural in (("identity", "identities"), ("camera", "cameras"), ("split", "splits")):
-        pairs = frames[["tracklet", column]].drop_duplicates()
-        mixed = pairs["tracklet"][pairs["tracklet"].duplicated()]
-        if len(mixed):
-            found = sorted(pairs[column][pairs["tracklet"] == mixed.iloc[0]])
-            what = f"tracklet {mixed.iloc[0]!r} of {path} has {len(found)} {plural}: {', '.join(found)}"
-            raise SourceError(what, "one per tracklet", "give the pieces different names in the column tracklet")
-    for column, noun in (("frame_path", ""), ("number", "frame number ")):
-        repeated = frames[frames.duplicated(["tracklet", column])] if column in frames else frames[:0]
-        if len(repeated):
-            name, value = repeated[["tracklet", column]].iloc[0]
-            raise SourceError(f"tracklet {name!r} of {path} names {noun}{value} twice", "each frame once")
+    counts = frames.groupby("tracklet")[["identity", "camera", "split"]].nunique()
+    for column in counts.columns[(counts > 1).any()]:
+        name = counts[column].idxmax()
+        found = ", ".join(sorted(frames[column][frames["tracklet"] == name].unique()))
+        remedy = "give the pieces different names in the column tracklet"
+        raise SourceError(f"tracklet {name!r} of {path} has more than one {column}: {found}", "one", remedy)
+    for column in frames.columns.intersection(["frame_path", "number"]):
+        for name, value in frames[["tracklet", column]][frames.duplicated(["tracklet", column])].to_numpy():
+            raise SourceError(f"tracklet {name!r} of {path} names {column} {value} twice", "each frame once")
 
 
 def _tracklets(frames: pd.DataFrame) -> list[SourceTracklet]:
@@ -198,16 +180,19 @@ def _tracklets(frames: pd.DataFrame) -> list[SourceTracklet]:
     order = next((name for name in ("number", "time") if name in frames and frames[name].notna().all()), "frame_path")
     by = ["split", "identity", "camera", "tracklet", order, "frame_path"]
     frames = frames.sort_values(list(dict.fromkeys(by)), key=_ranks)
-    starts = np.flatnonzero(frames["tracklet"] != frames["tracklet"].shift())
-    columns = {name: frames[name].tolist() for name in frames}
-    found = []
-    for start, end in pairwise([*starts.tolist(), len(frames)]):
-        paths, numbers, times = (
-            tuple(columns[name][start:end]) if name in columns else None for name in ("frame_path", "number", "time")
-        )
-        split, identity, camera, name = (columns[noun][start] for noun in ("split", "identity", "camera", "tracklet"))
-        found.append(SourceTracklet(split, identity, camera, paths or (), numbers, times, name))
-    return found
+    kinds = {
+        "split": "first",
+        "identity": "first",
+        "camera": "first",
+        "frame_path": tuple,
+        "number": tuple,
+        "time": tuple,
+    }
+    rows = frames.groupby("tracklet", sort=False).agg({name: kind for name, kind in kinds.items() if name in frames})
+    return [
+        SourceTracklet(r["split"], r["identity"], r["camera"], r["frame_path"], r.get("number"), r.get("time"), name)
+        for name, r in rows.to_dict("index").items()
+    ]
 
 
 def _ranks(column: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .shards import HEATMAP_HEIGHT, HEATMAP_WIDTH
-from .skeleton import NUM_JOINTS, NUM_PARTS, PART_JOINT_INDICES
+from .skeleton import NUM_PARTS, PART_JOINT_INDICES
 
 MIN_CONFIDENCE = 0.1  # joints at or below it leave no trace
 FRAME_SIZE = (256, 128)  # height and width that heatmaps are resized to before they are stretched, as in the paper
@@ -61,24 +61,9 @@ def _curves(centre: Tensor, length: int, radius: int) -> Tensor:
 
 
 def stretch_heatmaps(heatmaps: Tensor) -> Tensor:
-    """float (F, 6, H, W) -> float32 (F, 6, 256, 128): each part of each frame resized and stretched to 0 to 1.
-
-    Parts without a joint stay 0.
-    """
-    return _stretch(_resize(heatmaps).clone())
-
-
-def _stretch(heatmaps: Tensor) -> Tensor:
-    """stretch_heatmaps in place, at FRAME_SIZE."""
-    low = heatmaps.amin(dim=(-2, -1), keepdim=True)
-    high = heatmaps.amax(dim=(-2, -1), keepdim=True)
+    """Stretch each part of each frame, float32 (..., H, W), to 0 to 1, in place; parts without a joint stay 0."""
+    low, high = heatmaps.amin(dim=(-2, -1), keepdim=True), heatmaps.amax(dim=(-2, -1), keepdim=True)
     return heatmaps.sub_(low).div_(high - low + MIN_MAX_EPSILON)
-
-
-def _resize(heatmaps: Tensor) -> Tensor:
-    if heatmaps.shape[-2:] == FRAME_SIZE:
-        return heatmaps
-    return functional.interpolate(heatmaps, size=FRAME_SIZE, mode="bilinear", align_corners=False)
 
 
 def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -91,8 +76,6 @@ def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (F, 6, 64, 32), 255 for 1.0.
     """
-    if keypoints.shape[1:] != (NUM_JOINTS, 3) or len(sizes) != len(keypoints):
-        raise ValueError(f"keypoints {keypoints.shape} and sizes {sizes.shape}, expected (F, 17, 3) and (F, 2)")
     joints = torch.from_numpy(keypoints)
     result = torch.zeros((len(joints), NUM_PARTS, HEATMAP_HEIGHT, HEATMAP_WIDTH), dtype=torch.uint8)
     for width, height in np.unique(sizes, axis=0).tolist():
@@ -101,7 +84,9 @@ def stored_heatmaps(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         for chunk in rows.split(max(1, CHUNK_BYTES // frame_bytes)):
             heatmaps = torch.empty((len(chunk), NUM_PARTS, *FRAME_SIZE))
             for part, heatmap in enumerate(_parts(joints[chunk], (height, width))):
-                heatmaps[:, part] = _resize(heatmap[:, None])[:, 0]
-            cells = functional.avg_pool2d(_stretch(heatmaps), FRAME_SIZE[0] // HEATMAP_HEIGHT)
+                if (height, width) != FRAME_SIZE:
+                    heatmap = functional.interpolate(heatmap[:, None], size=FRAME_SIZE, mode="bilinear")[:, 0]
+                heatmaps[:, part] = heatmap
+            cells = functional.avg_pool2d(stretch_heatmaps(heatmaps), FRAME_SIZE[0] // HEATMAP_HEIGHT)
             result[chunk] = cells.mul_(255).round_().to(torch.uint8)
     return result.numpy()

@@ -7,10 +7,9 @@ import io
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -21,11 +20,10 @@ from .errors import FormatError, SourceError, SurroundingsError
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # Pillow opens others by starting programs, such as ghostscript
 MAX_PIXELS = 50_000_000  # of one image: decoding takes about 12 bytes for each
 MAX_FILE_BYTES = 1 << 30  # of one image file: 50 megapixels of 16-bit RGB take 300 MB uncompressed
+EXPECTED = f"a complete image, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, of at most {MAX_PIXELS:,} pixels"
 
 _PNG_BIT_DEPTH = 24  # offset of the byte that holds it
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-_Result = TypeVar("_Result")
 
 
 class UnreadableImage(FormatError):
@@ -34,43 +32,36 @@ class UnreadableImage(FormatError):
 
 def read_frame(path: Path) -> np.ndarray:
     """uint8 (H, W, 3) RGB of an image file; see read_file and decode_rgb."""
-    return _convert(path, decode_rgb)
+    return decode_rgb(read_file(path))
 
 
 def encoded_frame(path: Path) -> bytes:
     """What shards hold of an image file; see read_file and encode_for_shard."""
-    return _convert(path, encode_for_shard)
+    return encode_for_shard(read_file(path))
 
 
-def _convert(path: Path, convert: Callable[[bytes], _Result]) -> _Result:
-    try:
-        return convert(read_file(path))
-    except UnreadableImage as error:
-        found = error.found if str(path) in error.found else f"{path}: {error.found}"
-        raise UnreadableImage(found, error.expected, error.remedy) from error
-
-
-def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: Path) -> bytes:
     """The bytes of a regular file.
 
     Raises:
         OSError: missing, no permission, or the disk fails.
         SourceError: a folder, FIFO, socket or device.
         SurroundingsError: it changed while it was read.
-        UnreadableImage: longer than max_bytes.
+        UnreadableImage: longer than MAX_FILE_BYTES.
     """
+    no_file = SourceError(f"{path} is a folder, FIFO, socket or device", "an image file")
     try:  # a FIFO that nobody writes to would block for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise SourceError(f"{path} is a socket or a device", "an image file") from error
+            raise no_file from error
         raise
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise SourceError(f"{path} is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}", "an image file")
-        if found.st_size > max_bytes:
-            raise UnreadableImage(f"{path} has {found.st_size:,} bytes", f"at most {max_bytes:,}")
+            raise no_file
+        if found.st_size > MAX_FILE_BYTES:
+            raise UnreadableImage(f"{path} has {found.st_size:,} bytes", f"at most {MAX_FILE_BYTES:,}")
         with open(handle, "rb", closefd=False) as file:
             data = file.read(found.st_size)
     except OSError as error:
@@ -129,26 +120,21 @@ def check_decoders() -> None:
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """Within, whatever Pillow raises while it decodes becomes an UnreadableImage; lack of memory stays what it is."""
-    limit = f"at most {MAX_PIXELS:,} pixels"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             tags = getattr(image, "tag_v2", {})  # a TIFF's tiles may be larger than the image
             tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
             for noun, (width, height) in (("an image", image.size), ("an image in tiles", tile)):
                 if width * height > MAX_PIXELS:  # the header alone was read
-                    raise UnreadableImage(f"{noun} of {width:,} x {height:,} pixels", limit)
+                    raise UnreadableImage(f"{noun} of {width:,} x {height:,} pixels", EXPECTED)
             yield image
     except (UnreadableImage, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"not a readable image ({error})", limit) from error
     except Exception as error:
         if "out of memory" in str(error) or "decoder error -9" in str(error):  # the same, from Pillow's C code
             raise MemoryError(str(error)) from error
         reason = str(error).split(" <_io")[0] or type(error).__name__
-        raise UnreadableImage(
-            f"not a readable image ({reason})", f"a complete image of one of the formats {', '.join(FORMATS)}"
-        ) from error
+        raise UnreadableImage(f"not a readable image ({reason})", EXPECTED) from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from .commit import repair_hint, sha256_of
-from .errors import FormatError, KeyReIDError, SurroundingsError
+from .errors import FormatError, SurroundingsError
 from .records import ShardReceipt
 from .skeleton import NUM_JOINTS, NUM_PARTS
 
@@ -69,19 +69,19 @@ def write_shard(path: Path, tracklets: Sequence[TrackletFrames], attributes: dic
                 shard.attrs["format_version"] = FORMAT_VERSION
                 for name, value in sorted(attributes.items()):
                     shard.attrs[name] = value
-                for name in ("tracklets", "frames"):  # groups that h5py makes on the way to a dataset record the time
-                    shard.create_group(name)
-                shard["tracklets/tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
-                shard["tracklets/start"] = np.cumsum([0, *(t.num_frames for t in tracklets)], dtype=np.int64)
-                blob = shard.create_dataset("frames/blob", (sum(lengths),), np.uint8)
-                shard["frames/offsets"] = starts
+                # Groups that h5py makes on the way to a dataset record the time.
+                index, frames = shard.create_group("tracklets"), shard.create_group("frames")
+                index["tracklet_id"] = np.array([t.tracklet_id for t in tracklets], dtype=np.int64)
+                index["start"] = np.cumsum([0, *(t.num_frames for t in tracklets)], dtype=np.int64)
+                blob = frames.create_dataset("blob", (sum(lengths),), np.uint8)
+                frames["offsets"] = starts
                 for name, inner, dtype in FRAME_TABLES:
                     rows = [getattr(tracklet, name) for tracklet in tracklets]
-                    shard[f"frames/{name}"] = np.concatenate([np.zeros((0, *inner), dtype), *rows], dtype=dtype)
-                shape = (len(lengths), *HEATMAP_SHAPE)
+                    frames[name] = np.concatenate([np.zeros((0, *inner), dtype), *rows], dtype=dtype)
                 # Not lzf, whose output depends on what its hash table held; gzip is smaller and as fast to read.
                 packed = {"chunks": (1, *HEATMAP_SHAPE), "compression": "gzip", "compression_opts": 1}
-                heatmaps = shard.create_dataset("frames/heatmaps", shape, np.uint8, **(packed if lengths else {}))
+                shape = (len(lengths), *HEATMAP_SHAPE)
+                heatmaps = frames.create_dataset("heatmaps", shape, np.uint8, **(packed if lengths else {}))
                 row = 0
                 for tracklet in tracklets:
                     heatmaps[row : row + tracklet.num_frames] = tracklet.heatmaps
@@ -155,13 +155,11 @@ class _Opened(NamedTuple):
     process: int
     file: h5py.File
     heatmaps: h5py.Dataset
-    keypoints: h5py.Dataset
     descriptor: int
     blob_start: int
     tracklet_ids: np.ndarray
     start: np.ndarray
     offsets: np.ndarray
-    sizes: np.ndarray
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:
@@ -170,12 +168,18 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 class ShardReader:
-    """Random access to one shard; each process opens the file for itself, at its first use there.
+    """Random access to one shard by position of a tracklet in it and indices of the tracklet's readable frames.
 
     HDF5 never sees a file that does not have the hash in its receipt of when the run began: one wrong byte can make it
     run for minutes. The file is hashed at its first use, and again where another has taken its place when it is
-    reopened. A reader can be pickled or forked at any time: no handle travels, and a process on the same machine does
-    not hash again. Images are read by their offset, which takes a few microseconds; HDF5 is asked for the rest.
+    reopened. A reader can be pickled or forked at any time: each process opens the file for itself, and one on the same
+    machine does not hash again. Images are read by their offset, which takes a few microseconds; HDF5 is asked for the
+    rest.
+
+    Raises:
+        FormatError: from any method: the file is missing, damaged, was replaced or is of another format version.
+        SurroundingsError: from any method: it cannot be read.
+        IndexError: a tracklet does not have such frames.
     """
 
     def __init__(self, path: Path, receipt: ShardReceipt) -> None:
@@ -187,22 +191,16 @@ class ShardReader:
         return self.__dict__ | {"_opened": None}
 
     def verify(self) -> None:
-        """Hash the file and compare it with the receipt, unless this very file was compared before.
-
-        Raises:
-            FormatError: it is missing or has another hash.
-            SurroundingsError: it cannot be read.
-        """
+        """Hash the file and compare it with the receipt, unless this very file was compared before."""
         with self._naming_failures():
-            status = self.path.stat()
-            if _identity(status) == self._verified:
+            identity = _identity(self.path.stat())
+            if identity == self._verified:
                 return
-            digest = sha256_of(self.path) if status.st_size == self.receipt.num_bytes else ""
+            digest = sha256_of(self.path)
             if digest != self.receipt.sha256:
-                found = f"SHA-256 {digest[:16]}..." if digest else f"{status.st_size:,} bytes"
-                expected = f"{self.receipt.sha256[:16]}... and {self.receipt.num_bytes:,} bytes"
-                raise self._changed(f"has {found}: it was damaged, or rebuilt since this run began", expected)
-            self._verified = _identity(status)
+                found = f"has SHA-256 {digest[:16]}...: it was damaged, or rebuilt since this run began"
+                raise self._changed(found, f"{self.receipt.sha256[:16]}... of its receipt")
+            self._verified = identity
 
     @property
     def tracklet_ids(self) -> np.ndarray:
@@ -215,7 +213,7 @@ class ShardReader:
         return int(start[position + 1] - start[position])
 
     def images(self, position: int, frames: Sequence[int]) -> list[bytes]:
-        """Encoded images of the position-th tracklet: `frames` are indices of its readable frames, in any order."""
+        """Encoded images."""
         opened, rows, images = self._open(), self._rows(position, frames), []
         with self._naming_failures():
             for row in rows:
@@ -227,19 +225,16 @@ class ShardReader:
         return images
 
     def heatmaps(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """uint8 (len(frames), 6, 64, 32): part heatmaps; see images."""
-        return self._gather(self._open().heatmaps, position, frames)
-
-    def keypoints(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """float32 (len(frames), 17, 3): keypoints in pixels of the frame; see images."""
-        return self._gather(self._open().keypoints, position, frames)
-
-    def sizes(self, position: int, frames: Sequence[int]) -> np.ndarray:
-        """int32 (len(frames), 2): width and height in pixels; see images."""
-        return self._open().sizes[self._rows(position, frames)]
+        """uint8 (len(frames), 6, 64, 32): part heatmaps."""
+        opened, rows = self._open(), self._rows(position, frames)
+        gathered = np.empty((len(rows), *HEATMAP_SHAPE), np.uint8)
+        with self._naming_failures():
+            for place, row in enumerate(rows):  # for HDF5 one selection of several rows is many times slower
+                gathered[place] = opened.heatmaps[row]
+        return gathered
 
     def read(self, position: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-        """Images and heatmaps of some frames."""
+        """Images and heatmaps."""
         return self.images(position, frames), self.heatmaps(position, frames)
 
     def close(self) -> None:
@@ -247,90 +242,49 @@ class ShardReader:
             self._opened.file.close()
         self._opened = None
 
-    def _gather(self, dataset: h5py.Dataset, position: int, frames: Sequence[int]) -> np.ndarray:
-        # Row by row: for HDF5 one selection of several rows is many times slower than several of one.
-        rows = self._rows(position, frames)
-        gathered = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-        with self._naming_failures():
-            for place, row in enumerate(rows):
-                gathered[place] = dataset[row]
-        return gathered
-
     def _rows(self, position: int, frames: Sequence[int]) -> list[int]:
-        count = self.num_frames(position)
-        bad = [frame for frame in frames if not 0 <= frame < count]
-        if bad:
+        first, count = int(self._open().start[position]), self.num_frames(position)
+        if bad := [frame for frame in frames if not 0 <= frame < count]:
             raise IndexError(f"frames {bad} of a tracklet of {count} readable frames")
-        first = int(self._open().start[position])
         return [first + int(frame) for frame in frames]
 
     def _open(self) -> _Opened:
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = None  # in a forked process: the handle there is the parent's
             self.verify()
-            self._opened = self._open_file()
+            with self._naming_failures():
+                # No chunk cache: a chunk is one frame's, and seldom read twice; it would cost a megabyte an open shard.
+                file = h5py.File(self.path, "r", rdcc_nbytes=0)
+                try:
+                    self._opened = self._read_index(file)
+                except BaseException:
+                    file.close()
+                    raise
         return self._opened
 
-    def _open_file(self) -> _Opened:
-        with self._naming_failures():
-            # No chunk cache: a chunk is one frame's, and seldom read twice; it would cost a megabyte an open shard.
-            file = h5py.File(self.path, "r", rdcc_nbytes=0)
-            try:
-                if _identity(os.fstat(file.id.get_vfd_handle())) != self._verified:
-                    raise self._changed("was replaced while it was opened")
-                return self._read_index(file)
-            except BaseException:
-                file.close()
-                raise
-
     def _read_index(self, file: h5py.File) -> _Opened:
-        version, receipt = file.attrs["format_version"], self.receipt
+        descriptor, version = file.id.get_vfd_handle(), file.attrs["format_version"]
+        if _identity(os.fstat(descriptor)) != self._verified:
+            raise self._changed("was replaced while it was opened")
         if version != FORMAT_VERSION:
             found, expected = f"{self.path} has shard format version {version}", f"version {FORMAT_VERSION}"
             raise FormatError(found, expected, "build the shards again with this version")
-        settings, inputs = file.attrs["settings"], file.attrs["inputs"]
-        if (settings, inputs) != (receipt.settings, receipt.inputs):
-            found = f"was built with settings {settings} from inputs {inputs}"
-            raise self._changed(found, f"settings {receipt.settings} and inputs {receipt.inputs}, as in its receipt")
-        tracklets, frames = file["tracklets/tracklet_id"].shape[0], file["frames/offsets"].shape[0] - 1
-        for name, shape, dtype in (
-            ("tracklets/tracklet_id", (tracklets,), np.int64),
-            ("tracklets/start", (tracklets + 1,), np.int64),
-            ("frames/offsets", (frames + 1,), np.int64),
-            *((f"frames/{name}", (frames, *inner), dtype) for name, inner, dtype in FRAME_TABLES),
-            ("frames/heatmaps", (frames, *HEATMAP_SHAPE), np.uint8),
-        ):
-            dataset = file[name]
-            unpacked = dataset.nbytes if dataset.chunks is None else 0  # before any of it is allocated
-            if dataset.shape != shape or dataset.dtype != dtype or unpacked > receipt.num_bytes:
-                raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, expected {np.dtype(dtype)} {shape}")
-        start, offsets = file["tracklets/start"][:], file["frames/offsets"][:]
-        for name, rising, end in (("start", start, frames), ("offsets", offsets, file["frames/blob"].size)):
-            if rising[0] != 0 or rising[-1] != end or (np.diff(rising) < 0).any():
-                raise ValueError(f"{name} does not rise from 0 to {end}")
-        return _Opened(
-            process=os.getpid(),
-            file=file,
-            heatmaps=file["frames/heatmaps"],
-            keypoints=file["frames/keypoints"],
-            descriptor=file.id.get_vfd_handle(),
-            blob_start=file["frames/blob"].id.get_offset() or 0,  # None where there is no frame
-            tracklet_ids=file["tracklets/tracklet_id"][:],
-            start=start,
-            offsets=offsets,
-            sizes=file["frames/sizes"][:],
-        )
+        heatmaps = file["frames/heatmaps"]
+        tables = [file[name] for name in ("tracklets/tracklet_id", "tracklets/start", "frames/offsets")]
+        # The hash vouches for the content, not for whoever wrote both: no shape is believed before memory is taken.
+        if heatmaps.shape[1:] != HEATMAP_SHAPE or any(table.nbytes > self.receipt.num_bytes for table in tables):
+            raise ValueError("tables longer than the file, or heatmaps of another shape")
+        blob_start = file["frames/blob"].id.get_offset() or 0  # None where there is no frame
+        return _Opened(os.getpid(), file, heatmaps, descriptor, blob_start, *(table[:] for table in tables))
 
     @contextmanager
     def _naming_failures(self) -> Iterator[None]:
         """Within, an error that does not name the shard becomes one that does."""
         try:
             yield
-        except KeyReIDError:
-            raise
         except FileNotFoundError:
             raise self._changed("is missing") from None
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             if getattr(error, "errno", None) is not None:
                 remedy = "check the disk or mount, and run the command again"
                 raise SurroundingsError(f"{self.path} cannot be read ({error})", "", remedy) from error

@@ -12,7 +12,7 @@ import numpy as np
 from .commit import repair_hint
 from .environment import progress_bar
 from .errors import FormatError
-from .manifest import Manifest, read_manifest
+from .manifest import read_manifest
 from .receipts import shard_receipts
 from .records import Tracklet
 from .shards import ShardReader
@@ -24,10 +24,8 @@ MAX_OPEN_SHARDS = 256  # in a process; systems allow 1,024 files or more
 class TrackletStore:
     """Frames and heatmaps of a prepared dataset, by tracklet.
 
-    Can be pickled and forked at any time; each process opens the shards for itself when it first reads from them, and
-    keeps the last MAX_OPEN_SHARDS open. A shard is compared with the hash in its receipt before it is opened for the
-    first time, and again if its file has changed when it is reopened: what this store reads is what was there when it
-    was made.
+    Can be pickled and forked at any time; each process keeps the last MAX_OPEN_SHARDS shards open. What this store
+    reads is what was there when it was made; see ShardReader, also for errors.
 
     Attributes:
         manifest: the manifest, under the chosen identity split.
@@ -43,16 +41,13 @@ class TrackletStore:
         self.path = Path(prepared)
         manifest = read_manifest(self.path)
         several = bool(manifest.identity_splits) or identity_split != 0
-        self.manifest: Manifest = manifest.with_identity_split(identity_split) if several else manifest
+        self.manifest = manifest.with_identity_split(identity_split) if several else manifest
         self.receipts = shard_receipts(self.path)
         self._readers = [ShardReader(self.path / receipt.file, receipt) for receipt in self.receipts]
         self._used: dict[int, None] = {}  # shards that may be open, the last used last
         left_out = {int(t): n for receipt in self.receipts for t, n in receipt.notes["left_out"].items()}
         self._num_frames = [t.num_frames - left_out.get(t.tracklet_id, 0) for t in manifest.tracklets]
-        self._position: list[int] = []  # of a tracklet in its shard
-        for tracklet in manifest.tracklets:
-            follows = self._position and manifest.tracklets[tracklet.tracklet_id - 1].shard == tracklet.shard
-            self._position.append(self._position[-1] + 1 if follows else 0)
+        self._first = {t.shard: t.tracklet_id for t in reversed(manifest.tracklets)}  # tracklet of each shard
         self.dropped = tuple(t for t in manifest.tracklets if self.num_frames(t.tracklet_id) == 0)
 
     def tracklets(self, *splits: str) -> tuple[Tracklet, ...]:
@@ -92,14 +87,12 @@ class TrackletStore:
     def images(self, tracklet_id: int, frames: Sequence[int]) -> list[bytes]:
         """Encoded images of some readable frames of a tracklet; see ShardReader.images."""
         reader, position = self._place(tracklet_id)
-        with self.reading(tracklet_id):
-            return reader.images(position, frames)
+        return reader.images(position, frames)
 
     def heatmaps(self, tracklet_id: int, frames: Sequence[int]) -> np.ndarray:
         """Their part heatmaps; see ShardReader.heatmaps."""
         reader, position = self._place(tracklet_id)
-        with self.reading(tracklet_id):
-            return reader.heatmaps(position, frames)
+        return reader.heatmaps(position, frames)
 
     def read(self, tracklet_id: int, frames: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
         """Encoded images and part heatmaps."""
@@ -107,17 +100,13 @@ class TrackletStore:
 
     @contextmanager
     def reading(self, tracklet_id: int) -> Iterator[None]:
-        """Within, an error that does not name the shard becomes a FormatError that names it and the tracklet."""
+        """Within, an image that cannot be decoded becomes an error that names its shard and tracklet."""
         try:
             yield
-        except (OSError, FormatError) as error:  # h5py raises OSError where a chunk cannot be unpacked
+        except FormatError as error:
             shard = self._readers[self.manifest.tracklets[tracklet_id].shard].path
-            if str(shard) in str(error):
-                raise
-            found = error.found if isinstance(error, FormatError) else str(error)
-            raise FormatError(
-                f"tracklet {tracklet_id} in {shard} cannot be read: {found}", "", repair_hint(self.path)
-            ) from error
+            found = f"tracklet {tracklet_id} in {shard} cannot be read: {error.found}"
+            raise FormatError(found, "", repair_hint(self.path)) from error
 
     def _place(self, tracklet_id: int) -> tuple[ShardReader, int]:
         shard = self.manifest.tracklets[tracklet_id].shard
@@ -126,4 +115,4 @@ class TrackletStore:
             oldest = next(iter(self._used))
             self._used.pop(oldest)
             self._readers[oldest].close()
-        return self._readers[shard], self._position[tracklet_id]
+        return self._readers[shard], tracklet_id - self._first[shard]

@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from keyreid.pipeline import heatmaps
-from keyreid.pipeline.heatmaps import render_part_heatmaps, stored_heatmaps, stretch_heatmaps
+from keyreid.pipeline.heatmaps import render_part_heatmaps, stored_heatmaps
 from keyreid.pipeline.skeleton import JOINT_INDEX, PARTS
 
 
@@ -58,23 +59,17 @@ def test_a_confident_joint_peaks_at_one_on_its_truncated_pixel() -> None:
     assert render_part_heatmaps(keypoints, (64, 32)).abs().max() == 0, "at the threshold"
 
 
-def test_scaling_stretches_each_part_to_one_and_leaves_empty_parts_empty() -> None:
-    heatmaps = torch.zeros(1, 6, 256, 128)
-    heatmaps[0, 2, 100:110, 50:60] = 0.25
-    scaled = stretch_heatmaps(heatmaps)
-    assert scaled[0, 2].max() == pytest.approx(1, abs=1e-5)
-    assert scaled[0, [0, 1, 3, 4, 5]].abs().max() == 0
-
-
-def test_stored_heatmaps_are_the_scaled_ones_averaged_over_four_by_four_pixels() -> None:
+def test_stored_heatmaps_are_the_stretched_ones_averaged_over_four_by_four_pixels() -> None:
     rng = np.random.default_rng(0)
     keypoints = np.concatenate([random_keypoints(rng, 2, 256, 128), random_keypoints(rng, 1, 128, 64)])
+    keypoints[0, :5, 2] = 0  # no head: it stays empty
     stored = stored_heatmaps(keypoints, np.array([[128, 256], [128, 256], [64, 128]]))
     assert stored.shape == (3, 6, 64, 32) and stored.dtype == np.uint8
     for frame, (height, width) in enumerate([(256, 128), (256, 128), (128, 64)]):
         plain = torch.from_numpy(slow_part_heatmaps(keypoints[frame], height, width)).float()[None]
-        scaled = stretch_heatmaps(plain)[0].numpy()
-        means = scaled.reshape(6, 64, 4, 32, 4).mean(axis=(2, 4))
+        plain = functional.interpolate(plain, size=(256, 128), mode="bilinear")[0].numpy()
+        low, high = (getattr(plain, name)(axis=(1, 2), keepdims=True) for name in ("min", "max"))
+        means = ((plain - low) / (high - low + 1e-6)).reshape(6, 64, 4, 32, 4).mean(axis=(2, 4))
         np.testing.assert_allclose(stored[frame] / 255, means, atol=0.5 / 255 + 1e-5)
 
 
@@ -102,5 +97,3 @@ def test_chunks_have_the_same_bytes_as_all_frames_at_once(monkeypatch: pytest.Mo
         monkeypatch.setattr(heatmaps, "CHUNK_BYTES", num_bytes)
         np.testing.assert_array_equal(stored_heatmaps(keypoints, sizes), at_once)
     assert stored_heatmaps(keypoints[:0], sizes[:0]).shape == (0, 6, 64, 32)
-    with pytest.raises(ValueError, match=r"expected \(F, 17, 3\) and \(F, 2\)"):
-        stored_heatmaps(keypoints, sizes[:1])

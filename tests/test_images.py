@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import socket
@@ -82,7 +83,7 @@ def test_what_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "frame.jpg"
     path.write_bytes(content)
     for read in (read_frame, encoded_frame):
-        with pytest.raises(UnreadableImage, match=r"frame\.jpg: not a readable image .*expected a complete image"):
+        with pytest.raises(UnreadableImage, match=r"not a readable image .*expected a complete image, JPEG,"):
             read(path)
     Image.effect_noise((64, 128), 50).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -111,11 +112,8 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
             "socket": lambda: server.bind(str(path)),
             "device": lambda: path.symlink_to("/dev/zero"),  # it never ends
         }[kind]()
-        with pytest.raises(SourceError, match=rf"frame\.jpg is a .*{kind}.*expected an image file"):
+        with pytest.raises(SourceError, match=r"frame\.jpg is a folder, FIFO, .*expected an image file"):
             read_frame(path)
-
-
-def test_a_file_longer_than_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "frame.tif"
     path.touch()
     os.truncate(path, 2 << 30)  # takes no room on the disk
@@ -129,33 +127,40 @@ def test_formats_that_start_programs_are_refused(monkeypatch: pytest.MonkeyPatch
         decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-def test_of_a_small_file_of_too_many_pixels_the_header_alone_is_read(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _saved(name: str) -> bytes:
     options: dict[str, Any] = {"WEBP": {"method": 0, "quality": 0}, "TIFF": {"compression": "tiff_lzw"}}.get(name, {})
     buffer = io.BytesIO()
     Image.new("L", (16000, 3200)).save(buffer, name, **options)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
-    for read in (decode_rgb, encode_for_shard):
-        with pytest.raises(UnreadableImage, match=r"16,000 x 3,200 pixels; expected at most 50,000,000 pixels"):
-            read(buffer.getvalue())
+    return buffer.getvalue()
 
 
-def test_too_many_pixels_for_pillow_itself() -> None:
-    data = _png(struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0), bytes(100))
-    with pytest.raises(UnreadableImage, match=r"1152921504606846976 pixels.*expected at most 50,000,000 pixels"):
-        decode_rgb(data)
-
-
-def test_tiles_of_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tiled() -> bytes:
     """1 KB that took 1 GB."""
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1 << 15, 323: 1 << 15, 324: 8, 325: 99}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(1000)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(1000)
+
+
+TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
+    **{name: (functools.partial(_saved, name), "16,000 x 3,200") for name in images.FORMATS},
+    "tiles": (_tiled, "tiles of 32,768 x 32,768"),
+    "Pillow's own limit": (
+        lambda: _png(struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0), bytes(100)),
+        "1152921504606846976",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_of_a_small_file_of_too_many_pixels_the_header_alone_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, found = TOO_LARGE[name]
+    data = make()
     monkeypatch.setattr(ImageFile.ImageFile, "load", _raiser(AssertionError("decoded")))
-    with pytest.raises(UnreadableImage, match=r"tiles of 32,768 x 32,768 pixels; expected at most 50,000,000 pixels"):
-        decode_rgb(data)
+    for read in (decode_rgb, encode_for_shard):
+        with pytest.raises(UnreadableImage, match=rf"{found} pixels.*; expected .* of at most 50,000,000 pixels"):
+            read(data)
 
 
 def test_lack_of_memory_says_nothing_about_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

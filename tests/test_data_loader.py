@@ -97,7 +97,7 @@ def test_what_a_worker_finds_wrong_is_said_in_its_own_words(tmp_path, workers):
     store = TrackletStore(make_prepared(tmp_path))
     for shard in tmp_path.glob("shards/*.h5"):
         shard.write_bytes(b"rotten")
-    with pytest.raises(FormatError, match=r"\.h5 has 6 bytes: it was damaged, or rebuilt .* what to do about it$"):
+    with pytest.raises(FormatError, match=r"\.h5 has SHA-256 .*: it was damaged, or rebuilt .* what to do about it$"):
         load(store, num_workers=workers)
 
 

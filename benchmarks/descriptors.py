@@ -34,7 +34,7 @@ from keyreid.model.data.transform import normalise_frames, part_weights_from_hea
 from keyreid.model.descriptors.clip_batches import clips_of
 from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.descriptors.settings import PLAIN
-from keyreid.model.network.descriptor import concatenate, pool_clips
+from keyreid.model.network.keyreid import concatenate, pool_clips
 from keyreid.model.precision import autocast, compute_dtype
 from keyreid.model.presets import preset_summaries, read_preset
 from keyreid.pipeline.build_shards import build_shards

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keyreid.model import KeyReID
-from keyreid.model.network.descriptor import ClipDescriptors, concatenate
-from keyreid.model.network.keyreid import TrainingOutput
+from keyreid.model.network.keyreid import ClipDescriptors, TrainingOutput, concatenate
 from keyreid.model.network.local_branch import AlignedBranch
 from keyreid.model.network.part_attention import PartAttention, log_bias, part_visibility
 from keyreid.pipeline.skeleton import NUM_PARTS

@@ -20,7 +20,7 @@ from keyreid.model.descriptors.clip_pool import ClipPool
 from keyreid.model.descriptors.describe import describe_tracklets
 from keyreid.model.descriptors.file import data_fingerprint, model_fingerprint
 from keyreid.model.descriptors.settings import DescriptionSettings
-from keyreid.model.network.descriptor import ClipDescriptors
+from keyreid.model.network.keyreid import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.store import TrackletStore

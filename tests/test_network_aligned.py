@@ -6,7 +6,7 @@ import pytest
 import torch
 from network_fixtures import clips, tiny_model
 
-from keyreid.model.network.clip_shift import ClipShift
+from keyreid.model.network.local_branch import ClipShift
 from keyreid.model.network.part_attention import log_bias, part_visibility
 from keyreid.pipeline.skeleton import PART_FLIP
 

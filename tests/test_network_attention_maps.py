@@ -7,9 +7,9 @@ import torch
 from network_fixtures import clips, tiny_model
 from torch import Tensor
 
-from keyreid.model.network.attention_maps import _kept, _reference_patches, attention_maps, row_shares
-from keyreid.model.network.class_row import attention_of, finish
+from keyreid.model.network.attention_maps import _kept, _reference_patches, attention_maps
 from keyreid.model.network.keyreid import KeyReID
+from keyreid.model.network.part_attention import finish
 
 VARIANTS = [
     {"variant": "aligned", "guidance": "bias"},
@@ -37,7 +37,7 @@ def trained(fields: dict[str, str]) -> KeyReID:
 
 def read_with(shares: Tensor, part, class_row: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """The part block read row by row with given shares, part by part: (B, P, D). The slow, plain way."""
-    attention, features = attention_of(part.block), []
+    attention, features = part.block.attn, []
     value_weight, value_bias = attention.qkv.weight.chunk(3)[2], attention.qkv.bias.chunk(3)[2]
     for place in range(weights.shape[2]):
         scaled = rows * weights[:, :, place, None] if part.guidance == "multiply" else rows
@@ -56,7 +56,7 @@ def test_a_block_read_with_the_shares_gives_its_features(fields):
     with torch.no_grad(), _kept(part, lambda inputs, output: (*inputs, output)) as calls:
         model.describe(*clips(model))
         *inputs, features = calls[0]
-        shares = row_shares(part, *inputs)
+        shares = part.shares(*inputs)
         assert torch.allclose(shares.sum(dim=-1), torch.ones((), dtype=torch.float64))
         assert shares.std() > 1e-3  # even shares would pass by themselves
         torch.testing.assert_close(read_with(shares, part, *inputs), features, atol=1e-9, rtol=1e-9)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from keyreid.model.network.config import ModelConfig
-from keyreid.model.network.descriptor import ClipDescriptors, concatenate, pool_clips
+from keyreid.model.network.keyreid import ClipDescriptors, concatenate, pool_clips
 from keyreid.pipeline.errors import KeyReIDError
 
 

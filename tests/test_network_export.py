@@ -17,7 +17,7 @@ from torch import Tensor
 
 from keyreid.cli.keyreid import main
 from keyreid.model import KeyReID
-from keyreid.model.network import export, export_formats
+from keyreid.model.network import export
 from keyreid.model.network.export import export_model, random_clips
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.errors import CheckpointError, SettingsError
@@ -84,12 +84,12 @@ def fake_format(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tens
     """Files that hold nothing and compute what the network does but for the last output: without seconds of tracing."""
     networks: list[Any] = []
     monkeypatch.setattr(export, "_trace", networks.append)
-    monkeypatch.setattr(export_formats, "_write_pt2", lambda program, path, inputs, config: path.write_text(config))
+    monkeypatch.setattr(export, "_write_pt2", lambda program, path, inputs, config: path.write_text(config))
 
     def load(path: Path) -> Callable[..., tuple[Tensor, ...]]:
         return lambda *inputs: (*networks[0](*inputs)[:3], change(networks[0](*inputs)[3]))
 
-    monkeypatch.setattr(export_formats, "_load_pt2", load)
+    monkeypatch.setattr(export, "_load_pt2", load)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(export, "ONNX_LIMIT", 1000)
     with pytest.raises(SettingsError, match=r"0\.0 GB; expected at most 2 GB in one ONNX file; export to \.pt2"):
         export_model(model, tmp_path / "out.onnx")
-    monkeypatch.setattr(export_formats, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(SettingsError, match=r'needs onnxscript, not installed here; pip install "keyreid\[export\]"'):
         export_model(model, tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The network as a whole: shapes, gradients, cameras, backbones, and the class row alone."""
+"""The network as a whole: shapes, gradients, cameras, backbones, and the class-token row alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from network_fixtures import TINY, clips, tiny_model
 from timm.models.vision_transformer import Block, ParallelScalingBlock
 
 from keyreid.model import ModelConfig, build_model
-from keyreid.model.network.class_row import class_row, is_plain_block
-from keyreid.model.network.descriptor import concatenate
+from keyreid.model.network.keyreid import concatenate
+from keyreid.model.network.part_attention import class_token_row, is_plain_block
 from keyreid.model.presets import read_preset
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
 
@@ -110,7 +110,7 @@ def test_class_row_is_the_blocks_first_row(block: torch.nn.Module, plain: bool) 
     rows = torch.randn(2, 9, 24).double()
     block = block.double().eval()
     assert is_plain_block(block) is plain
-    assert torch.allclose(class_row(block, rows), block(rows)[:, 0], atol=1e-12)
+    assert torch.allclose(class_token_row(block, rows), block(rows)[:, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from network_fixtures import TINY, clips, tiny_model
 
 from keyreid.model import KeyReID, ModelConfig, build_model, load_authors_checkpoint
 from keyreid.model.network import authors
-from keyreid.model.network.clip_shift import reference_order
+from keyreid.model.network.local_branch import reference_order
 from keyreid.pipeline.errors import CheckpointError, SettingsError
 
 

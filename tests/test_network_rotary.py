@@ -15,7 +15,7 @@ from torch import nn
 
 from keyreid.model import ModelConfig, build_model, load_model
 from keyreid.model.network.backbone import Backbone, create_vit, split_last_block
-from keyreid.model.network.class_row import class_row
+from keyreid.model.network.part_attention import class_token_row
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.errors import SettingsError
 
@@ -46,9 +46,9 @@ def test_tokens_are_timms(name: str) -> None:
     tokens = backbone(frames, torch.zeros(2, dtype=torch.int64))
     assert torch.allclose(tokens, torch.cat([shared[:, :1], shared[:, num_prefix:]], dim=1), atol=1e-12)
     if num_prefix == 1:  # registers stay behind when the branches part
-        assert torch.allclose(class_row(block.double(), tokens), whole[:, 0], atol=1e-12)
+        assert torch.allclose(class_token_row(block.double(), tokens), whole[:, 0], atol=1e-12)
     moved = torch.cat([tokens[:, :1], tokens[:, 1:].flip(1)], dim=1)  # positions matter to the last block too
-    assert not torch.allclose(class_row(block, moved), class_row(block, tokens), atol=1e-6)
+    assert not torch.allclose(class_token_row(block, moved), class_token_row(block, tokens), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,8 +16,7 @@ from keyreid.pipeline.skeleton import PART_FLIP
 
 from ..data.reading import HostClips
 from ..data.transform import normalise_frames, part_weights_from_heatmaps
-from ..network.descriptor import ClipDescriptors
-from ..network.keyreid import KeyReID
+from ..network.keyreid import ClipDescriptors, KeyReID
 from ..precision import autocast, compute_dtype
 from .clip_batches import PartPlan
 from .clip_pool import each_tensor

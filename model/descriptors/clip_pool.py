@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..network.config import ModelConfig
-from ..network.descriptor import ClipDescriptors, concatenate, pool_clips
+from ..network.keyreid import ClipDescriptors, concatenate, pool_clips
 
 
 class ClipPool:

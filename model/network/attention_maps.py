@@ -1,6 +1,6 @@
 """What a network looks at: the shares that frames and patches have in its features, read off while it describes clips.
 
-Letters: B clips, T frames, N patches, P parts, H heads, M rows (the class row and N others), D channels of a row.
+Letters: B clips, T frames, N patches, P parts, H heads, M rows (the class-token row and N others), D channels of a row.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .class_row import attention_of, key_queries
 from .keyreid import KeyReID
 from .local_branch import AverageBranch, ReferenceBranch
-from .part_attention import PartAttention, log_bias
+from .part_attention import PartAttention
 
 
 @dataclass(frozen=True)
@@ -48,36 +47,12 @@ def attention_maps(model: KeyReID, frames: Tensor, part_weights: Tensor, cameras
     if isinstance(branch, AverageBranch):
         patches = branch.shares(part_weights).unflatten(1, (num_frames, num_patches)).permute(0, 3, 1, 2)
         return AttentionMaps(frame_shares, patches, 1 - patches.sum(dim=(2, 3)), False)
-    rows = row_shares(cast(PartAttention, watched), *inputs[0]).mean(dim=2)
+    rows = cast(PartAttention, watched).shares(*inputs[0]).mean(dim=2)
     if isinstance(branch, ReferenceBranch):
         patches = _reference_patches(rows, branch.order, num_frames)
         return AttentionMaps(frame_shares, patches, 1 - patches.sum(dim=(2, 3)), False)
     patches = rows[:, :, None, 1:].expand(-1, -1, num_frames, -1) / num_frames
     return AttentionMaps(frame_shares, patches, rows[:, :, 0], True)
-
-
-def row_shares(part: PartAttention, class_row: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Share of the class row and of each other row in what every head gathers for a part.
-
-    Args:
-        part: the part block.
-        class_row, rows, weights: as PartAttention.forward takes them.
-
-    Returns:
-        float (B, P, H, M), sums to 1 over M.
-    """
-    norm, attention = cast(nn.LayerNorm, part.block.norm1), attention_of(part.block)
-    weights = weights.transpose(1, 2)
-    queries = key_queries(attention, norm(class_row)) * attention.scale
-    if part.guidance == "multiply":  # one norm a part: its rows are not those of the others
-        weighted = weights[..., None] * rows[:, None]
-        first = class_row[:, None].expand(-1, weights.shape[1], -1, -1)
-        logits = torch.einsum("bhd,bpmd->bphm", queries, norm(torch.cat([first, weighted], dim=2)))
-    else:
-        logits = (queries @ norm(torch.cat([class_row, rows], dim=1)).transpose(1, 2))[:, None]
-        bias = torch.zeros_like(weights) if part.guidance == "none" else log_bias(weights, part.weight_floor)
-        logits = logits + nn.functional.pad(bias, (1, 0))[:, :, None]
-    return logits.softmax(dim=-1)
 
 
 def _reference_patches(rows: Tensor, order: Tensor, num_frames: int) -> Tensor:

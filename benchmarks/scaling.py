@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from keyreid.pipeline.executor import WORKER_VARIABLE, DaskExecutor, Outcome, Report
 from keyreid.pipeline.extract_keypoints import (
-    STAGE,
     ExtractTask,
     KeypointSettings,
     extract_shard,
@@ -43,6 +42,7 @@ from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.pose.forward import PoseSettings
 from keyreid.pipeline.pose.selection import GapSettings, SelectionSettings
 from keyreid.pipeline.sources import read_source
+from keyreid.pipeline.stages import KEYPOINTS
 from keyreid.pipeline.synthetic.layouts import synthesize
 from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
@@ -104,7 +104,7 @@ def run_plain(pool: ProcessPoolExecutor, task: ExtractTask, shards: list[int]) -
     start = time.perf_counter()
     results = list(pool.map(partial(timed_plain, task), shards))
     wall = time.perf_counter() - start
-    shutil.rmtree(task.prepared / "receipts" / STAGE)
+    shutil.rmtree(task.prepared / "receipts" / KEYPOINTS)
     return {"wall": wall, "busy": sum(spent for spent, _, _ in results), "frames": sum(rows for _, rows, _ in results)}
 
 
@@ -121,7 +121,7 @@ def run(executor: DaskExecutor, task: ExtractTask, shards: list[int]) -> dict[st
     outcomes = executor.run(partial(timed, task), shards, lambda frames: None, partial(prepare_pinned, task))
     results = [result_of(outcome) for outcome in outcomes]
     wall = time.perf_counter() - start
-    shutil.rmtree(task.prepared / "receipts" / STAGE)
+    shutil.rmtree(task.prepared / "receipts" / KEYPOINTS)
     frames = sum(rows for _, rows, _ in results)
     return {"wall": wall, "busy": sum(spent for spent, _, _ in results), "frames": frames}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
@@ -11,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .commit import commit_shard, fingerprint
+from .commit import commit_shard, fingerprint, read_receipt, require_intact
 from .environment import device_kind, keep_freed_memory, package_versions
-from .errors import SettingsError, SourceError
+from .errors import FormatError, SettingsError, SourceError
 from .executor import Executor, Report
-from .images import UnreadableImage, check_decoders, read_frame
-from .keypoints import KeypointColumns, keypoints_path, write_keypoints
-from .manifest import ShardFrames, read_dataset, read_manifest, read_shard_frames, shard_inputs
-from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint, resolve_checkpoint
-from .pose.forward import DecoderSettings, Picture, PoseSettings, check_device, choose_device, make_picture
+from .images import UnreadableImage, read_frame
+from .keypoints import KeypointColumns, keypoints_path, read_keypoints, write_keypoints
+from .manifest import ShardFrames, read_manifest, read_shard_frames
+from .pose.checkpoints import ResolvedCheckpoint, load_checkpoint
+from .pose.forward import Picture, PoseSettings, check_device, choose_device, make_picture
 from .pose.selection import GapSettings, Person, SelectionSettings, best_scores, fill_gaps, select_people
 from .records import (
     FRAME_INTERPOLATED,
@@ -34,11 +36,11 @@ from .records import (
     SourceFrames,
 )
 from .skeleton import NUM_JOINTS
-from .stages import MAX_LEFT_OUT, StageSummary, check_roots, count_left_out, frame_roots, limit_left_out, run_stage
+from .stages import KEYPOINTS, MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 
-STAGE = "keypoints"
 RULES = ("tracklet", "best-score")
 MIN_CONFIDENCE = 0.005  # keypoints under it are zeroed, as in the authors' code
+NO_KEYPOINTS: np.ndarray = np.zeros((NUM_JOINTS, 3), np.float32)
 PACKAGES = ("openpifpaf", "torch", "pillow", "numpy", "pyarrow")
 
 
@@ -73,6 +75,7 @@ class ExtractTask:
         checkpoint, settings: see KeypointSettings.
         device: "auto", "cpu" or "cuda".
         skipped: paths of frames that are not opened.
+        keep_rows: whether a shard that is there keeps the rows of tracklets without left-out frames.
     """
 
     prepared: Path
@@ -81,6 +84,7 @@ class ExtractTask:
     settings: KeypointSettings
     device: str
     skipped: frozenset[str] = field(default=frozenset())
+    keep_rows: bool = False
 
 
 def extract_keypoints(
@@ -112,7 +116,7 @@ def extract_keypoints(
         device: of the network: "auto", "cpu" or "cuda".
         overwrite: rebuild everything.
         skip_frames: paths of frames that are left out unopened, such as find-bad-frames lists.
-        retry_left_out: rebuild the shards that have frames left out.
+        retry_left_out: try the tracklets again that have frames left out, since people are chosen over a tracklet.
         max_left_out: share of all frames that may be left out, 0 to 1.
 
     Raises:
@@ -133,122 +137,138 @@ def extract_keypoints(
         GapSettings() if over_tracklet else None,
     )
     roots = frame_roots(read_manifest(prepared), root)
-    task = ExtractTask(prepared, roots, checkpoint, settings, device, frozenset(skip_frames))
+    keep_rows = retry_left_out and not overwrite
+    task = ExtractTask(prepared, roots, checkpoint, settings, device, frozenset(skip_frames), keep_rows)
     summary = run_stage(
         prepared,
-        STAGE,
+        KEYPOINTS,
         asdict(settings),
-        partial(shard_inputs, prepared),
         partial(extract_shard, task),
         executor,
         prepare=partial(prepare_worker, task),
         overwrite=overwrite,
-        retry=lambda receipt: retry_left_out and any(map(len, count_left_out([receipt]).values())),
+        retry_left_out=retry_left_out,
         recall={"checkpoint": checkpoint.name, "trusted": checkpoint.trusted},
     )
     limit_left_out(summary.receipts, max_left_out)
     return summary
 
 
-def task_of_stage(prepared: Path, root: Path | Mapping[str, Path] | None = None, device: str = "auto") -> ExtractTask:
-    """The task of an earlier run, from what dataset.json keeps of it.
-
-    Raises:
-        SettingsError: keypoints were not extracted here.
-    """
-    prepared = prepared.absolute()
-    info = read_dataset(prepared)
-    settings, recall = (info.get(key, {}).get(STAGE, {}) for key in ("stages", "recall"))
-    if "pose" not in settings or "checkpoint" not in recall:
-        raise SettingsError(f"{prepared} has no extracted keypoints", "a run of extract-keypoints", "run it first")
-    values = settings["pose"]
-    restored = KeypointSettings(
-        settings["checkpoint_sha256"],
-        PoseSettings(**values | {"decoder": DecoderSettings(**values["decoder"])}),
-        settings["select"],
-        None if settings["selection"] is None else SelectionSettings(**settings["selection"]),
-        None if settings["gaps"] is None else GapSettings(**settings["gaps"]),
-        settings["min_confidence"],
-    )
-    checkpoint = resolve_checkpoint(recall["checkpoint"], trust=recall["trusted"])
-    return ExtractTask(prepared, frame_roots(read_manifest(prepared), root), checkpoint, restored, device)
-
-
 def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt:
     """Make one shard of keypoints: Parquet, then its receipt."""
     frames = read_shard_frames(task.prepared, shard)
-    rows = KeypointColumns.of(estimate_poses(task, frames.tracklets, task.roots[frames.generation], report))
+    made_with = package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))}
+    kept = _rows_to_keep(task, frames, made_with) if task.keep_rows else KeypointColumns.of([])
+    report(len(kept))
+    there = set(kept.tracklet_id.tolist())
+    tracklets = [tracklet for tracklet in frames.tracklets if tracklet.tracklet_id not in there]
+    made = KeypointColumns.of(estimate_poses(task, tracklets, task.roots[frames.generation], report))
+    return commit_keypoints(task.prepared, frames, kept.merge(made), fingerprint(asdict(task.settings)), made_with)
+
+
+def _rows_to_keep(task: ExtractTask, frames: ShardFrames, made_with: dict[str, str]) -> KeypointColumns:
+    """Rows of an earlier run that this worker would make again: of tracklets that have and shall have every frame."""
+    with suppress(FormatError):  # damaged: nothing is kept
+        receipt = read_receipt(task.prepared, KEYPOINTS, frames.shard)
+        same = fingerprint(asdict(task.settings)), frames.sha256, made_with
+        if receipt is not None and (receipt.settings, receipt.inputs, receipt.made_with) == same:
+            rows = read_keypoints(require_intact(task.prepared, receipt, ""))
+            again = rows.tracklet_id[~rows.in_shards].tolist()
+            again += [one.tracklet_id for one in frames.tracklets if not task.skipped.isdisjoint(one.paths)]
+            return rows[~np.isin(rows.tracklet_id, again)]
+    return KeypointColumns.of([])
+
+
+def commit_keypoints(
+    prepared: Path, frames: ShardFrames, rows: KeypointColumns, settings: str, made_with: dict[str, str]
+) -> ShardReceipt:
+    """Write the keypoints of a shard's frames and their receipt, which names the frames that are left out.
+
+    Args:
+        rows: one for each frame, in order.
+        settings: fingerprint of what they depend on besides the frames.
+        made_with: see ShardReceipt.
+    """
+    paths = frames.paths
+    notes: dict[str, Any] = {"statuses": {status: int((rows.status == status).sum()) for status in FRAME_STATUSES}}
+    for status in FRAMES_LEFT_OUT:
+        notes[status] = [paths[row] for row in np.flatnonzero(rows.status == status)]
     return commit_shard(
-        task.prepared,
-        STAGE,
-        shard,
-        keypoints_path(task.prepared, shard),
+        prepared,
+        KEYPOINTS,
+        frames.shard,
+        keypoints_path(prepared, frames.shard),
         lambda path: write_keypoints(path, rows),
         generation=frames.generation,
         rows=len(rows),
-        settings=fingerprint(asdict(task.settings)),
+        settings=settings,
         inputs=frames.sha256,
-        notes=keypoint_notes(frames, rows),
-        made_with=package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))},
+        notes=notes,
+        made_with=made_with,
     )
 
 
 def prepare_worker(task: ExtractTask) -> None:
     """Check the folders, the image decoders and the device, and load the network; once in a worker."""
     check_roots(task.roots.values())
-    check_decoders()
     check_device(choose_device(task.device))
     _estimator(task.checkpoint, task.device, task.settings.pose)
-
-
-def try_frames(task: ExtractTask, root: Path, paths: Sequence[str]) -> None:
-    """Do what extract_shard does with some frames under a root, and forget the result."""
-    frames = SourceFrames(0, tuple(paths), np.arange(len(paths)), np.zeros(len(paths)))
-    for _ in estimate_poses(task, [frames], root, lambda count: None):
-        pass
-
-
-def keypoint_notes(frames: ShardFrames, rows: KeypointColumns) -> dict[str, object]:
-    """How many frames have which status, and the names of those that are left out."""
-    counts = {status: int((rows.status == status).sum()) for status in FRAME_STATUSES}
-    paths = frames.paths
-    named = {status: [paths[row] for row in np.flatnonzero(rows.status == status)] for status in FRAMES_LEFT_OUT}
-    return {"statuses": counts, **named}
 
 
 def estimate_poses(
     task: ExtractTask, tracklets: Sequence[SourceFrames], root: Path, report: Report
 ) -> Iterator[FramePose]:
     """Yield one pose for every frame of some tracklets, in order; skipped frames are not opened."""
-    left_out: dict[tuple[int, int], str] = {}
-    sizes: dict[tuple[int, int], tuple[int, int]] = {}
+    read: deque[tuple[tuple[int, int], str]] = deque()  # size, and status if nobody is found; of frames under way
 
     def pictures() -> Iterator[tuple[int, Picture | None]]:
         for tracklet in tracklets:
-            for index, name in enumerate(tracklet.paths):
-                frame = tracklet.tracklet_id, index
-                picture = None
-                if name in task.skipped:
-                    left_out[frame] = FRAME_SKIPPED
-                else:
+            for name in tracklet.paths:
+                picture, status = None, FRAME_SKIPPED
+                if name not in task.skipped:
                     try:
-                        picture = make_picture(read_source_frame(root, name), task.settings.pose)
+                        picture, status = make_picture(read_source_frame(root, name), task.settings.pose), FRAME_NO_POSE
                     except UnreadableImage:
-                        left_out[frame] = FRAME_UNREADABLE
-                sizes[frame] = (0, 0) if picture is None else picture.frame_size
+                        status = FRAME_UNREADABLE
+                read.append((picture.frame_size if picture else (0, 0), status))
                 yield tracklet.tracklet_id, picture
 
-    found = _estimator(task.checkpoint, task.device, task.settings.pose).estimate(pictures())
+    settings = task.settings
+    found = _estimator(task.checkpoint, task.device, settings.pose).estimate(pictures())
     for tracklet in tracklets:
-        count = len(tracklet.paths)
-        people = list(islice(found, count))
-        frame_sizes = [sizes.pop((tracklet.tracklet_id, index)) for index in range(count)]
-        for index, person in enumerate(_choose(people, frame_sizes, tracklet.numbers, task.settings)):
-            nobody = left_out.pop((tracklet.tracklet_id, index), FRAME_NO_POSE)
-            status, score, keypoints = _row(person, nobody)
-            keypoints = np.where(keypoints[:, 2:] < task.settings.min_confidence, np.float32(0), keypoints)
-            yield FramePose(tracklet.tracklet_id, index, *frame_sizes[index], status, score, keypoints)
-        report(count)
+        people = list(islice(found, len(tracklet.paths)))
+        sizes, statuses = zip(*(read.popleft() for _ in people), strict=True)
+        if settings.selection is None:
+            chosen = best_scores(people)
+        else:
+            chosen = select_people(people, sizes, settings.selection, tracklet.numbers)
+        filled = fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), tracklet.numbers)
+        yield from frame_poses(tracklet.tracklet_id, filled, sizes, statuses, settings.min_confidence)
+        report(len(people))
+
+
+def frame_poses(
+    tracklet_id: int,
+    chosen: Sequence[Person | None],
+    sizes: Sequence[tuple[int, int]],
+    statuses: Sequence[str],
+    min_confidence: float = 0.0,
+) -> Iterator[FramePose]:
+    """The poses of a tracklet's frames.
+
+    Args:
+        chosen: for each frame its person, None where nobody was found.
+        sizes: width and height of each frame, 0 where it is left out.
+        statuses: of each frame, if nobody was found.
+        min_confidence: keypoints under it are zeroed.
+    """
+    for index, (person, size, status) in enumerate(zip(chosen, sizes, statuses, strict=True)):
+        score, keypoints = 0.0, NO_KEYPOINTS
+        if person is not None:
+            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
+            score = min(person.score, 1.0)  # scores of some programs are sums
+            keypoints = np.where(person.keypoints[:, 2:] < min_confidence, np.float32(0), person.keypoints)
+        yield FramePose(tracklet_id, index, *size, status, score, keypoints)
 
 
 def read_source_frame(root: Path, name: str) -> np.ndarray:
@@ -273,25 +293,6 @@ def missing_frame(root: Path, name: str) -> SourceError:
         "check that the folder is mounted, or name its new place with --root; a frame that is gone for good can be "
         "listed in --skip-frames when the keypoints are made",
     )
-
-
-def _choose(
-    people: Sequence[Sequence[Person] | None],
-    sizes: Sequence[tuple[int, int]],
-    numbers: np.ndarray,
-    settings: KeypointSettings,
-) -> Sequence[Person | None]:
-    if settings.selection is None:
-        chosen = best_scores(people)
-    else:
-        chosen = select_people(people, sizes, settings.selection, numbers)
-    return fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), numbers)
-
-
-def _row(person: Person | None, status_of_nobody: str) -> tuple[str, float, np.ndarray]:
-    if person is None:
-        return status_of_nobody, 0.0, np.zeros((NUM_JOINTS, 3), np.float32)
-    return FRAME_INTERPOLATED if person.interpolated else FRAME_OK, person.score, person.keypoints
 
 
 @lru_cache(maxsize=1)

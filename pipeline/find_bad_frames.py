@@ -9,14 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from .environment import progress_bar
-from .errors import KeyReIDError, SurroundingsError
-from .manifest import read_shard_frames
+from .errors import KeyReIDError, SettingsError, SurroundingsError
+from .manifest import read_dataset, read_manifest, read_shard_frames
+from .records import SourceFrames
+from .stages import KEYPOINTS, frame_roots
+
+if TYPE_CHECKING:
+    from .extract_keypoints import ExtractTask
 
 Work = Callable[[Sequence[str]], object]
 
@@ -32,13 +37,12 @@ def find_bad_frames(
     device: str = "auto",
     timeout: float = TIMEOUT,
 ) -> dict[str, str]:
-    """Do what extract-keypoints does, with the settings of its last run, over fewer and fewer frames of a shard.
+    """Estimate poses, with the settings of extract-keypoints' last run, in fewer and fewer frames of a shard.
 
     Args:
         prepared: the prepared dataset; it is only read.
         shard: number of the shard.
-        root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
-        device: of the network: "auto", "cpu" or "cuda".
+        root, device: see extract_keypoints.
         timeout: seconds after which a trial of at most FRAMES_PER_TRIAL frames counts as failed.
 
     Returns:
@@ -49,15 +53,37 @@ def find_bad_frames(
         FormatError: no such shard.
         SettingsError: keypoints were not extracted here.
     """
-    from .extract_keypoints import task_of_stage, try_frames  # which loads torch
-
-    frames, task = read_shard_frames(prepared, shard), task_of_stage(prepared, root, device)
+    frames, task = read_shard_frames(prepared, shard), _last_task(prepared, root, device)
     paths = list(dict.fromkeys(frames.paths))
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
         Image.fromarray(noise).save(Path(folder) / "noise.jpg")
-        good_work = partial(try_frames, task, Path(folder), ["noise.jpg"])
-        return search(partial(try_frames, task, task.roots[frames.generation]), good_work, paths, timeout)
+        good_work = partial(_try_frames, task, Path(folder), ["noise.jpg"])
+        return search(partial(_try_frames, task, task.roots[frames.generation]), good_work, paths, timeout)
+
+
+def _last_task(prepared: Path, root: Path | Mapping[str, Path] | None, device: str) -> ExtractTask:
+    """What dataset.json keeps of the last run of extract-keypoints: checkpoint and pose settings."""
+    from .extract_keypoints import ExtractTask, KeypointSettings  # which loads torch, as the next one does
+    from .pose.checkpoints import resolve_checkpoint
+    from .pose.forward import DecoderSettings, PoseSettings
+
+    info = read_dataset(prepared)
+    settings, recall = (info.get(key, {}).get(KEYPOINTS, {}) for key in ("stages", "recall"))
+    if "pose" not in settings or "checkpoint" not in recall:
+        raise SettingsError(f"{prepared} has no extracted keypoints", "a run of extract-keypoints", "run it first")
+    pose = PoseSettings(**settings["pose"] | {"decoder": DecoderSettings(**settings["pose"]["decoder"])})
+    checkpoint = resolve_checkpoint(recall["checkpoint"], trust=recall["trusted"])
+    plain = KeypointSettings(checkpoint.sha256, pose, "best-score", None, None)
+    return ExtractTask(prepared.absolute(), frame_roots(read_manifest(prepared), root), checkpoint, plain, device)
+
+
+def _try_frames(task: ExtractTask, root: Path, paths: Sequence[str]) -> None:
+    """In a child: what extract-keypoints does with some frames under a root."""
+    from .extract_keypoints import estimate_poses
+
+    frames = SourceFrames(0, tuple(paths), np.arange(len(paths)), np.zeros(len(paths)))
+    list(estimate_poses(task, [frames], root, lambda count: None))
 
 
 def search(

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import FormatError, SurroundingsError
-from .records import FRAME_NO_POSE, FRAME_STATUSES, FRAMES_LEFT_OUT, FramePose
+from .records import FRAME_NO_POSE, FRAMES_LEFT_OUT, FramePose
 from .skeleton import NUM_JOINTS
 
 SCHEMA = pa.schema(
@@ -26,7 +25,6 @@ SCHEMA = pa.schema(
         ("keypoints", pa.list_(pa.float32(), NUM_JOINTS * 3)),
     ]
 )
-ROWS_OF_ANY_FILE = 1_000_000  # 250 MB as arrays; more rows than that must take a byte each in the file
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,12 @@ class KeypointColumns:
             score=np.array([pose.score for pose in rows], np.float32),
             keypoints=np.array([pose.keypoints for pose in rows], np.float32).reshape(-1, NUM_JOINTS, 3),
         )
+
+    def merge(self, others: KeypointColumns) -> KeypointColumns:
+        """The rows of both, by tracklet; both are in the order of their tracklets."""
+        both = (np.concatenate([getattr(one, name) for one in (self, others)]) for name in self.__dataclass_fields__)
+        joined = KeypointColumns(*both)
+        return joined[np.argsort(joined.tracklet_id, kind="stable")]
 
     def __getitem__(self, rows: np.ndarray | slice) -> KeypointColumns:
         """Some of the rows: a slice, a mask or indices."""
@@ -100,49 +104,14 @@ def write_keypoints(path: Path, columns: KeypointColumns) -> None:
 
 
 def read_keypoints(path: Path) -> KeypointColumns:
-    """Read a keypoints file.
-
-    Raises:
-        FormatError: not a Parquet file, other columns, empty cells, an unknown status, or a number that is not finite.
-        OSError: it is missing, or the disk fails.
-    """
-    with open(path, "rb") as file:
-        try:
-            return _read_columns(file, path.stat().st_size)
-        except MemoryError as error:
-            found = f"{path} needs more memory than there is ({error})"
-            raise SurroundingsError(found, "", "free some; keyreid-prep verify says if it is damaged") from error
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            if getattr(error, "errno", None) is not None:
-                raise  # of the disk; what pyarrow says of the content has no number
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            found = f"{path} is not a readable keypoints file ({reason})"
-            raise FormatError(found, "", "keyreid-prep verify says what else is wrong and what to do") from error
-
-
-def _read_columns(file: Any, num_bytes: int) -> KeypointColumns:
-    parquet = pq.ParquetFile(file)
-    if not parquet.schema_arrow.equals(SCHEMA):
-        raise ValueError(f"columns {', '.join(parquet.schema_arrow.names)} of other names or types")
-    if parquet.metadata.num_rows > max(ROWS_OF_ANY_FILE, num_bytes):  # before anything is allocated for them
-        raise ValueError(f"{parquet.metadata.num_rows:,} rows in {num_bytes:,} bytes")
-    table = parquet.read()
-    points = table["keypoints"].combine_chunks().flatten()
-    empty = sum(table[name].null_count for name in table.column_names) + points.null_count
-    if empty:
-        raise ValueError(f"{empty} empty cells")
+    """Read what write_keypoints wrote; commit.require_intact says before that it still is what was written."""
+    table = pq.ParquetFile(path).read()
     column = {name: table[name].to_numpy() for name in SCHEMA.names if name != "keypoints"}
-    columns = KeypointColumns(
+    return KeypointColumns(
         tracklet_id=column["tracklet_id"],
         frame_index=column["frame_index"],
         sizes=np.stack([column["width"], column["height"]], axis=1),
         status=column["status"].astype(str),
         score=column["score"],
-        keypoints=points.to_numpy(zero_copy_only=False).reshape(-1, NUM_JOINTS, 3),
+        keypoints=table["keypoints"].combine_chunks().flatten().to_numpy().reshape(-1, NUM_JOINTS, 3),
     )
-    unknown = sorted(set(columns.status.tolist()) - set(FRAME_STATUSES))
-    if unknown:
-        raise ValueError(f"unknown status {unknown[0]!r}")
-    if not (np.isfinite(columns.keypoints).all() and np.isfinite(columns.score).all()):
-        raise ValueError("numbers that are not finite")
-    return columns

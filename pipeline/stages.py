@@ -1,4 +1,5 @@
-"""What the stages share: settings that may not change half-way, what is done, progress, failures, the summary."""
+"""What the stages share: the chain of receipts (frames of the manifest -> keypoints -> shards), settings that may not
+change half-way, progress, failures. What does not follow from what is there now is not used."""
 
 from __future__ import annotations
 
@@ -14,58 +15,51 @@ from .commit import exclusive, fingerprint, has_its_size, read_receipt, receipt_
 from .environment import progress_bar
 from .errors import FormatError, KeyReIDError, SettingsError, SourceError, SurroundingsError
 from .executor import Executor, Outcome, Task, noop
-from .manifest import Manifest, dataset_path, read_dataset, shard_sizes
+from .images import check_decoders
+from .manifest import Manifest, dataset_path, read_dataset, shard_inputs, shard_sizes
 from .records import FRAMES_LEFT_OUT, ShardReceipt
 
 logger = logging.getLogger(__name__)
 
+KEYPOINTS, SHARDS = "keypoints", "shards"  # the stages
 MAX_LEFT_OUT = 0.01  # share of all frames; more than that is seldom the frames' fault
 NAMED_AT_MOST = 5  # shards or frames in an error
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a run of a stage did.
+    """What a run of a stage did: shards made now, shards that were complete already, receipts of all in order."""
 
-    Attributes:
-        stage: its name.
-        num_made, num_kept: shards made now, and shards that were complete already.
-        receipts: of all shards, in order.
-        seconds: time that making took.
-    """
-
-    stage: str
     num_made: int
     num_kept: int
     receipts: tuple[ShardReceipt, ...]
-    seconds: float
 
 
 def run_stage(
     prepared: Path,
     stage: str,
     settings: dict[str, Any],
-    inputs: Callable[[], Mapping[int, str]],
     task: Task[ShardReceipt],
     executor: Executor,
     *,
     prepare: Callable[[], object] = noop,
+    before_start: Callable[[], object] = noop,
     overwrite: bool = False,
-    retry: Callable[[ShardReceipt], bool] = lambda receipt: False,
+    retry_left_out: bool = False,
     recall: Mapping[str, Any] | None = None,
 ) -> StageSummary:
     """Make every shard of a stage that is not complete yet. Nothing is touched before the executor is ready.
 
     Args:
         prepared: the prepared dataset.
-        stage: its name.
+        stage: KEYPOINTS or SHARDS.
         settings: what its bytes depend on; kept in dataset.json.
-        inputs: shard -> fingerprint of what it is made from, of all shards.
         task: makes one shard and returns its receipt, already written.
         executor: serial or Dask.
         prepare: called once in each worker, before its first shard.
+        before_start: called here, when `prepared` is locked and its settings are found to be the same.
         overwrite: rebuild everything, whatever is there.
-        retry: whether a complete shard is to be made again.
+        retry_left_out: make shards of keypoints with frames left out again.
         recall: options that later commands want to know, such as the checkpoint's name; kept in dataset.json.
 
     Raises:
@@ -77,58 +71,53 @@ def run_stage(
         info = read_dataset(prepared)
         if not overwrite:
             _refuse_other_settings(prepared, info, stage, settings)
-        sizes, expected, made_from = shard_sizes(prepared), fingerprint(settings), inputs()
-        receipts = {shard: _intact_receipt(prepared, stage, shard) for shard in sizes}
+        before_start()
+        sizes, inputs = shard_sizes(prepared), stage_inputs(prepared, stage)
+        receipts = {shard: _undamaged_receipt(prepared, stage, shard) for shard in sizes}
         pending = [
             shard
             for shard, receipt in receipts.items()
             if overwrite
             or receipt is None
-            or (receipt.settings, receipt.inputs) != (expected, made_from[shard])
+            or (receipt.settings, receipt.inputs) != (fingerprint(settings), inputs[shard])
             or not has_its_size(prepared, receipt)
-            or retry(receipt)
+            or (retry_left_out and any(count_left_out([receipt]).values()))
         ]
-        for leftover in _partial_files(prepared, stage):
-            leftover.unlink(missing_ok=True)  # of a run that was killed: the lock says that no other one is at work
+        for folder in (prepared / stage, receipt_path(prepared, stage, 0).parent):
+            for leftover in folder.glob(".*.partial"):  # of a run that was killed: this one holds the lock
+                leftover.unlink(missing_ok=True)
         failed: list[Outcome[ShardReceipt]] = []
         total = sum(sizes.values())
         with progress_bar(total, stage, "frames", done=total - sum(sizes[shard] for shard in pending)) as bar:
+
+            def advance(count: int) -> None:
+                bar.update(max(0, min(count, total - bar.n)))  # a shard that is tried twice reports its frames twice
+
             if pending:
                 with executor:
                     info.setdefault("stages", {})[stage] = settings
                     info.setdefault("recall", {})[stage] = dict(recall or {})
                     write_json(dataset_path(prepared), info)
-                    for outcome in executor.run(task, pending, lambda count: _advance(bar, count), prepare):
+                    for outcome in executor.run(task, pending, advance, prepare):
                         if outcome.error is None:
                             receipts[outcome.unit] = outcome.result
                             bar.set_postfix_str(f"shard {outcome.unit:05d}", refresh=False)
                         else:
                             failed.append(outcome)
             if not failed:
-                _advance(bar, total)  # events of the last frames may still be under way
-            seconds = bar.format_dict["elapsed"]
+                advance(total)  # events of the last frames may still be under way
     if failed:
         raise _explain(prepared, stage, failed, len(sizes), searchable="checkpoint" in (recall or {}))
     done = tuple(receipt for receipt in receipts.values() if receipt is not None)
-    return StageSummary(stage, len(pending), len(sizes) - len(pending), done, seconds)
+    return StageSummary(len(pending), len(sizes) - len(pending), done)
 
 
-def _intact_receipt(prepared: Path, stage: str, shard: int) -> ShardReceipt | None:
-    """None also for a damaged one: it vouches for nothing, so the shard is rebuilt."""
+def _undamaged_receipt(prepared: Path, stage: str, shard: int) -> ShardReceipt | None:
     try:
         return read_receipt(prepared, stage, shard)
     except FormatError as error:
         logger.warning("%s: the shard is rebuilt", error.found)
         return None
-
-
-def _advance(bar: Any, count: int) -> None:
-    bar.update(max(0, min(count, bar.total - bar.n)))  # a shard that is tried twice reports its frames twice
-
-
-def _partial_files(prepared: Path, stage: str) -> list[Path]:
-    folders = prepared / stage, receipt_path(prepared, stage, 0).parent
-    return [path for folder in folders for path in folder.glob(".*.partial")]
 
 
 def _explain(
@@ -137,35 +126,33 @@ def _explain(
     """One error for all shards that failed: which, where, why, and what to do."""
     lines = []
     for outcome in failed[:NAMED_AT_MOST]:
-        error, place = outcome.error, f" on {outcome.machine}" if outcome.machine else ""
-        known = isinstance(error, (KeyReIDError, OSError))
-        lines.append(f"\n  shard {outcome.unit:05d}{place}: {'' if known else f'{type(error).__name__}: '}{error}")
+        kind = "" if isinstance(outcome.error, (KeyReIDError, OSError)) else f"{type(outcome.error).__name__}: "
+        lines.append(f"\n  shard {outcome.unit:05d} on {outcome.machine}: {kind}{outcome.error}")
     if len(failed) > NAMED_AT_MOST:
         lines.append(f"\n  and {len(failed) - NAMED_AT_MOST:,} more")
-    kinds = {type(outcome.error) for outcome in failed}
     remedy = "\nAll others are complete and kept; repair the cause and run the same command again"
-    if searchable and not all(issubclass(kind, (KeyReIDError, OSError)) for kind in kinds):
-        unit = next(one.unit for one in failed if not isinstance(one.error, (KeyReIDError, OSError)))
+    crashed = [outcome.unit for outcome in failed if not isinstance(outcome.error, (KeyReIDError, OSError))]
+    if searchable and crashed:
         remedy += (
-            f". If it fails again, keyreid-prep find-bad-frames {prepared} --shard {unit} looks for frames that crash "
-            "pose estimation, to be listed in --skip-frames"
+            f". If it fails again, keyreid-prep find-bad-frames {prepared} --shard {crashed[0]} looks for frames that "
+            "crash pose estimation, to be listed in --skip-frames"
         )
-    kind = SurroundingsError if all(issubclass(kind, (SurroundingsError, OSError)) for kind in kinds) else KeyReIDError
-    return kind(f"{len(failed):,} of {count:,} shards of {stage} failed:{''.join(lines)}{remedy}")
+    surroundings = all(isinstance(outcome.error, (SurroundingsError, OSError)) for outcome in failed)
+    found = f"{len(failed):,} of {count:,} shards of {stage} failed:{''.join(lines)}{remedy}"
+    return SurroundingsError(found) if surroundings else KeyReIDError(found)
 
 
 def _refuse_other_settings(prepared: Path, info: dict[str, Any], stage: str, settings: dict[str, Any]) -> None:
-    before = info.get("stages", {}).get(stage)
-    if before is None or before == settings:
-        return
-    old, new = flatten(before), flatten(settings)
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    raise FormatError(
-        f"{prepared} was started with other settings of {stage}: "
-        + ", ".join(f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in changed),
-        "",
-        "repeat the first settings, add --overwrite to rebuild the stage, or prepare into another folder",
-    )
+    before = info.get("stages", {}).get(stage, settings)
+    if before != settings:
+        old, new = flatten(before), flatten(settings)
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        raise FormatError(
+            f"{prepared} was started with other settings of {stage}: "
+            + ", ".join(f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in changed),
+            "",
+            "repeat the first settings, add --overwrite to rebuild the stage, or prepare into another folder",
+        )
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,6 +161,66 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
+    """The settings that a stage was started with.
+
+    Raises:
+        FormatError: the stage was not started.
+    """
+    settings = read_dataset(prepared).get("stages", {}).get(stage)
+    if settings is None:
+        raise FormatError(f"{prepared} has no {stage} yet", "", "run the stages in order: keyreid-prep --help")
+    return dict(settings)
+
+
+def stage_inputs(prepared: Path, stage: str) -> dict[int, str]:
+    """Shard -> fingerprint of what a stage makes it from; of all shards.
+
+    Raises:
+        FormatError: the stage before is not complete.
+    """
+    if stage == KEYPOINTS:
+        return shard_inputs(prepared)
+    return {shard: keypoint_fingerprint(receipt) for shard, receipt in stage_receipts(prepared, KEYPOINTS).items()}
+
+
+def keypoint_fingerprint(receipt: ShardReceipt) -> str:
+    """What a shard's `inputs` is when it is made from these keypoints."""
+    return fingerprint([receipt.sha256, receipt.inputs])
+
+
+def stage_receipts(prepared: Path, stage: str) -> dict[int, ShardReceipt]:
+    """Shard -> receipt, of all shards; each was made from what is there now, with the settings that are there now.
+
+    Raises:
+        FormatError: some were not, are missing, or (shards) have another size than their receipt says.
+    """
+    settings, inputs = fingerprint(stage_settings(prepared, stage)), stage_inputs(prepared, stage)
+    source, command = "keypoints", "build-shards"
+    if stage == KEYPOINTS:
+        source, command = "frames", "extract-keypoints (or import-keypoints)"
+    receipts, wrong = {}, {}
+    for shard in inputs:
+        receipt = read_receipt(prepared, stage, shard)
+        if receipt is None:
+            wrong[shard] = "not made"
+        elif (receipt.settings, receipt.inputs) != (settings, inputs[shard]):
+            wrong[shard] = f"made from other {source} or with other settings than there are now"
+        elif stage == SHARDS and not has_its_size(prepared, receipt):
+            wrong[shard] = "not the file that its receipt was written for"
+        else:
+            receipts[shard] = receipt
+    if wrong:
+        first = min(wrong)
+        raise FormatError(
+            f"{stage} of {len(wrong)} of {len(inputs)} shards of {prepared} cannot be used: {first:05d} is "
+            f"{wrong[first]}",
+            "",
+            f"run keyreid-prep {command} again: it resumes",
+        )
+    return receipts
 
 
 def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> dict[int, Path]:
@@ -189,38 +236,31 @@ def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> d
     old = {generation.root for generation in manifest.generations}
     if isinstance(root, Path):
         if len(old) > 1:
-            raise SettingsError(
-                f"--root {root} for the roots {', '.join(sorted(old))}", "--root OLD=NEW for each that has moved"
-            )
+            found = f"--root {root} for the roots {', '.join(sorted(old))}"
+            raise SettingsError(found, "--root OLD=NEW for each that has moved")
         root = {one: root for one in old}
     moved = {one: place.absolute() for one, place in (root or {}).items()}
     if unknown := set(moved) - old:
-        raise SettingsError(f"--root {sorted(unknown)[0]}=...", "one of the roots " + ", ".join(sorted(old)))
+        raise SettingsError(f"--root {min(unknown)}=...", "one of the roots " + ", ".join(sorted(old)))
     return {one.number: moved.get(one.root, Path(one.root)) for one in manifest.generations}
 
 
 def check_roots(roots: Iterable[Path]) -> None:
-    """Whether this machine sees the frames' folders.
+    """Whether this machine sees the frames' folders, and can decode images.
 
     Raises:
-        SurroundingsError: naming machine and folder.
+        SurroundingsError: it does not, or cannot.
     """
+    check_decoders()
     for root in sorted(set(roots)):
+        found = f"the frames' folder {root} is empty on {socket.gethostname()}"
         try:
             with os.scandir(root) as entries:
-                empty = next(entries, None) is None
+                if next(entries, None) is not None:
+                    continue
         except OSError as error:
-            raise SurroundingsError(
-                f"{socket.gethostname()} cannot read the frames' folder {root} ({error.strerror})",
-                "",
-                "mount it there, or name its new place with --root",
-            ) from error
-        if empty:
-            raise SurroundingsError(
-                f"the frames' folder {root} is empty on {socket.gethostname()}",
-                "the frames",
-                "mount it there, or name its new place with --root",
-            )
+            found = f"{socket.gethostname()} cannot read the frames' folder {root} ({error.strerror})"
+        raise SurroundingsError(found, "the frames", "mount it there, or name its new place with --root")
 
 
 def count_left_out(receipts: Iterable[ShardReceipt]) -> dict[str, list[str]]:
@@ -232,7 +272,7 @@ def count_left_out(receipts: Iterable[ShardReceipt]) -> dict[str, list[str]]:
     return named
 
 
-def limit_left_out(receipts: Sequence[ShardReceipt], max_left_out: float) -> None:
+def limit_left_out(receipts: Iterable[ShardReceipt], max_left_out: float) -> None:
     """Refuse a dataset of which too many frames are left out.
 
     Args:
@@ -242,6 +282,7 @@ def limit_left_out(receipts: Sequence[ShardReceipt], max_left_out: float) -> Non
     Raises:
         SourceError: more are.
     """
+    receipts = list(receipts)
     named = count_left_out(receipts)
     count, total = sum(map(len, named.values())), sum(receipt.rows for receipt in receipts)
     if count > max_left_out * total:

@@ -13,9 +13,9 @@ from .commit import repair_hint
 from .environment import progress_bar
 from .errors import FormatError
 from .manifest import read_manifest
-from .receipts import shard_receipts
 from .records import Tracklet
 from .shards import ShardReader
+from .stages import SHARDS, stage_receipts
 
 HASH_THREADS = 8  # hashing leaves the interpreter lock alone; more would only wait for the disk
 MAX_OPEN_SHARDS = 256  # in a process; systems allow 1,024 files or more
@@ -42,7 +42,7 @@ class TrackletStore:
         manifest = read_manifest(self.path)
         several = bool(manifest.identity_splits) or identity_split != 0
         self.manifest = manifest.with_identity_split(identity_split) if several else manifest
-        self.receipts = shard_receipts(self.path)
+        self.receipts = list(stage_receipts(self.path, SHARDS).values())
         self._readers = [ShardReader(self.path / receipt.file, receipt) for receipt in self.receipts]
         self._used: dict[int, None] = {}  # shards that may be open, the last used last
         left_out = {int(t): n for receipt in self.receipts for t, n in receipt.notes["left_out"].items()}

@@ -15,10 +15,10 @@ from keyreid.pipeline.heatmaps import stored_heatmaps
 from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, write_keypoints
 from keyreid.pipeline.manifest import IdentitySplit, dataset_path, read_manifest, read_shard_frames
-from keyreid.pipeline.receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from keyreid.pipeline.records import FRAME_NO_POSE, FRAME_OK, ShardReceipt, Tracklet
 from keyreid.pipeline.shards import TrackletFrames, shard_path, write_shard
 from keyreid.pipeline.skeleton import NUM_JOINTS, NUM_PARTS
+from keyreid.pipeline.stages import KEYPOINTS, SHARDS, keypoint_fingerprint
 
 Row = tuple[str, int, int | str, int]  # split, identity, camera, frames
 

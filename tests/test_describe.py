@@ -1,6 +1,7 @@
 """Counts of a prepared dataset, against a few rows counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyreid.cli.prep import main
-from keyreid.pipeline.commit import commit_shard, fingerprint, read_json, write_json
-from keyreid.pipeline.extract_keypoints import keypoint_notes
+from keyreid.pipeline.commit import fingerprint, read_json, write_json
+from keyreid.pipeline.extract_keypoints import commit_keypoints
 from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.inspection.describe import describe
-from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, write_keypoints
+from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path
 from keyreid.pipeline.manifest import read_shard_frames
 from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINT_INDEX
@@ -45,19 +46,7 @@ def add_keypoints(prepared: Path, shard: int, statuses: list[str], nose: list[fl
         keypoints[NOSE] = (3, 4, confidence)
         poses.append(FramePose(frames.tracklets[0].tracklet_id, frame, 64, 128, status, 0.5, keypoints))
     rows = KeypointColumns.of(poses)
-    commit_shard(
-        prepared,
-        "keypoints",
-        shard,
-        keypoints_path(prepared, shard),
-        lambda partial: write_keypoints(partial, rows),
-        generation=frames.generation,
-        rows=len(rows),
-        settings=fingerprint(SETTINGS),
-        inputs=inputs or frames.sha256,
-        notes=keypoint_notes(frames, rows),
-        made_with={},
-    )
+    commit_keypoints(prepared, replace(frames, sha256=inputs or frames.sha256), rows, fingerprint(SETTINGS), {})
 
 
 def run(*arguments: object) -> Result:

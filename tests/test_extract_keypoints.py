@@ -73,11 +73,12 @@ def test_every_frame_has_one_row_and_most_have_a_person(tiny_dataset: TinyDatase
     assert (rows.keypoints[found][confidence == 0] == 0).all()
 
 
-def test_a_second_run_does_nothing(copy: Path) -> None:
+def test_a_second_run_does_nothing_unless_it_overwrites(copy: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*") if path.name != ".lock"}
-    summary = extract_keypoints(copy, resolve_checkpoint("synthetic"), SerialExecutor())
+    summary = extract(copy)
     assert summary.num_made == 0 and summary.num_kept == read_manifest(copy).num_shards
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.*") if path.name != ".lock"} == before
+    assert extract(copy, overwrite=True).num_kept == 0
 
 
 def test_four_dask_workers_finish_an_interrupted_run_with_the_same_bytes(copy: Path) -> None:
@@ -91,7 +92,7 @@ def test_four_dask_workers_finish_an_interrupted_run_with_the_same_bytes(copy: P
     assert hashes(copy) == expected
 
 
-def test_frames_whose_content_is_no_image_are_left_out(indexed: Path) -> None:
+def test_frames_whose_content_is_no_image_are_left_out(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, names = Path(read_manifest(indexed).root), first_paths(indexed)
     (root / names[0]).write_bytes(b"")
     complete = (root / names[1]).read_bytes()
@@ -107,8 +108,15 @@ def test_frames_whose_content_is_no_image_are_left_out(indexed: Path) -> None:
     assert (rows.status[firsts[:2]] == "unreadable").all() and rows.status[firsts[2]] != "unreadable"
     assert not rows.keypoints[firsts[0]].any() and not rows.sizes[firsts[0]].any()
     (root / names[1]).write_bytes(complete)
+    opened, read = [], images.read_file
+    monkeypatch.setattr(images, "read_file", lambda path: opened.append(path) or read(path))
     summary = extract(indexed, retry_left_out=True, max_left_out=0.1)
     assert summary.num_made == 1 and summary.receipts[0].notes["unreadable"] == names[:1]
+    tried = [root / path for tracklet in read_shard_frames(indexed, 0).tracklets[:2] for path in tracklet.paths]
+    assert opened == tried, "the tracklets with frames left out, and no other"
+    retried = hashes(indexed)
+    extract(indexed, overwrite=True, max_left_out=0.1)
+    assert hashes(indexed) == retried
 
 
 def extract(prepared: Path, **options: Any) -> StageSummary:
@@ -158,8 +166,10 @@ def test_what_the_surroundings_do_is_no_fact_about_a_frame(
     assert read_receipt(indexed, "keypoints", 0) is not None
 
 
-def test_an_empty_root_is_refused(indexed: Path, tmp_path: Path) -> None:
+def test_a_root_that_is_gone_or_empty_is_refused(indexed: Path, tmp_path: Path) -> None:
     """An unmounted folder made 162 of 162 frames unreadable, exit code 0, for ever."""
+    with pytest.raises(SurroundingsError, match=r"cannot read the frames' folder .*empty \(No such file.*--root"):
+        extract(indexed, root=tmp_path / "empty")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SurroundingsError, match=r"frames' folder .*empty is empty on .*; expected the frames; mount"):
         extract(indexed, root=tmp_path / "empty")
@@ -193,11 +203,6 @@ def test_skipped_frames_are_counted_and_named(indexed: Path) -> None:
     build_shards(indexed, SerialExecutor(), max_left_out=0.1)
     store = TrackletStore(indexed)
     assert store.num_frames(0) == store.manifest.tracklets[0].num_frames - 1
-
-
-def test_overwrite_always_rebuilds(copy: Path) -> None:
-    assert extract(copy).num_made == 0
-    assert extract(copy, overwrite=True).num_kept == 0
 
 
 def test_overwrite_destroys_nothing_before_it_can_work(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,8 +285,3 @@ def test_pictures_keep_their_aspect_ratio_and_a_bounded_size(
     assert tuple(picture.pixels.shape) == (*padded, 3)
     assert picture.scale == pytest.approx(scale)
     assert (picture.pixels[0, 0] == 7).all() and (picture.pixels[-1, -1] == PADDING_VALUE).all()
-
-
-def test_a_source_folder_that_is_gone(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match=r"cannot read the frames' folder .*elsewhere \(No such file.*--root"):
-        extract(copy, root=tmp_path / "elsewhere", overwrite=True)

@@ -1,18 +1,12 @@
 """The Parquet files of keypoints."""
 
-import errno
-import os
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from keyreid.pipeline import keypoints
-from keyreid.pipeline.errors import FormatError
-from keyreid.pipeline.keypoints import SCHEMA, KeypointColumns, read_keypoints, write_keypoints
+from keyreid.pipeline.keypoints import KeypointColumns, read_keypoints, write_keypoints
 from keyreid.pipeline.records import FRAME_STATUSES, FramePose
 
 
@@ -51,53 +45,8 @@ def test_equal_columns_give_equal_bytes_and_no_rows_are_fine(path: Path, tmp_pat
     assert len(columns) == 0 and columns.keypoints.shape == (0, 17, 3) and columns.sizes.shape == (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "message"),
-    [
-        ("status", pa.array(["ok", "ok", "ok", "ok", "quarantined"]), "unknown status 'quarantined'"),
-        ("width", pa.array([64, 64, 64, 64, None], pa.int32()), "1 empty cells"),
-        ("width", pa.array([64] * 5, pa.int64()), "columns .* of other names or types"),
-        ("score", pa.array([0, 0, 0, 0, np.inf], pa.float32()), "numbers that are not finite"),
-        ("keypoints", pa.array([[0.0] * 51] * 4 + [[0.0] * 50 + [None]], SCHEMA.field("keypoints").type), "1 empty"),
-        ("keypoints", pa.array([[0.0] * 51] * 4 + [[np.nan] * 51], SCHEMA.field("keypoints").type), "numbers that"),
-    ],
-)
-def test_contents_of_no_keypoints_file_are_refused(path: Path, name: str, column: pa.Array, message: str) -> None:
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
-    with pytest.raises(FormatError, match=rf"a\.parquet is not a readable keypoints file \({message}"):
-        read_keypoints(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\xff" * 40 + b"PAR1", b"no Parquet at all"])
-def test_what_is_no_parquet_is_refused(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    with pytest.raises(FormatError, match="not a readable keypoints file"):
-        read_keypoints(path)
-
-
-def test_more_rows_than_the_file_can_hold_are_refused_before_memory_is_taken(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Equal rows are packed so well that a small file may claim billions of them."""
-    columns = KeypointColumns.of(poses()[2:3] * 20_000)
-    write_keypoints(path, replace(columns, keypoints=np.zeros_like(columns.keypoints)))
-    assert len(read_keypoints(path)) == 20_000
-    monkeypatch.setattr(keypoints, "ROWS_OF_ANY_FILE", 1_000)
-    monkeypatch.setattr(pq.ParquetFile, "read", lambda _: pytest.fail("read them"))
-    with pytest.raises(FormatError, match=r"20,000 rows in [\d,]+ bytes"):
-        read_keypoints(path)
-
-
-def test_a_disk_that_fails_and_a_missing_file_say_nothing_about_the_content(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(pq.ParquetFile, "read", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        read_keypoints(path)
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        read_keypoints(path)
+def test_rows_of_tracklets_in_between_are_merged() -> None:
+    columns = KeypointColumns.of([replace(pose, tracklet_id=pose.frame_index // 2) for pose in poses()])
+    middle = columns.tracklet_id == 1
+    merged = columns[~middle].merge(columns[middle])
+    assert merged.frame_index.tolist() == [0, 1, 2, 3, 4] and merged.status.tolist() == list(FRAME_STATUSES)

@@ -41,7 +41,7 @@ def make_prepared(folder: Path) -> tuple[Files, Read]:
     from keyreid.pipeline.commit import require_intact
     from keyreid.pipeline.keypoints import read_keypoints
     from keyreid.pipeline.manifest import read_manifest, read_shard_frames
-    from keyreid.pipeline.receipts import keypoint_receipts
+    from keyreid.pipeline.stages import KEYPOINTS, stage_receipts
     from keyreid.pipeline.store import TrackletStore
 
     prepared = make_prepared(folder / "prepared", identities=2, num_frames=3, size=(8, 16))
@@ -49,7 +49,7 @@ def make_prepared(folder: Path) -> tuple[Files, Read]:
     def read() -> object:
         manifest = read_manifest(prepared)
         frames = [t.paths for n in range(manifest.num_shards) for t in read_shard_frames(prepared, n).tracklets]
-        rows = [read_keypoints(require_intact(prepared, r, "")) for r in keypoint_receipts(prepared).values()]
+        rows = [read_keypoints(require_intact(prepared, r, "")) for r in stage_receipts(prepared, KEYPOINTS).values()]
         store = TrackletStore(prepared)
         read = [store.read(t.tracklet_id, range(store.num_frames(t.tracklet_id))) for t in store.tracklets("train")]
         images = [(encoded, heatmaps.tobytes()) for encoded, heatmaps in read]

@@ -13,8 +13,8 @@ from keyreid.model.data.loader import TrainingLoader
 from keyreid.model.distributed import Ranks
 from keyreid.pipeline.environment import keep_freed_memory
 from keyreid.pipeline.errors import FormatError
-from keyreid.pipeline.receipts import shard_receipts
 from keyreid.pipeline.records import Tracklet
+from keyreid.pipeline.stages import SHARDS, stage_receipts
 from keyreid.pipeline.store import TrackletStore
 
 from .config import RunConfig
@@ -99,7 +99,7 @@ def require_same_shards(store: TrackletStore) -> None:
     """
     remedy = "start a new run with the shards that are there now, or restore the old ones and add --resume"
     try:
-        now = shard_receipts(store.path)
+        now = stage_receipts(store.path, SHARDS).values()
     except FormatError as error:
         raise FormatError(f"the shards changed during this run: {error.found}", error.expected, remedy) from error
     changed = [old.shard for old, new in zip(store.receipts, now, strict=False) if old.sha256 != new.sha256]

@@ -20,9 +20,9 @@ from ..errors import SettingsError, SourceError
 from ..keypoints import KeypointColumns, keypoints_path, read_keypoints
 from ..manifest import read_manifest, read_shard_frames
 from ..pose.selection import Person
-from ..receipts import KEYPOINTS, keypoint_receipts, stage_settings
 from ..skeleton import BONES, JOINTS
 from ..sources.reading import open_source
+from ..stages import KEYPOINTS, stage_receipts, stage_settings
 from .formats import SourceEntry, printable, source_person, walk
 
 PIFPAF_SUFFIX = ".predictions.json"
@@ -239,7 +239,7 @@ def export_keypoints(prepared: Path, out: Path, *, overwrite: bool = False) -> E
     """
     if out.exists() and not overwrite:
         raise SettingsError(f"{out} exists", "a new file", "choose another name, or add --overwrite")
-    receipts = keypoint_receipts(prepared)
+    receipts = stage_receipts(prepared, KEYPOINTS)
     for receipt in receipts.values():
         require_intact(prepared, receipt, "delete it, then run the command again that made the keypoints: it resumes")
     summary = ExportSummary()

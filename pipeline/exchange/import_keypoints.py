@@ -11,27 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..commit import commit_shard, fingerprint
+from ..commit import fingerprint
 from ..environment import package_versions
 from ..errors import SettingsError, SourceError
 from ..executor import Executor, Report
-from ..extract_keypoints import RULES, STAGE, keypoint_notes, read_source_frame
-from ..images import UnreadableImage, check_decoders
-from ..keypoints import KeypointColumns, keypoints_path, write_keypoints
-from ..manifest import read_manifest, read_shard_frames, shard_inputs
+from ..extract_keypoints import RULES, commit_keypoints, frame_poses, read_source_frame
+from ..images import UnreadableImage
+from ..keypoints import KeypointColumns
+from ..manifest import read_manifest, read_shard_frames
 from ..pose.selection import GapSettings, Person, SelectionSettings, best_scores, fill_gaps, select_people
-from ..records import (
-    FRAME_INTERPOLATED,
-    FRAME_NO_POSE,
-    FRAME_OK,
-    FRAME_SKIPPED,
-    FRAME_UNREADABLE,
-    FramePose,
-    ShardReceipt,
-    SourceFrames,
-)
-from ..skeleton import NUM_JOINTS
-from ..stages import MAX_LEFT_OUT, StageSummary, check_roots, count_left_out, frame_roots, limit_left_out, run_stage
+from ..records import FRAME_NO_POSE, FRAME_SKIPPED, FRAME_UNREADABLE, FramePose, ShardReceipt, SourceFrames
+from ..stages import KEYPOINTS, MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 from .coco import PIFPAF_SUFFIX, coco_entries
 from .formats import POSE_SUFFIX, SourceEntry, pose_entries, sha256_of_source, table_entries, walk
 from .matching import FrameNames, Match, check_units, read_spool, spool_people
@@ -121,8 +111,7 @@ def import_keypoints(
     check_roots(roots.values())
     spool, matches = prepared / SPOOL, list[Match]()
 
-    def read_and_match() -> dict[int, str]:
-        """Called when PREPARED is locked, and before anything of the stage is touched."""
+    def read_and_match() -> None:
         cleanup.callback(shutil.rmtree, spool, ignore_errors=True)
         shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
         spool.mkdir()
@@ -134,28 +123,21 @@ def import_keypoints(
             with suppress(UnreadableImage, SourceError, OSError):  # the worker of its shard says why
                 sizes[row] = _frame_size(roots[generation], path)
         check_units(matches[0], {row: path for row, (_, path) in frames.items()}, sizes)
-        return shard_inputs(prepared)
 
     with ExitStack() as cleanup:
         stage = run_stage(
             prepared,
-            STAGE,
+            KEYPOINTS,
             asdict(settings),
-            read_and_match,
             partial(import_shard, prepared, roots, settings, frozenset(skip_frames)),
             executor,
-            prepare=partial(prepare_worker, tuple(roots.values())),
+            prepare=partial(check_roots, tuple(roots.values())),
+            before_start=read_and_match,
             overwrite=overwrite,
-            retry=lambda receipt: retry_left_out and any(count_left_out([receipt]).values()),
+            retry_left_out=retry_left_out,
         )
     limit_left_out(stage.receipts, max_left_out)
     return ImportSummary(stage, name, matches[0])
-
-
-def prepare_worker(roots: tuple[Path, ...]) -> None:
-    """Check the folders and the image decoders; once in a worker."""
-    check_roots(roots)
-    check_decoders()
 
 
 def import_shard(
@@ -178,20 +160,8 @@ def import_shard(
         found = [people.get(start + index, []) for index in range(count)]
         poses += _poses(tracklet, found, roots[frames.generation], skipped, choice)
         report(count)
-    rows = KeypointColumns.of(poses)
-    return commit_shard(
-        prepared,
-        STAGE,
-        shard,
-        keypoints_path(prepared, shard),
-        lambda path: write_keypoints(path, rows),
-        generation=frames.generation,
-        rows=len(rows),
-        settings=fingerprint(asdict(settings)),
-        inputs=frames.sha256,
-        notes=keypoint_notes(frames, rows),
-        made_with=package_versions(*PACKAGES),
-    )
+    settings_hash = fingerprint(asdict(settings))
+    return commit_keypoints(prepared, frames, KeypointColumns.of(poses), settings_hash, package_versions(*PACKAGES))
 
 
 def _poses(
@@ -218,13 +188,7 @@ def _poses(
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
         chosen = select_people(limited, sizes, settings.selection, tracklet.numbers)
     filled = fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), tracklet.numbers)
-    for index, (person, status, size) in enumerate(zip(filled, statuses, sizes, strict=True)):
-        if person is None:
-            yield FramePose(tracklet.tracklet_id, index, *size, status, 0.0, np.zeros((NUM_JOINTS, 3), np.float32))
-        else:
-            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
-            score = min(person.score, 1.0)
-            yield FramePose(tracklet.tracklet_id, index, *size, status, score, person.keypoints)
+    return frame_poses(tracklet.tracklet_id, filled, sizes, statuses)
 
 
 def _frame_size(root: Path, name: str) -> tuple[int, int]:

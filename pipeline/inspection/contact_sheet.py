@@ -24,11 +24,10 @@ from ..heatmaps import MIN_CONFIDENCE, stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import KeypointColumns, read_keypoints
 from ..manifest import Manifest, ShardFrames, read_manifest, read_shard_frames
-from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import Tracklet
 from ..shards import ShardReader
 from ..skeleton import BONES, PART_JOINT_INDICES, PARTS
-from ..stages import check_roots, frame_roots
+from ..stages import KEYPOINTS, SHARDS, check_roots, frame_roots, keypoint_fingerprint
 
 COLUMNS = 4  # frames in a row: legible where the sheet is reduced to the width of a page
 MARGIN, GAP, HEADER, HEADING, CAPTION = 28, 24, 88, 48, 64  # pixels

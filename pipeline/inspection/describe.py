@@ -13,10 +13,9 @@ from ..commit import fingerprint, has_its_size, read_receipt, require_intact
 from ..heatmaps import MIN_CONFIDENCE
 from ..keypoints import read_keypoints
 from ..manifest import Generation, read_dataset, read_manifest, shard_inputs
-from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import FRAME_STATUSES, SPLITS, ShardReceipt
 from ..skeleton import JOINTS
-from ..stages import count_left_out
+from ..stages import KEYPOINTS, SHARDS, count_left_out, keypoint_fingerprint
 
 
 @dataclass(frozen=True)

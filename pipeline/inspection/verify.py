@@ -18,10 +18,9 @@ from ..heatmaps import stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import keypoints_path, read_keypoints
 from ..manifest import Manifest, read_dataset, read_manifest, read_shard_frames, shard_inputs, shard_sizes
-from ..receipts import KEYPOINTS, SHARDS, keypoint_fingerprint
 from ..records import ShardReceipt
 from ..shards import ShardReader, shard_path
-from ..stages import MAX_LEFT_OUT, count_left_out
+from ..stages import KEYPOINTS, MAX_LEFT_OUT, SHARDS, count_left_out, keypoint_fingerprint
 
 PATHS = {KEYPOINTS: keypoints_path, SHARDS: shard_path}
 FRAMES_AT_ONCE = 256  # images and heatmaps in memory together

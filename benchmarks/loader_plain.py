@@ -56,7 +56,7 @@ def write_heatmaps(store: TrackletStore, folder: Path) -> dict[int, list[FrameFi
             ):
                 heatmap = folder / f"{source.tracklet_id}-{frame}.npy"
                 np.save(heatmap, render_part_heatmaps(keypoints.astype(np.float64), (height, width)).double())
-                files[source.tracklet_id].append((Path(store.manifest.root) / path, heatmap))
+                files[source.tracklet_id].append((Path(store.manifest.generations[0].root) / path, heatmap))
     return files
 
 

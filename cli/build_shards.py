@@ -8,23 +8,13 @@ from typing import Any
 
 import click
 
-from .cluster import cluster_options, make_executor
-from .command import FriendlyCommand, frame_options
+from .command import FriendlyCommand, pop_executor, stage_options
 
 
 @click.command("build-shards", cls=FriendlyCommand)
 @click.argument("prepared", type=click.Path(path_type=Path))
-@frame_options
-@cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def build_shards(
-    prepared: Path,
-    root: Any,
-    max_left_out: float,
-    overwrite: bool,
-    as_json: bool,
-    **cluster: Any,
-) -> None:
+@stage_options
+def build_shards(prepared: Path, as_json: bool, **options: Any) -> None:
     """Pack frames and part heatmaps into the HDF5 shards that training streams.
 
     Afterwards PREPARED stands alone: training and evaluation never open the source's images.
@@ -35,8 +25,7 @@ def build_shards(
     """
     from keyreid.pipeline.build_shards import build_shards as build
 
-    executor = make_executor(**cluster)
-    summary = build(prepared, executor, root=root, overwrite=overwrite, max_left_out=max_left_out)
+    summary = build(prepared, pop_executor(options), **options)
     frames = sum(receipt.rows for receipt in summary.receipts)
     size = sum((prepared / receipt.file).stat().st_size for receipt in summary.receipts)
     if as_json:

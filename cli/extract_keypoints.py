@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from .cluster import cluster_options, make_executor
-from .command import FriendlyCommand, frame_options
+from .command import FriendlyCommand, device_option, keypoint_options, pop_executor
 from .keypoint_summary import print_keypoints, read_frame_list
 
 THRESHOLD = click.FloatRange(0, 1)
@@ -45,19 +44,11 @@ THRESHOLD = click.FloatRange(0, 1)
 @click.option("--keypoint-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Joint that is kept.")
 @click.option("--instance-threshold", default=0.15, show_default=True, type=THRESHOLD, help="Person that is kept.")
 @click.option("--force-complete", is_flag=True, help="Find every joint of a person, however doubtful.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Frames in a forward pass.  [default: what suits the device]"
 )
-@click.option(
-    "--skip-frames",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one frame path per line, as find-bad-frames writes it: these frames are left out unopened.",
-)
-@click.option("--retry-left-out", is_flag=True, help="Rebuild the shards that have frames left out.")
-@frame_options
-@cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@device_option
+@keypoint_options
 def extract_keypoints(
     prepared: Path,
     checkpoint: str,
@@ -70,15 +61,11 @@ def extract_keypoints(
     keypoint_threshold: float,
     instance_threshold: float,
     force_complete: bool,
-    device: str,
     batch_size: int | None,
+    device: str,
     skip_frames: Path | None,
-    retry_left_out: bool,
-    root: Any,
-    max_left_out: float,
-    overwrite: bool,
     as_json: bool,
-    **cluster: Any,
+    **options: Any,
 ) -> None:
     """Find the person in every frame with PifPaf, once and in parallel.
 
@@ -100,7 +87,7 @@ def extract_keypoints(
     if input_height and scale:
         raise SettingsError("--input-height and --scale were given together", "at most one of them")
     skipped = read_frame_list(skip_frames) if skip_frames else frozenset()
-    executor = make_executor(**cluster)
+    executor = pop_executor(options)
     resolved = resolve_checkpoint(checkpoint, trust=trust_checkpoint)
     decoder = DecoderSettings(cif_threshold, seed_threshold, keypoint_threshold, instance_threshold, force_complete)
     height = None if scale else input_height or resolved.input_height
@@ -110,11 +97,8 @@ def extract_keypoints(
         executor,
         pose=PoseSettings(height, scale, batch_size, decoder),
         select=select,
-        root=root,
         device=device,
-        overwrite=overwrite,
         skip_frames=skipped,
-        retry_left_out=retry_left_out,
-        max_left_out=max_left_out,
+        **options,
     )
     print_keypoints(f"{prepared}: keypoints", summary, as_json, unmatched_skips=skipped)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .command import FriendlyCommand, root_option
+from .command import FriendlyCommand, device_option, root_option
 
 
 @click.command("find-bad-frames", cls=FriendlyCommand)
@@ -15,7 +15,7 @@ from .command import FriendlyCommand, root_option
 @click.option("--shard", type=click.IntRange(min=0), required=True, help="Number of the shard that fails.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the list.  [default: standard output]")
 @root_option
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from .cluster import cluster_options, make_executor
-from .command import FriendlyCommand, frame_options
+from .command import FriendlyCommand, keypoint_options, pop_executor
 from .keypoint_summary import print_keypoints, read_frame_list
 
 
@@ -32,15 +31,7 @@ from .keypoint_summary import print_keypoints, read_frame_list
     help="Who is kept if SOURCE has several people in a frame: who fits the whole tracklet, short gaps filled; or the "
     "best score of each frame. With one person per frame all are kept as they are.",
 )
-@click.option(
-    "--skip-frames",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one frame path per line: these frames are left out unopened.",
-)
-@click.option("--retry-left-out", is_flag=True, help="Rebuild the shards that have frames left out.")
-@frame_options
-@cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@keypoint_options
 def import_keypoints(
     prepared: Path,
     source: Path,
@@ -48,12 +39,8 @@ def import_keypoints(
     images: Path | None,
     select: str,
     skip_frames: Path | None,
-    retry_left_out: bool,
-    root: Any,
-    max_left_out: float,
-    overwrite: bool,
     as_json: bool,
-    **cluster: Any,
+    **options: Any,
 ) -> None:
     """Take COCO-17 keypoints that were found elsewhere, in place of extract-keypoints.
 
@@ -77,15 +64,12 @@ def import_keypoints(
     summary = run_import(
         prepared,
         source,
-        make_executor(**cluster),
+        pop_executor(options),
         source_format=source_format,
         images=images,
         select=select,
-        root=root,
-        overwrite=overwrite,
         skip_frames=skipped,
-        retry_left_out=retry_left_out,
-        max_left_out=max_left_out,
+        **options,
     )
     match = summary.match
     facts = {

@@ -48,8 +48,7 @@ def commit_file(path: Path, write: Callable[[Path], object], before_rename: Call
         write: fills the file whose path it is given.
         before_rename: called when the new content is safely on disk, before the old one goes.
 
-    Raises:
-        KeyReIDError: the disk is full; what was at `path` is still there.
+    What was at `path` is still there if anything fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(path):
@@ -86,6 +85,7 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
     Raises:
         FormatError: the file is not JSON, or was changed.
     """
+    remedy = "restore it from a copy, or delete it and run the command again that made it"
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes")
@@ -93,14 +93,10 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} at its top")
     except (ValueError, RecursionError) as error:
-        found = f"{path} is not readable as JSON ({error})"
-        raise FormatError(found, "", "delete it and run the stage again") from error
+        raise FormatError(f"{path} is not readable as JSON ({error})", "", remedy) from error
     digest = value.pop(SEAL, None)
-    if digest is not None and digest != _hash_of_value(value):
-        remedy = "restore it from a copy, or delete it and run the command again that made it"
-        raise FormatError(f"{path} was changed after it was written", f"a hash of {str(digest)[:16]}", remedy)
-    if digest is None and sealed:
-        raise FormatError(f"{path} lacks its own hash", f"a key {SEAL}", "delete it and run the stage again")
+    if digest != _hash_of_value(value) and (sealed or digest is not None):
+        raise FormatError(f"{path} was changed after it was written", f"its hash as {SEAL}", remedy)
     return value
 
 

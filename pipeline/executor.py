@@ -168,10 +168,6 @@ class _Worker:
     joined: float = field(default_factory=monotonic)
     active: float = field(default_factory=monotonic)  # when it was last seen running, or reported progress
 
-    @property
-    def idle(self) -> bool:
-        return self.state == "fit" and self.running and self.future is None
-
 
 @dataclass(eq=False)
 class _Run(Generic[Result]):
@@ -184,11 +180,10 @@ class _Run(Generic[Result]):
     client: Any
     keep_workers: Callable[[], object]
     task: Task[Result]
-    pending: deque[int]
+    pending: deque[int]  # units; those that failed once, or were taken from a worker, first
     report: Report
     prepare: Callable[[], object]
     name: str = field(default_factory=lambda: uuid4().hex)
-    again: list[int] = field(default_factory=list)  # units that failed once, or were taken from a worker
     failed: dict[int, tuple[_Worker, Outcome[Result]]] = field(default_factory=dict)  # unit -> how it failed first
     ready: deque[Outcome[Result]] = field(default_factory=deque)
     events: SimpleQueue[Callable[[], object]] = field(default_factory=SimpleQueue)
@@ -289,7 +284,7 @@ class _Run(Generic[Result]):
         """Take its work from a worker; returns the unit that it was at."""
         future, unit, worker.future, worker.unit = worker.future, worker.unit, None, None
         if future is not None:
-            future.release()  # what nobody wants is not begun
+            future.release()  # what nobody wants is not started
         return unit
 
     def lose(self, worker: _Worker) -> None:
@@ -306,11 +301,11 @@ class _Run(Generic[Result]):
             self.return_deadline = monotonic() + RETURN_SECONDS
 
     def give_up(self, worker: _Worker, reason: str) -> None:
-        """Give a worker no more units; the one that it was at goes to another, and counts as not begun."""
+        """Give a worker no more units; the one that it was at goes to another, and counts as not started."""
         worker.state = "unfit"
         unit = self.withdraw(worker)
         if unit is not None:
-            self.again.append(unit)
+            self.pending.appendleft(unit)
         if self.unfit.get(worker.machine) != reason:
             logger.warning("%s gets no shards: %s", worker.machine, reason)
         self.unfit[worker.machine] = reason
@@ -322,7 +317,7 @@ class _Run(Generic[Result]):
             self.ready.append(outcome)
         else:
             self.failed[unit] = worker, outcome
-            self.again.append(unit)
+            self.pending.appendleft(unit)
 
     def finish(self, worker: _Worker, future: Any) -> None:
         """Take what a worker has done."""
@@ -355,18 +350,17 @@ class _Run(Generic[Result]):
 
     def hand_out(self) -> None:
         """Give idle workers units that may be tried there; report those that nobody is left to try again."""
-        for unit in list(self.again):
-            others = self.others(unit)
-            idle = next((one for one in others if one.idle), None)
-            if idle is not None:
-                self.again.remove(unit)
-                self.submit(idle, unit)
-            elif unit in self.failed and not others and not self.awaits_return():
-                self.again.remove(unit)
-                self.ready.append(self.failed[unit][1])
         for worker in self.workers.values():
-            if worker.idle and self.pending:
-                self.submit(worker, self.pending.popleft())
+            if worker.state == "fit" and worker.running and worker.future is None:
+                unit = next((one for one in self.pending if worker in self.others(one)), None)
+                if unit is not None:
+                    self.pending.remove(unit)
+                    self.submit(worker, unit)
+        if not self.awaits_return():
+            for unit, (_, outcome) in self.failed.items():
+                if not self.others(unit) and unit in self.pending:
+                    self.pending.remove(unit)
+                    self.ready.append(outcome)
 
     def others(self, unit: int | None = None) -> list[_Worker]:
         """Workers that may try a unit when they are idle: where it failed, on other machines, or else on the same."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .commit import exclusive, explain_full_disk, read_json, sync_folder, write_json
-from .errors import FormatError, SettingsError, SourceError, SurroundingsError
+from .errors import FormatError, SettingsError, SourceError
 from .manifest import (
     FORMAT_VERSION,
     FRAMES,
@@ -143,23 +143,14 @@ def write_manifest(
     Writing the same index again changes nothing but the root.
 
     Memory holds one shard's paths and one row per tracklet. With `append` they become a further generation: tracklets
-    that are there already are passed over, known names keep their numbers.
-
-    Returns:
-        The whole dataset's manifest.
+    that are there already are passed over, known names keep their numbers. Returns the whole dataset's manifest.
 
     Raises:
         SourceError: a tracklet makes no sense, or changed since it was indexed.
         FormatError: the folder already holds another index, whose keypoints and shards would become wrong.
         SettingsError: another run is at work on `prepared`.
-        SurroundingsError: the folder cannot be made.
     """
-    try:
-        prepared.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SurroundingsError(
-            f"{prepared} cannot be made ({error.strerror})", "a folder to write to", "choose another one"
-        ) from error
+    prepared.mkdir(parents=True, exist_ok=True)
     with exclusive(prepared):
         before = read_manifest(prepared) if dataset_path(prepared).exists() else None
         info = read_json(dataset_path(prepared)) if before else {}

@@ -95,11 +95,6 @@ class Manifest:
     fingerprint: str = ""
 
     @property
-    def root(self) -> str:
-        """The folder of the first generation's frames."""
-        return self.generations[0].root if self.generations else ""
-
-    @property
     def notes(self) -> dict[str, Any]:
         """Of all generations: junk and distractors added up; of other notes of one name, the last one's."""
         merged: dict[str, Any] = {}
@@ -129,12 +124,9 @@ class Manifest:
     def with_identity_split(self, index: int) -> Manifest:
         """The same tracklets, divided by identity_splits[index]."""
         count = len(self.identity_splits)
-        if not count:
-            raise SettingsError(
-                f"identity split {index} of {self.name}, which has one fixed split", "", "leave --identity-split out"
-            )
         if not 0 <= index < count:
-            raise SettingsError(f"identity split {index} of {self.name}, which has {count}", f"0 to {count - 1}")
+            expected = f"0 to {count - 1}" if count else "no --identity-split, since it has one fixed split"
+            raise SettingsError(f"identity split {index} of {self.name}, which has {count}", expected)
         chosen = self.identity_splits[index]
         tracklets = tuple(replace(t, split=split_of(chosen, t.identity, t.camera, index)) for t in self.tracklets)
         return replace(self, tracklets=tracklets)
@@ -208,11 +200,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def read_dataset(prepared: Path) -> dict[str, Any]:
-    """The content of dataset.json.
-
-    Raises:
-        FormatError: not a prepared dataset, or of another format version.
-    """
+    """The content of dataset.json; refuses what is no prepared dataset, or of another format version."""
     if not dataset_path(prepared).is_file():
         raise FormatError(f"{prepared} is not a prepared dataset (no dataset.json)", "", "run keyreid-prep index first")
     info = read_json(dataset_path(prepared), sealed=False)  # format version 1 had no seal
@@ -229,10 +217,6 @@ def read_dataset(prepared: Path) -> dict[str, Any]:
     return read_json(dataset_path(prepared))
 
 
-def _generations(info: dict[str, Any]) -> tuple[Generation, ...]:
-    return tuple(Generation(**one) for one in info["generations"])
-
-
 def read_manifest(prepared: Path) -> Manifest:
     """Read the tracklets of all generations; never the frames' paths.
 
@@ -240,7 +224,7 @@ def read_manifest(prepared: Path) -> Manifest:
         FormatError: not a prepared dataset, of another format version, or damaged.
     """
     info = read_dataset(prepared)
-    generations = _generations(info)
+    generations = tuple(Generation(**one) for one in info["generations"])
     names = [name for name in TRACKLETS.names if name != "frames_hash"]
     columns = [read_generation(prepared, generation, names) for generation in generations]
     splits = [IdentitySplit(tuple(s["train"]), tuple(s["test"]), s["query_camera"]) for s in info["identity_splits"]]
@@ -271,11 +255,7 @@ class ShardFrames:
 
 
 def read_shard_frames(prepared: Path, shard: int) -> ShardFrames:
-    """The frames of one shard, without reading any other's.
-
-    Raises:
-        FormatError: not a prepared dataset, no such shard, or damaged.
-    """
+    """The frames of one shard, without reading any other's."""
     found = _shards(prepared)
     if shard not in found:
         raise FormatError(f"{prepared} has no shard {shard:05d}", "", "keyreid-prep describe says how many there are")
@@ -310,8 +290,9 @@ def _shards(prepared: Path) -> dict[int, tuple[Generation, int, str]]:
 
 @lru_cache(maxsize=4)
 def _read_shards(prepared: Path, changed: int) -> dict[int, tuple[Generation, int, str]]:
+    """`changed`: of dataset.json; what is cached is of one state of it."""
     found: dict[int, tuple[Generation, int, str]] = {}
-    for generation in _generations(read_dataset(prepared)):
+    for generation in (Generation(**one) for one in read_dataset(prepared)["generations"]):
         path = generation_folder(prepared, generation.number) / "shards.parquet"
         table = _read_table(path, SHARDS.names, generation.shards_sha256)
         shards, frames, digests = [table[name].to_pylist() for name in ("shard", "num_frames", "sha256")]

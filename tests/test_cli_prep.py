@@ -30,12 +30,6 @@ def test_help_teaches_with_an_example(arguments: list[str], taught: str) -> None
     assert taught in result.output
 
 
-def test_a_second_extraction_does_nothing_and_says_so(tiny_dataset: TinyDataset) -> None:
-    result = run("extract-keypoints", tiny_dataset.prepared, "--checkpoint", "synthetic", "--serial")
-    assert result.exit_code == 0, result.output
-    assert "0 shards made" in result.stdout
-
-
 def test_unreadable_frames_are_named_at_the_end(tiny_mars: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(tiny_mars, tmp_path / "mars"))
     assert run("index", "mars", root, tmp_path / "prepared").exit_code == 0
@@ -64,12 +58,6 @@ def test_errors_are_one_line_without_a_traceback(tiny_dataset: TinyDataset, argu
     assert result.exit_code == 1
     assert result.stderr.strip().count("\n") == 0 and result.stderr.startswith("Error: ")
     assert message in result.stderr
-
-
-def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
-    result = run("build-shards", tmp_path, "--worker", "2")
-    assert result.exit_code == 2
-    assert "--worker" in result.stderr
 
 
 def test_a_folder_that_was_not_indexed(tmp_path: Path) -> None:

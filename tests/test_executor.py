@@ -19,7 +19,6 @@ from keyreid.pipeline.executor import (
     WORKER_VARIABLE,
     DaskExecutor,
     Executor,
-    Outcome,
     Report,
     SerialExecutor,
     WorkerDiedError,
@@ -235,21 +234,3 @@ def test_a_cluster_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
             scheduler.kill()
             with pytest.raises(SurroundingsError, match=r"scheduler at tcp://127.0.0.1:\d+ is lost.*shards are kept"):
                 list(run)
-
-
-def test_a_scheduler_by_dasks_own_setting_starts_no_workers_here(tmp_path: Path) -> None:
-    import dask
-    from distributed import LocalCluster
-
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False) as cluster,
-        dask.config.set({"scheduler-address": cluster.scheduler_address}),  # as DASK_SCHEDULER_ADDRESS does
-        DaskExecutor() as executor,
-    ):
-        assert next(executor.run(square, [5], ignore)) == Outcome(5, 25, machine=os.uname().nodename)
-
-
-def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "CONNECT_SECONDS", 0.5)
-    with pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*`dask scheduler`"):
-        DaskExecutor(scheduler_address="tcp://127.0.0.1:9").__enter__()

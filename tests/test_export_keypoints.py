@@ -106,8 +106,8 @@ def change_shard(prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_receipt, r"keypoints of 1 of 2 shards of .* missing .*first: 00001.*import-keypoints"),
-        (change_settings, r"keypoints of 2 of 2 shards of .* outdated \(first: 00000\)"),
+        (remove_receipt, r"keypoints of 1 of 2 shards of .*: 00001 is not made; .*import-keypoints"),
+        (change_settings, r"keypoints of 2 of 2 shards of .*: 00000 is made from other frames or with other settings"),
         (change_shard, r"00001.parquet has SHA-256"),
     ],
 )

@@ -93,7 +93,7 @@ def test_four_dask_workers_finish_an_interrupted_run_with_the_same_bytes(copy: P
 
 
 def test_frames_whose_content_is_no_image_are_left_out(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, names = Path(read_manifest(indexed).root), first_paths(indexed)
+    root, names = read_shard_frames(indexed, 0).root, first_paths(indexed)
     (root / names[0]).write_bytes(b"")
     complete = (root / names[1]).read_bytes()
     (root / names[1]).write_bytes(complete[: len(complete) // 2])
@@ -142,7 +142,7 @@ def test_what_the_surroundings_do_is_no_fact_about_a_frame(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    root, name = Path(read_manifest(indexed).root), first_paths(indexed)[0]
+    root, name = read_shard_frames(indexed, 0).root, first_paths(indexed)[0]
     path, content = root / name, (root / name).read_bytes()
     with monkeypatch.context() as patch:
         if kind in ("missing", "FIFO"):
@@ -195,7 +195,7 @@ def test_a_broken_device_is_no_bad_frame(indexed: Path, monkeypatch: pytest.Monk
 
 
 def test_skipped_frames_are_counted_and_named(indexed: Path) -> None:
-    root, names = Path(read_manifest(indexed).root), first_paths(indexed)[:1]
+    root, names = read_shard_frames(indexed, 0).root, first_paths(indexed)[:1]
     (root / names[0]).unlink()
     summary = extract(indexed, skip_frames=names, max_left_out=0.1)
     assert summary.receipts[0].notes["skipped"] == names
@@ -209,7 +209,7 @@ def test_overwrite_destroys_nothing_before_it_can_work(copy: Path, monkeypatch: 
     monkeypatch.setattr("keyreid.pipeline.executor.CONNECT_SECONDS", 1.0)
     before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file() and path.name != ".lock"}
     executor = DaskExecutor(scheduler_address="tcp://127.0.0.1:9")
-    with pytest.raises(SettingsError, match="no Dask scheduler answers"):
+    with pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*`dask scheduler`"):
         extract_keypoints(copy, resolve_checkpoint("synthetic"), executor, pose=PoseSettings(96), overwrite=True)
     assert {path: path.read_bytes() for path in before} == before
 

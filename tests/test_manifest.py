@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keyreid.pipeline.errors import FormatError, SettingsError, SourceError, SurroundingsError
+from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.manifest import (
     IdentitySplit,
@@ -115,6 +113,8 @@ def test_identity_splits_divide_the_tracklets(tmp_path: Path) -> None:
     assert facts(made.with_identity_split(1), "split") == [("gallery",), ("query",), ("train",), ("train",)]
     with pytest.raises(SettingsError, match=r"identity split 2 of people, which has 2; expected 0 to 1"):
         made.with_identity_split(2)
+    with pytest.raises(SettingsError, match=r"identity split 1 of people, which has 0; expected no --identity-split"):
+        replace(made, identity_splits=()).with_identity_split(1)
     with pytest.raises(FormatError, match="already holds another index"):
         write_manifest(tmp_path / "p", reading(tmp_path, identity_splits=SPLITS[:1]))
     with pytest.raises(SettingsError, match=r"--append with people, whose identity splits are fixed"):
@@ -132,7 +132,7 @@ def test_writing_the_same_index_again_is_fine_and_another_one_is_refused(tmp_pat
         write_manifest(prepared, reading(tmp_path, replace(PEOPLE[0], times=(1.0, 2.0)), *PEOPLE[1:]))
     assert contents(prepared) == before
     again = write_manifest(prepared, reading(moved))
-    assert again.root == str(moved) and again.fingerprint == first.fingerprint
+    assert again.fingerprint == first.fingerprint
     assert read_shard_frames(prepared, 0).root == moved
 
 
@@ -167,9 +167,6 @@ def test_a_folder_that_was_not_indexed(tmp_path: Path) -> None:
             read(tmp_path)
     with pytest.raises(FormatError, match=r"holds no index to append to"):
         write_manifest(tmp_path, reading(tmp_path), append=True)
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SurroundingsError, match=r"file cannot be made \(File exists\)"):
-        write_manifest(tmp_path / "file", reading(tmp_path))
 
 
 def test_an_old_folder_is_refused_with_the_command_that_rebuilds_it(tmp_path: Path) -> None:
@@ -288,39 +285,6 @@ def test_a_killed_append_leaves_the_old_dataset_and_the_next_one_works(tmp_path:
     assert sorted(path.name for path in (prepared / "manifest").iterdir()) == ["00000", "00001"]
 
 
-# Damage.
-
-
-def read_everything(prepared: Path) -> tuple[Manifest, list[Any]]:
-    manifest = read_manifest(prepared)
-    shards = [read_shard_frames(prepared, shard) for shard in range(manifest.num_shards)]
-    frames = [(t.tracklet_id, t.paths, t.numbers.tolist(), repr(t.times.tolist())) for s in shards for t in s.tracklets]
-    return manifest, [[(one.root, one.sha256) for one in shards], frames]
-
-
-def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
-    """Of the format before, a fourth of all flips changed tracklets without an error."""
-    prepared, copy = tmp_path / "p", tmp_path / "copy"
-    write_manifest(prepared, reading(tmp_path, notes={"junk": {"tracklets": 1, "frames": 3}}))
-    grow(prepared, tmp_path / "day2", source("ann", 3, frame_numbers=(3, 9), times=(1.5, 2.5)))
-    shutil.copytree(prepared, copy)
-    expected = read_everything(copy)
-    draws = random.Random(0)
-    refused = 0
-    for name, content in contents(prepared).items():
-        for place in draws.sample(range(8 * len(content)), 50):
-            damaged = bytearray(content)
-            damaged[place // 8] ^= 1 << place % 8
-            (copy / name).write_bytes(damaged)
-            try:
-                assert read_everything(copy) == expected, (name, place)
-            except FormatError:
-                refused += 1
-            os.utime(copy / "dataset.json", ns=(0, refused))  # a cache may not hide what is on disk
-        (copy / name).write_bytes(content)
-    assert refused > 300
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -338,4 +302,4 @@ def test_a_damaged_table_is_named(tmp_path: Path, name: str, damage: Callable[[P
     with pytest.raises(
         FormatError, match=rf"{name}.parquet {message}; expected SHA-256 .*restore the folder `manifest`"
     ):
-        read_everything(tmp_path / "p")
+        read_manifest(tmp_path / "p"), read_shard_frames(tmp_path / "p", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,3 +167,9 @@ def check_prepared(prepared: Path) -> None:
     from keyreid.pipeline.manifest import read_dataset
 
     read_dataset(prepared)
+
+
+def first_of(names: Sequence[str], count: int = 10) -> list[str]:
+    """The first of them, and how many more there are."""
+    more = [f"and {len(names) - count:,} more (--json names all)"] if len(names) > count else []
+    return [*names[:count], *more]

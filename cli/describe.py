@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import FriendlyCommand, root_option
+from .command import FriendlyCommand, first_of, root_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,53 +69,46 @@ def _lines(facts: DatasetFacts, all_identities: bool) -> Iterator[str]:
             yield f"  left out, {status}: {len(names):,} frames: {_note(names)}"
     if facts.num_identity_splits:
         yield f"  splits are the first of {facts.num_identity_splits}"
-    yield from _groups("split", pd.concat([facts.splits, facts.all]))
-    yield from _groups("camera", facts.cameras)
+    yield _groups("split", pd.concat([facts.splits, facts.all]))
+    yield _groups("camera", facts.cameras)
     if all_identities:
-        yield from _groups("identity", facts.identities)
+        yield _groups("identity", facts.identities)
     else:
-        spread = facts.identities[["tracklets", "cameras", "frames"]].agg(["min", "median", "max"])
-        rows = [[name, *(f"{value:,.0f}" for value in spread[name])] for name in spread]
-        yield from _table(["an identity has", "least", "median", "most"], rows)
-    visibility = facts.joint_visibility
-    for start in range(0, len(visibility), CAMERAS_ABREAST):
-        some = visibility.iloc[start : start + CAMERAS_ABREAST]
-        rows = [[joint.replace("_", " "), *(f"{100 * share:.0f} %" for share in some[joint])] for joint in some]
-        yield from _table(["joint visible", *(f"camera {name}" for name in some.index)], rows)
+        spread = facts.identities[["tracklets", "cameras", "frames"]].agg(["min", "median", "max"]).T
+        yield _table("an identity has", spread.set_axis(["least", "median", "most"], axis=1).map("{:,.0f}".format))
+    visibility = (100 * facts.joint_visibility.T).map("{:.0f} %".format)
+    for start in range(0, visibility.shape[1], CAMERAS_ABREAST):
+        some = visibility.iloc[:, start : start + CAMERAS_ABREAST]
+        yield _table("joint visible", some.add_prefix("camera ").rename(index=lambda name: name.replace("_", " ")))
 
 
 def _note(note: Any) -> str:
     if isinstance(note, dict):
         counts = [f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in note.items()]
         return ", ".join(counts)
-    if isinstance(note, list):
-        more = f" and {len(note) - NAMED_AT_MOST:,} more (--json names all)" if len(note) > NAMED_AT_MOST else ""
-        return ", ".join(map(str, note[:NAMED_AT_MOST])) + more
-    return str(note)
+    return ", ".join(map(str, first_of(note, NAMED_AT_MOST))) if isinstance(note, list) else str(note)
 
 
-def _groups(what: str, groups: pd.DataFrame) -> Iterator[str]:
-    """Columns that would be empty are left out."""
+def _groups(what: str, groups: pd.DataFrame) -> str:
+    """One row per group; columns of nothing but zeros are left out."""
     from keyreid.pipeline.records import FRAME_STATUSES, FRAMES_LEFT_OUT
 
     statuses = [status for status in FRAME_STATUSES if groups[status].any()]
     plain = ["tracklets", *(name for name in ("identities", "cameras") if name[:6] != what[:6]), "frames"]
-    rows = []
-    for group in groups.to_dict("records"):
-        number, examined = group.get("number"), sum(group[status] for status in FRAME_STATUSES)
-        same = number is None or str(number) == group["name"].lstrip("0") or str(number) == group["name"]
-        row = [group["name"] if same else f"{group['name']} ({number})"]
-        row += [f"{group[name]:,}" for name in (*plain, *statuses)]
-        without = group["no_pose"] + sum(group[status] for status in FRAMES_LEFT_OUT)
-        rows.append(row + [f"{100 * without / examined:.1f} %" if examined else "-"] * bool(statuses))
-    header = [what, *plain, *(status.replace("_", " ") for status in statuses)]
-    yield from _table([*header, "without a pose"] if statuses else header, rows)
+    table = groups[[*plain, *statuses]].map("{:,}".format)
+    if statuses:
+        examined = groups[[*FRAME_STATUSES]].sum(axis=1)
+        without = 100 * groups[["no_pose", *FRAMES_LEFT_OUT]].sum(axis=1) / examined
+        table["without a pose"] = without.map("{:.1f} %".format).where(examined > 0, "-")
+    numbers = groups["number"] if "number" in groups else groups["name"]
+    table.index = [
+        name if str(number) in (name, name.lstrip("0")) else f"{name} ({number})"
+        for name, number in zip(groups["name"], numbers, strict=True)
+    ]
+    return _table(what, table)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table under an empty line: the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    yield ""
-    for row in (header, ["-" * width for width in widths], *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  ".join(cells).rstrip()
+def _table(what: str, table: pd.DataFrame) -> str:
+    """The table of texts under an empty line."""
+    table = table.rename(columns=lambda name: name.replace("_", " ")).rename_axis(columns=what)
+    return "\n" + table.to_string(col_space=[1 + max(map(len, (name, *table[name]))) for name in table])

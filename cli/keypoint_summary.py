@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import first_of
+
 if TYPE_CHECKING:
     from keyreid.pipeline.stages import StageSummary
-
-NAMED_AT_MOST = 10
 
 
 def read_frame_list(path: Path) -> frozenset[str]:
@@ -46,31 +47,22 @@ def print_keypoints(
     """
     from keyreid.pipeline.stages import count_left_out
 
-    frames = sum(receipt.rows for receipt in summary.receipts)
-    statuses: dict[str, int] = {}
+    frames, statuses = sum(receipt.rows for receipt in summary.receipts), Counter[str]()
     for receipt in summary.receipts:
-        for status, count in receipt.notes["statuses"].items():
-            statuses[status] = statuses.get(status, 0) + count
+        statuses.update(receipt.notes["statuses"])
     left_out = count_left_out(summary.receipts)
     if as_json:
         click.echo(json.dumps({"frames": frames, "statuses": statuses, **left_out, **(facts or {})}))
         return
-    without, filled = statuses.get("no_pose", 0), statuses.get("interpolated", 0)
-    gaps = f", {filled:,} filled between others" if filled else ""
+    gaps = f", {statuses['interpolated']:,} filled between others" if statuses["interpolated"] else ""
     made = f"{summary.num_made} shards made, {summary.num_kept} already complete"
-    click.echo(f"{title} of {frames:,} frames, {without:,} without a person{gaps}; {made}")
-    _list_names("frames are left out: their content is no image", left_out["unreadable"])
-    _list_names("frames are left out, as --skip-frames asked", left_out["skipped"])
-    others = sorted(set(unmatched_skips) - set(left_out["skipped"]))
-    _list_names("entries of --skip-frames are no frame of the shards made", others)
-    for heading, further in (named or {}).items():
-        _list_names(heading, further)
-
-
-def _list_names(what: str, names: Sequence[str]) -> None:
-    if names:
-        click.echo(f"{len(names):,} {what}:", err=True)
-    for name in names[:NAMED_AT_MOST]:
-        click.echo(f"  {name}", err=True)
-    if len(names) > NAMED_AT_MOST:
-        click.echo(f"  and {len(names) - NAMED_AT_MOST:,} more (--json names all)", err=True)
+    click.echo(f"{title} of {frames:,} frames, {statuses['no_pose']:,} without a person{gaps}; {made}")
+    lists = {
+        "frames are left out: their content is no image": left_out["unreadable"],
+        "frames are left out, as --skip-frames asked": left_out["skipped"],
+        "entries of --skip-frames are no frame of the shards made": sorted({*unmatched_skips} - {*left_out["skipped"]}),
+        **(named or {}),
+    }
+    for heading, names in lists.items():
+        if names:
+            click.echo("\n  ".join([f"{len(names):,} {heading}:", *first_of(names)]), err=True)

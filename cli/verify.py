@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .command import FriendlyCommand
+from .command import FriendlyCommand, first_of
 
 if TYPE_CHECKING:
-    from keyreid.pipeline.inspection.verify import Problem, VerifyReport
+    from keyreid.pipeline.inspection.verify import VerifyReport
 
-NAMED_AT_MOST = 10  # problems of a kind, leftovers, and frames that are left out
 NOT_STARTED = {"keypoints": "nothing has been extracted yet", "shards": "no shard has been built yet"}
 LEFT_OUT_WHY = {"unreadable": "the content is no image", "skipped": "as --skip-frames asked"}
 
@@ -49,37 +48,25 @@ def _lines(report: VerifyReport) -> Iterator[str]:
         yield f"  {stage.stage}: {how_far if stage.started else NOT_STARTED[stage.stage]}"
     if not report.stages:
         yield "  nothing else can be checked without the manifest"
-    yield from _left_out(report)
-    yield from _some([f"  harmless, nothing reads it: {name}" for name in report.leftovers])
-    groups: dict[tuple[str, str, str], list[Problem]] = {}
-    for problem in report.problems:
-        groups.setdefault((problem.stage, problem.kind, problem.remedy), []).append(problem)
+    for status, names in report.left_out.items():
+        if names:
+            yield f"  left out: {len(names):,} of {report.num_frames:,} frames {status} ({LEFT_OUT_WHY[status]})"
+            yield from (f"    {name}" for name in first_of(names))
+    if report.too_many_left_out:
+        yield "  warning: that is more than the stages accept unless --max-left-out allows it"
+    yield from (f"  {name}" for name in first_of([f"harmless, nothing reads it: {name}" for name in report.leftovers]))
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for one in report.problems:
+        found = f"{one.found}; expected {one.expected}" if one.expected else one.found
+        groups.setdefault((one.stage, one.kind, one.remedy), []).append(found)
     for (stage_name, kind, remedy), problems in groups.items():
-        yield f"{stage_name}, {kind}: {_count(problems)}"
-        yield from _some([f"  {one.found}{f'; expected {one.expected}' * bool(one.expected)}" for one in problems])
+        yield f"{stage_name}, {kind}: {len(problems):,} found"
+        yield from (f"  {found}" for found in first_of(problems))
         yield f"  -> {remedy}"
     waiting = [NOT_STARTED[stage.stage] for stage in report.stages if not stage.started]
     if not report.ok:
-        yield f"{_count(report.problems)} in all"
+        yield f"{len(report.problems):,} wrong in all"
     elif waiting:
         yield f"nothing is wrong; {waiting[0]}"
     else:
         yield "nothing is wrong" + ("" if report.deep else " (--deep also decodes images and compares heatmaps)")
-
-
-def _left_out(report: VerifyReport) -> Iterator[str]:
-    for status, names in report.left_out.items():
-        if names:
-            yield f"  left out: {len(names):,} of {report.num_frames:,} frames {status} ({LEFT_OUT_WHY[status]})"
-            yield from _some([f"    {name}" for name in names])
-    if report.too_many_left_out:
-        yield "  warning: that is more than the stages accept unless --max-left-out allows it"
-
-
-def _count(problems: Sequence[Problem]) -> str:
-    return "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-
-
-def _some(lines: list[str]) -> list[str]:
-    more = len(lines) - NAMED_AT_MOST
-    return lines[:NAMED_AT_MOST] + ([f"  and {more:,} more (--json names all)"] if more > 0 else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -39,14 +39,8 @@ DIMMED = 0.45  # of the grey frame under a heatmap
 
 INK, FAINT, RULE, EMPTY = "#212529", "#5c636a", "#ced4da", "#e9ecef"
 PART_COLOURS = dict(zip(PARTS, ("#ffd140", "#5cdb6e", "#ff8a3d", "#42cafd", "#ff5e87", "#9d82ff"), strict=True))
-STATUSES = {  # status -> symbol, words and colour
-    "ok": ("✓", "ok", "#2b8a3e"),
-    "interpolated": ("≈", "interpolated", "#a15c00"),
-    "no_pose": ("∅", "no pose", "#c92a2a"),
-    "unreadable": ("✗", "unreadable", "#c92a2a"),
-    "skipped": ("✗", "skipped", "#c92a2a"),
-    "": ("…", "not extracted yet", FAINT),
-}
+COLOURS = {"ok": "#2b8a3e", "interpolated": "#a15c00", "": FAINT}  # of statuses; others are frames without a pose
+NO_POSE = "#c92a2a"
 
 
 @dataclass(frozen=True)
@@ -124,16 +118,15 @@ def read_samples(
         source = read_shard_frames(prepared, shard)
         extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
         rows, reader = None, None
-        if extracted is not None and extracted.inputs == source.sha256:
-            rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
-            if built is not None and built.inputs == keypoint_fingerprint(extracted):
-                reader = ShardReader(prepared / built.file, built)
-        for tracklet, frame in chosen:
-            if tracklet.shard == shard:
-                sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, reader)
-                samples[tracklet.tracklet_id, frame] = sample
-        if reader is not None:
-            reader.close()
+        with ExitStack() as opened:
+            if extracted is not None and extracted.inputs == source.sha256:
+                rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
+                if built is not None and built.inputs == keypoint_fingerprint(extracted):
+                    reader = opened.enter_context(closing(ShardReader(prepared / built.file, built)))
+            for tracklet, frame in chosen:
+                if tracklet.shard == shard:
+                    sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, reader)
+                    samples[tracklet.tracklet_id, frame] = sample
     return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
 
 
@@ -145,24 +138,24 @@ def _read_frame(
     rows: KeypointColumns | None,
     reader: ShardReader | None,
 ) -> SampledFrame:
-    image, heatmaps, row = None, None, None
-    if rows is not None:
-        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
-        row = mine[frame : frame + 1]
-    if row is None or (row.in_shards[0] and reader is None):
-        check_roots([root])
-        with suppress(UnreadableImage):
-            paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
-            image = read_source_frame(root, paths[frame])
-    if row is None:
-        return SampledFrame(tracklet, frame, image=image)
-    if row.in_shards[0] and reader is not None:
+    mine = rows[rows.tracklet_id == tracklet.tracklet_id] if rows is not None else None
+    if mine is not None and reader is not None and mine.in_shards[frame]:
         place = reader.tracklet_ids.tolist().index(tracklet.tracklet_id)
         (encoded,), (heatmaps,) = reader.read(place, [int(mine.in_shards[:frame].sum())])
         image = decode_rgb(encoded)
-    elif row.in_shards[0]:
-        heatmaps = stored_heatmaps(row.keypoints, row.sizes)[0]
-    return SampledFrame(tracklet, frame, str(row.status[0]), float(row.score[0]), image, row.keypoints[0], heatmaps)
+    else:
+        image, heatmaps = None, None
+        if mine is None or mine.in_shards[frame]:
+            check_roots([root])
+            with suppress(UnreadableImage):
+                paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
+                image = read_source_frame(root, paths[frame])
+        if mine is None:
+            return SampledFrame(tracklet, frame, image=image)
+        if mine.in_shards[frame]:
+            heatmaps = stored_heatmaps(mine.keypoints[frame : frame + 1], mine.sizes[frame : frame + 1])[0]
+    score, keypoints = float(mine.score[frame]), mine.keypoints[frame]
+    return SampledFrame(tracklet, frame, str(mine.status[frame]), score, image, keypoints, heatmaps)
 
 
 def draw_contact_sheet(manifest: Manifest, samples: Sequence[SampledFrame]) -> Figure:
@@ -210,12 +203,12 @@ def _draw_frame(axes: Axes, sample: SampledFrame, x: float, y: float) -> None:
             _show(axes, tint, left, top, TILE_SIZE)
             _write(axes, left + 4, top + 3, part.replace("_", " "), 9.5, "white")
     tracklet, bottom = sample.tracklet, y + FRAME_SIZE[1]
-    symbol, words, colour = STATUSES[sample.status]
-    words += f", score {sample.score:.2f}" if sample.score > 0 else ""
+    status = sample.status.replace("_", " ") or "not extracted yet"
+    status += f", score {sample.score:.2f}" if sample.score > 0 else ""
     where = f"{tracklet.split}, identity {_shorten(tracklet.identity_name, 12)}, frame {sample.frame_index}"
     _write(axes, x, bottom + 7, _shorten(tracklet.name or f"tracklet {tracklet.tracklet_id}", 30), 14, weight="bold")
     _write(axes, x, bottom + 26, where, 13, FAINT)
-    _write(axes, x, bottom + 44, f"{symbol} {words}", 13, colour)
+    _write(axes, x, bottom + 44, status, 13, COLOURS.get(sample.status, NO_POSE))
 
 
 def _draw_skeleton(axes: Axes, keypoints: np.ndarray, scale: np.ndarray, x: float, y: float) -> None:

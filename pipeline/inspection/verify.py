@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,21 @@ from typing import Any
 import numpy as np
 
 from ..build_shards import shard_settings
-from ..commit import fingerprint, read_receipt, sha256_of
+from ..commit import fingerprint, read_receipt, receipt_path, sha256_of
 from ..environment import progress_bar
 from ..errors import KeyReIDError, SurroundingsError
 from ..heatmaps import stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import keypoints_path, read_keypoints
-from ..manifest import Manifest, read_dataset, read_manifest, read_shard_frames, shard_inputs, shard_sizes
+from ..manifest import (
+    Manifest,
+    generation_folder,
+    read_dataset,
+    read_manifest,
+    read_shard_frames,
+    shard_inputs,
+    shard_sizes,
+)
 from ..records import ShardReceipt
 from ..shards import ShardReader, shard_path
 from ..stages import KEYPOINTS, MAX_LEFT_OUT, SHARDS, count_left_out, keypoint_fingerprint
@@ -35,7 +43,7 @@ REMEDIES = {
     "hash": "delete the receipts of these shards in receipts/{stage} and run {command}: it rebuilds them",
     "surroundings": "repair the disk, mount or permissions and verify again: nothing is known about the file",
 }
-REMEDIES |= dict.fromkeys(("frames", "images", "heatmaps"), REMEDIES["hash"])
+REMEDIES |= dict.fromkeys(("images", "heatmaps"), REMEDIES["hash"])
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
     leftovers: list[str] = field(
         default_factory=list
-    )  # files of no receipt, relative to `prepared`; nothing reads them
+    )  # relative to `prepared`: files of no receipt; nothing reads them
 
     @property
     def ok(self) -> bool:
@@ -101,7 +109,7 @@ def verify(prepared: Path, *, deep: bool = False) -> VerifyReport:
     """
     checks = _Checks(VerifyReport(prepared, deep))
     with checks.catch("manifest", "manifest"):
-        checks.check_shards(read_dataset(prepared), read_manifest(prepared))
+        checks.check_dataset(read_dataset(prepared), read_manifest(prepared))
     return checks.report
 
 
@@ -134,13 +142,13 @@ class _Checks:
             else:
                 self.add("surroundings", stage, shard, f"{error.filename} cannot be read now ({error.strerror})")
 
-    def check_shards(self, info: Mapping[str, Any], manifest: Manifest) -> None:
+    def check_dataset(self, info: Mapping[str, Any], manifest: Manifest) -> None:
         """Shard by shard: its table of frames, its keypoints, its frames and heatmaps."""
         self.report.num_frames = manifest.num_frames
         kept, recall = info.get("stages", {}), info.get("recall", {}).get(KEYPOINTS, {})
         made = f"extract-keypoints {self.prepared} --checkpoint {recall.get('checkpoint', 'NAME')}"
         if "source_format" in kept.get(KEYPOINTS, {}):
-            made = f"import-keypoints {self.prepared} {recall.get('source', 'SOURCE')}"
+            made = f"import-keypoints {self.prepared} SOURCE"
         self.commands = {KEYPOINTS: f"keyreid-prep {made}", SHARDS: f"keyreid-prep build-shards {self.prepared}"}
         none = "those of dataset.json, which has none"
         self.settings = {stage: fingerprint(kept[stage]) if stage in kept else none for stage in PATHS}
@@ -149,21 +157,19 @@ class _Checks:
             deep, found = False, f"the shards were built with {kept[SHARDS]}"
             remedy = f"use the version that built them, or run {self.commands[SHARDS]} --overwrite"
             self.add("settings", SHARDS, None, found, f"{now}, to compare", remedy)
+        sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
         folder = self.prepared / "receipts"
         started = {stage for stage in PATHS if stage in kept or any((folder / stage).glob("*.json"))}
         stages = [stage for stage in PATHS if stage in started or SHARDS in started]
-        sizes, tables = shard_sizes(self.prepared), shard_inputs(self.prepared)
         with progress_bar(len(sizes), "verify", "shards") as bar:
-            for generation in manifest.generations:
-                for shard in range(generation.first_shard, generation.first_shard + generation.num_shards):
-                    with self.catch("manifest", "manifest", shard):
-                        read_shard_frames(self.prepared, shard)
-                    for stage in stages:
-                        self._check_receipt(stage, shard, generation.number, tables[shard], sizes[shard])
-                    if deep and not self.wrong & {(KEYPOINTS, shard), (SHARDS, shard)}:
-                        with self.catch("frames", SHARDS, shard):
-                            self._check_pictures(self.receipts[SHARDS, shard])
-                    bar.update()
+            for shard in sizes:
+                with self.catch("manifest", "manifest", shard):
+                    read_shard_frames(self.prepared, shard)
+                for stage in stages:
+                    self._check_receipt(stage, shard, tables[shard])
+                if deep and not self.wrong & {(KEYPOINTS, shard), (SHARDS, shard)}:
+                    self._check_pictures(self.receipts[SHARDS, shard])
+                bar.update()
         for stage in PATHS:
             receipts = [receipt for (name, _), receipt in self.receipts.items() if name == stage]
             if stage == KEYPOINTS:
@@ -172,7 +178,7 @@ class _Checks:
             self.report.stages.append(StageCheck(stage, stage in stages, len(sizes), len(rows), sum(rows)))
         self.report.leftovers = _leftovers(self.prepared, manifest)
 
-    def _check_receipt(self, stage: str, shard: int, generation: int, table: str, size: int) -> None:
+    def _check_receipt(self, stage: str, shard: int, table: str) -> None:
         """A receipt is its shard's own, speaks of what there is now, and its file has its hash."""
         name, receipt = f"receipts/{stage}/{shard:05d}.json", None
         with self.catch("receipt", stage, shard):
@@ -181,57 +187,44 @@ class _Checks:
                 self.add("unfinished", stage, shard, f"{name} is missing: the shard is not made")
         if receipt is None:
             return
-        file = str(PATHS[stage](self.prepared, shard).relative_to(self.prepared))
-        own = f"{receipt.stage}, shard {receipt.shard}, generation {receipt.generation}, file {receipt.file}"
-        wanted = f"{stage}, shard {shard}, generation {generation}, file {file}"
-        if own != wanted:
-            self.add("receipt", stage, shard, f"{name} is of {own}", wanted)
+        path = PATHS[stage](self.prepared, shard)
+        file = str(path.relative_to(self.prepared))
+        if (receipt.stage, receipt.shard, receipt.file) != (stage, shard, file):
+            self.add("receipt", stage, shard, f"{name} is of {receipt.file}", file)
             return
         self.receipts[stage, shard] = receipt
         if receipt.settings != self.settings[stage]:
             self.add("settings", stage, shard, f"{name} has settings {receipt.settings}", self.settings[stage])
         keypoints = self.receipts.get((KEYPOINTS, shard))
-        if stage == SHARDS and keypoints is not None:
-            table = keypoint_fingerprint(keypoints)
-            size = keypoints.rows - sum(map(len, count_left_out([keypoints]).values()))
-        if stage == KEYPOINTS or keypoints is not None:
-            source = "its frames in the manifest" if stage == KEYPOINTS else "its keypoints"
-            if receipt.inputs != table:
-                found = f"{name} has inputs {receipt.inputs[:16]}"
-                self.add("inputs", stage, shard, found, f"{table[:16]}, those of {source}")
-            elif receipt.rows != size:
-                self.add("frames", stage, shard, f"{name} counts {receipt.rows:,} frames", f"{size:,}, as {source}")
+        source = "its frames in the manifest" if stage == KEYPOINTS else "its keypoints"
+        inputs = table if stage == KEYPOINTS else keypoint_fingerprint(keypoints) if keypoints else receipt.inputs
+        if receipt.inputs != inputs:
+            self.add("inputs", stage, shard, f"{name} has inputs {receipt.inputs[:16]}", f"{inputs[:16]}, of {source}")
         with self.catch("hash", stage, shard):
-            if not (self.prepared / file).exists():
+            if not path.exists():
                 self.add("unfinished", stage, shard, f"{file} is missing, although it has a receipt")
-            elif (digest := sha256_of(self.prepared / file)) != receipt.sha256:
+            elif (digest := sha256_of(path)) != receipt.sha256:
                 found = f"{file} has SHA-256 {digest[:16]}..."
                 self.add("hash", stage, shard, found, f"SHA-256 {receipt.sha256[:16]}... of its receipt")
 
     def _check_pictures(self, receipt: ShardReceipt) -> None:
         """Every image decodes to its size, and every heatmap is the one that its keypoints give."""
-        rows = read_keypoints(keypoints_path(self.prepared, receipt.shard))
-        rows = rows[rows.in_shards]
-        reader = ShardReader(self.prepared / receipt.file, receipt)
         named: dict[str, list[str]] = {"images": [], "heatmaps": []}  # frames that are wrong
-        for position, tracklet_id in enumerate(reader.tracklet_ids.tolist()):
-            mine = rows[rows.tracklet_id == tracklet_id]
-            if reader.num_frames(position) != len(mine):
-                found = f"{receipt.file} has other frames of tracklet {tracklet_id} than its keypoints"
-                self.add("frames", SHARDS, receipt.shard, found)
-                continue
-            for start in range(0, len(mine), FRAMES_AT_ONCE):
-                some = mine[start : start + FRAMES_AT_ONCE]
-                images, heatmaps = reader.read(position, range(start, start + len(some)))
-                rendered = stored_heatmaps(some.keypoints, some.sizes).astype(np.int16)
-                steps = np.abs(rendered - heatmaps).max(axis=(1, 2, 3))
-                for frame, image, size, step in zip(some.frame_index, images, some.sizes, steps, strict=True):
-                    name = f"tracklet {tracklet_id}, frame {frame}"
-                    if not _decodes(image, size):
-                        named["images"].append(name)
-                    if step > LARGEST_STEP:
-                        named["heatmaps"].append(name)
-        reader.close()
+        with self.catch("hash", SHARDS, receipt.shard):
+            rows = read_keypoints(keypoints_path(self.prepared, receipt.shard))
+            rows = rows[rows.in_shards]
+            with closing(ShardReader(self.prepared / receipt.file, receipt)) as reader:
+                for position, tracklet_id in enumerate(reader.tracklet_ids.tolist()):
+                    mine = rows[rows.tracklet_id == tracklet_id]
+                    for start in range(0, len(mine), FRAMES_AT_ONCE):
+                        some = mine[start : start + FRAMES_AT_ONCE]
+                        images, heatmaps = reader.read(position, range(start, start + len(some)))
+                        rendered = stored_heatmaps(some.keypoints, some.sizes).astype(np.int16)
+                        steps = np.abs(rendered - heatmaps).max(axis=(1, 2, 3))
+                        for frame, image, size, step in zip(some.frame_index, images, some.sizes, steps, strict=True):
+                            name = f"tracklet {tracklet_id}, frame {frame}"
+                            named["images"] += [name] * (not _decodes(image, size))
+                            named["heatmaps"] += [name] * bool(step > LARGEST_STEP)
         what = {"images": "do not decode to an image of their size", "heatmaps": "are not what their keypoints give"}
         for kind, names in named.items():
             if names:
@@ -248,14 +241,11 @@ def _decodes(data: bytes, size: np.ndarray) -> bool:
 
 def _leftovers(prepared: Path, manifest: Manifest) -> list[str]:
     """Files that an interrupted run left: half-written ones, and complete ones without a receipt."""
-    found = set(prepared.rglob("*.partial"))
-    numbers = {f"{generation.number:05d}" for generation in manifest.generations}
-    shards = {f"{shard:05d}" for shard in range(manifest.num_shards)}
-    found |= {path for path in (prepared / "manifest").glob("[0-9]*") if path.name not in numbers}
+    known = {generation_folder(prepared, generation.number) for generation in manifest.generations}
     for stage, path_of in PATHS.items():
-        receipts = list((prepared / "receipts" / stage).glob("*.json"))
-        names = {receipt.stem for receipt in receipts}
-        suffix = path_of(prepared, 0).suffix
-        found |= {path for path in (prepared / stage).glob(f"*{suffix}") if path.stem not in names}
-        found |= {receipt for receipt in receipts if receipt.stem not in shards}
-    return sorted(str(path.relative_to(prepared)) for path in found)
+        for shard in range(manifest.num_shards):
+            receipt = receipt_path(prepared, stage, shard)
+            known |= {receipt, path_of(prepared, shard)} if receipt.exists() else set()
+    patterns = ("manifest/*", "keypoints/*", "shards/*", "receipts/*/*", "**/*.partial")
+    found = {path for pattern in patterns for path in prepared.glob(pattern)}
+    return sorted(str(path.relative_to(prepared)) for path in found - known)

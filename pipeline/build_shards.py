@@ -46,15 +46,7 @@ def build_shards(
 ) -> StageSummary:
     """Build every shard that is not complete yet, or whose keypoints changed.
 
-    Args:
-        prepared: the prepared dataset, its keypoints extracted.
-        executor, root, overwrite, max_left_out: see extract_keypoints.
-
-    Raises:
-        FormatError: keypoints are missing, or not those of the index and settings that there are now.
-        SettingsError: another run is at work on `prepared`.
-        SourceError: too many frames are left out.
-        KeyReIDError: shards failed, for instance since a frame is gone.
+    The keypoints must be complete; arguments and errors are those of extract_keypoints.
     """
     prepared = prepared.absolute()
     roots, settings = frame_roots(read_manifest(prepared), root), shard_settings()

@@ -123,8 +123,7 @@ def sha256_of(path: Path) -> str:
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system gives it back when the process ends, however it ends.
 
-    Raises:
-        SettingsError: another process holds it, or the lock is a link or no file.
+    A SettingsError says who else holds it, or that the lock is a link or no file.
     """
     path = folder / ".lock"
     no_file = SettingsError(f"{path} is no lock file", "an ordinary file", "delete it")
@@ -193,11 +192,7 @@ def has_its_size(prepared: Path, receipt: ShardReceipt) -> bool:
 
 
 def require_intact(prepared: Path, receipt: ShardReceipt, remedy: str) -> Path:
-    """The artefact of a receipt, read once and compared with the receipt's hash.
-
-    Raises:
-        FormatError: it is missing or was changed.
-    """
+    """The artefact of a receipt, read once and compared with its hash; a FormatError where it is another or missing."""
     path = prepared / receipt.file
     digest = sha256_of(path) if path.is_file() else ""
     if digest != receipt.sha256:

@@ -228,8 +228,7 @@ class _Run(Generic[Result]):
     def look(self) -> None:
         """Ask the scheduler who is there: note who joined, left, or stands still.
 
-        Raises:
-            SurroundingsError: the scheduler is lost, or nobody is left to do the work, and nobody will come.
+        A SurroundingsError ends the run where nobody is left to do the work, and nobody will come.
         """
         self.keep_workers()
         workers = self.ask_scheduler()

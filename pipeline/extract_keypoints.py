@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,6 @@ from .records import (
     FRAME_STATUSES,
     FRAME_UNREADABLE,
     FRAMES_LEFT_OUT,
-    FramePose,
     ShardReceipt,
     SourceFrames,
 )
@@ -40,51 +39,32 @@ from .stages import KEYPOINTS, MAX_LEFT_OUT, StageSummary, check_roots, frame_ro
 
 RULES = ("tracklet", "best-score")
 MIN_CONFIDENCE = 0.005  # keypoints under it are zeroed, as in the authors' code
-NO_KEYPOINTS: np.ndarray = np.zeros((NUM_JOINTS, 3), np.float32)
 PACKAGES = ("openpifpaf", "torch", "pillow", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
 class KeypointSettings:
-    """What the keypoints depend on besides the frames.
-
-    Attributes:
-        checkpoint_sha256: hash of the weights.
-        pose: how frames reach the network and people come out of it.
-        select: which person of a frame is kept: one of RULES; "best-score" is the authors'.
-        selection: weights of the rule "tracklet"; None for the other.
-        gaps: when gaps are filled; None for never.
-        min_confidence: keypoints under it are zeroed.
-    """
+    """What the keypoints depend on besides the frames."""
 
     checkpoint_sha256: str
     pose: PoseSettings
-    select: str
-    selection: SelectionSettings | None
-    gaps: GapSettings | None
+    select: str  # which person of a frame is kept: one of RULES; "best-score" is the authors'
+    selection: SelectionSettings | None  # of the rule "tracklet"; None for the other
+    gaps: GapSettings | None  # when gaps are filled; None for never
     min_confidence: float = MIN_CONFIDENCE
 
 
 @dataclass(frozen=True)
 class ExtractTask:
-    """One shard's work, as it is sent to a worker; everything is picklable.
+    """One shard's work, as it is sent to a worker; everything is picklable."""
 
-    Attributes:
-        prepared: absolute path.
-        roots: generation -> the folder of its frames.
-        checkpoint, settings: see KeypointSettings.
-        device: "auto", "cpu" or "cuda".
-        skipped: paths of frames that are not opened.
-        keep_rows: whether a shard that is there keeps the rows of tracklets without left-out frames.
-    """
-
-    prepared: Path
-    roots: Mapping[int, Path]
+    prepared: Path  # absolute
+    roots: Mapping[int, Path]  # generation -> the folder of its frames
     checkpoint: ResolvedCheckpoint
     settings: KeypointSettings
-    device: str
-    skipped: frozenset[str] = field(default=frozenset())
-    keep_rows: bool = False
+    device: str  # "auto", "cpu" or "cuda"
+    skipped: frozenset[str] = frozenset()  # paths of frames that are not opened
+    keep_rows: bool = False  # whether a shard that is there keeps the rows of tracklets without left-out frames
 
 
 def extract_keypoints(
@@ -158,15 +138,16 @@ def extract_shard(task: ExtractTask, shard: int, report: Report) -> ShardReceipt
     """Make one shard of keypoints: Parquet, then its receipt."""
     frames = read_shard_frames(task.prepared, shard)
     made_with = package_versions(*PACKAGES) | {"device": device_kind(choose_device(task.device))}
-    kept = _rows_to_keep(task, frames, made_with) if task.keep_rows else KeypointColumns.of([])
-    report(len(kept))
-    there = set(kept.tracklet_id.tolist())
+    parts = _rows_to_keep(task, frames, made_with) if task.keep_rows else []
+    there = {number for part in parts for number in part.tracklet_id.tolist()}
+    report(sum(map(len, parts)))
     tracklets = [tracklet for tracklet in frames.tracklets if tracklet.tracklet_id not in there]
-    made = KeypointColumns.of(estimate_poses(task, tracklets, task.roots[frames.generation], report))
-    return commit_keypoints(task.prepared, frames, kept.merge(made), fingerprint(asdict(task.settings)), made_with)
+    parts += estimate_poses(task, tracklets, task.roots[frames.generation], report)
+    rows, settings = KeypointColumns.join(parts), fingerprint(asdict(task.settings))
+    return commit_keypoints(task.prepared, frames, rows, settings, made_with)
 
 
-def _rows_to_keep(task: ExtractTask, frames: ShardFrames, made_with: dict[str, str]) -> KeypointColumns:
+def _rows_to_keep(task: ExtractTask, frames: ShardFrames, made_with: dict[str, str]) -> list[KeypointColumns]:
     """Rows of an earlier run that this worker would make again: of tracklets that have and shall have every frame."""
     with suppress(FormatError):  # damaged: nothing is kept
         receipt = read_receipt(task.prepared, KEYPOINTS, frames.shard)
@@ -175,8 +156,8 @@ def _rows_to_keep(task: ExtractTask, frames: ShardFrames, made_with: dict[str, s
             rows = read_keypoints(require_intact(task.prepared, receipt, ""))
             again = rows.tracklet_id[~rows.in_shards].tolist()
             again += [one.tracklet_id for one in frames.tracklets if not task.skipped.isdisjoint(one.paths)]
-            return rows[~np.isin(rows.tracklet_id, again)]
-    return KeypointColumns.of([])
+            return [rows[~np.isin(rows.tracklet_id, again)]]
+    return []
 
 
 def commit_keypoints(
@@ -217,8 +198,8 @@ def prepare_worker(task: ExtractTask) -> None:
 
 def estimate_poses(
     task: ExtractTask, tracklets: Sequence[SourceFrames], root: Path, report: Report
-) -> Iterator[FramePose]:
-    """Yield one pose for every frame of some tracklets, in order; skipped frames are not opened."""
+) -> Iterator[KeypointColumns]:
+    """Yield the rows of each of some tracklets; skipped frames are not opened."""
     read: deque[tuple[tuple[int, int], str]] = deque()  # size, and status if nobody is found; of frames under way
 
     def pictures() -> Iterator[tuple[int, Picture | None]]:
@@ -243,42 +224,44 @@ def estimate_poses(
         else:
             chosen = select_people(people, sizes, settings.selection, tracklet.numbers)
         filled = fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), tracklet.numbers)
-        yield from frame_poses(tracklet.tracklet_id, filled, sizes, statuses, settings.min_confidence)
+        yield rows_of_tracklet(tracklet.tracklet_id, filled, sizes, statuses, settings.min_confidence)
         report(len(people))
 
 
-def frame_poses(
+def rows_of_tracklet(
     tracklet_id: int,
     chosen: Sequence[Person | None],
     sizes: Sequence[tuple[int, int]],
     statuses: Sequence[str],
     min_confidence: float = 0.0,
-) -> Iterator[FramePose]:
-    """The poses of a tracklet's frames.
+) -> KeypointColumns:
+    """One row for each frame of a tracklet.
 
     Args:
-        chosen: for each frame its person, None where nobody was found.
+        chosen: for each frame its person, None where nobody was found; scores of some programs are sums, ours end at 1.
         sizes: width and height of each frame, 0 where it is left out.
         statuses: of each frame, if nobody was found.
         min_confidence: keypoints under it are zeroed.
     """
-    for index, (person, size, status) in enumerate(zip(chosen, sizes, statuses, strict=True)):
-        score, keypoints = 0.0, NO_KEYPOINTS
+    count, status = len(chosen), list(statuses)
+    score, keypoints = np.zeros(count, np.float32), np.zeros((count, NUM_JOINTS, 3), np.float32)
+    for index, person in enumerate(chosen):
         if person is not None:
-            status = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
-            score = min(person.score, 1.0)  # scores of some programs are sums
-            keypoints = np.where(person.keypoints[:, 2:] < min_confidence, np.float32(0), person.keypoints)
-        yield FramePose(tracklet_id, index, *size, status, score, keypoints)
+            status[index] = FRAME_INTERPOLATED if person.interpolated else FRAME_OK
+            score[index], keypoints[index] = min(person.score, 1.0), person.keypoints
+    keypoints[keypoints[:, :, 2] < min_confidence] = 0
+    return KeypointColumns(
+        tracklet_id=np.full(count, tracklet_id, np.int64),
+        frame_index=np.arange(count, dtype=np.int32),
+        sizes=np.array(sizes, np.int32),
+        status=np.array(status),
+        score=score,
+        keypoints=keypoints,
+    )
 
 
 def read_source_frame(root: Path, name: str) -> np.ndarray:
-    """images.read_frame; a file that is not there says what that means.
-
-    Raises:
-        SourceError: it is missing.
-        UnreadableImage: its content is no image.
-        OSError: it cannot be read.
-    """
+    """images.read_frame; a SourceError says what it means that a file is not there."""
     try:
         return read_frame(root / name)
     except FileNotFoundError as error:

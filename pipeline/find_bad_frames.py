@@ -93,15 +93,11 @@ def search(
 
     Args:
         work: picklable; what a worker does with some frames.
-        good_work: the same with a frame that is known to be good.
-        frames: all of them.
+        good_work: the same with a frame that is known to be good; a SurroundingsError says that it fails.
         timeout: seconds for one trial.
 
     Returns:
         Frame -> what happened; empty where none fails alone.
-
-    Raises:
-        SurroundingsError: the good frame fails.
     """
 
     def require_good() -> None:
@@ -134,11 +130,8 @@ def search(
 
 
 class Trial:
-    """A child process that calls one function after the other, and is replaced when it dies; a context manager.
-
-    Args:
-        timeout: seconds for a call.
-    """
+    """A child process that calls one function after the other, each in at most `timeout` seconds, and is replaced when
+    it dies; a context manager."""
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout

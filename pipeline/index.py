@@ -43,27 +43,18 @@ BYTES_PER_SHARD = 256 << 20  # of encoded images, which the build of a shard hol
 
 @dataclass(frozen=True)
 class SourceTracklet:
-    """What a dataset reader finds, before numbers and shards are given; F frames.
+    """What a dataset reader finds, before numbers and shards are given; F frames."""
 
-    Attributes:
-        split: "train", "query" or "gallery".
-        identity, camera: numbers, or names to be numbered (see number_names). Negative identities are junk, which is
-            left out and counted; 0 means a distractor.
-        frame_paths: (F,) image files relative to the root, in time order, "/" between folders.
-        frame_numbers: (F,) rising frame numbers of the recording; None: unknown.
-        times: (F,) seconds; None: unknown.
-        name: of the tracklet in the source.
-        identity_name, camera_name: where identity and camera are numbers: how the source writes them.
-    """
-
-    split: str
+    split: str  # "train", "query" or "gallery"
+    # Numbers, or names to be numbered (see number_names). Negative identities are junk, which is left out and counted;
+    # 0 means a distractor.
     identity: int | str
     camera: int | str
-    frame_paths: Sequence[str]
-    frame_numbers: Sequence[int] | None = None
-    times: Sequence[float] | None = None
-    name: str = ""
-    identity_name: str = ""
+    frame_paths: Sequence[str]  # (F,) image files relative to the root, in time order, "/" between folders
+    frame_numbers: Sequence[int] | None = None  # (F,) rising frame numbers of the recording; None: unknown
+    times: Sequence[float] | None = None  # (F,) seconds; None: unknown
+    name: str = ""  # of the tracklet in the source
+    identity_name: str = ""  # where identity is a number: how the source writes it; likewise camera_name
     camera_name: str = ""
 
     @property
@@ -73,20 +64,14 @@ class SourceTracklet:
 
 @dataclass(frozen=True)
 class Reading:
-    """The tracklets of a dataset on disk, and what its own tables promise but the disk lacks.
-
-    Attributes:
-        tracklets: in the order of the manifest, junk included; read once.
-        missing: files and folders that should exist, relative to root; folders end with "/".
-        notes: counts worth keeping.
-    """
+    """The tracklets of a dataset on disk, and what its own tables promise but the disk lacks."""
 
     name: str
     root: Path
-    tracklets: Iterable[SourceTracklet]
-    missing: tuple[str, ...] = ()
+    tracklets: Iterable[SourceTracklet]  # in the order of the manifest, junk included; read once
+    missing: tuple[str, ...] = ()  # files and folders that should exist, relative to root; folders end with "/"
     identity_splits: tuple[IdentitySplit, ...] = ()
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)  # counts worth keeping
 
 
 def number_names(pairs: Iterable[tuple[int | str, str]], noun: str, known: dict[str, int]) -> dict[str, int]:
@@ -160,7 +145,8 @@ def write_manifest(
         for folder in (prepared / "manifest").glob("*"):
             if GENERATION_FOLDER.fullmatch(folder.name) and folder.name not in counted and not folder.is_symlink():
                 shutil.rmtree(folder)  # of a run that was killed: the lock says that it is over
-        writer = _Writer(prepared, reading, before if append else None, frames_per_shard, bytes_per_shard)
+        grown = before if append and before else Manifest(reading.name, ())
+        writer = _Writer(prepared, reading, grown, frames_per_shard, bytes_per_shard)
         try:
             with explain_full_disk(writer.partial):
                 generation = writer.write()
@@ -212,23 +198,23 @@ class _Writer:
     """Streams tracklets into the tables of one generation, in a folder that is not yet part of the dataset."""
 
     def __init__(
-        self, prepared: Path, reading: Reading, before: Manifest | None, frames_per_shard: int, bytes_per_shard: int
+        self, prepared: Path, reading: Reading, before: Manifest, frames_per_shard: int, bytes_per_shard: int
     ) -> None:
         self._reading, self._before = reading, before
         self._limits = frames_per_shard, bytes_per_shard
         self._root = reading.root.absolute()
-        self._number = len(before.generations) if before else 0
-        self._first_shard = before.num_shards if before else 0
-        self._first_id = len(before.tracklets) if before else 0
+        self._number, self._first_shard = len(before.generations), before.num_shards
+        self._first_id = len(before.tracklets)
         self.partial = prepared / "manifest" / f".{self._number:05d}.partial"
         real = os.path.realpath(self._root)
-        self._same_root = [one for one in before.generations if os.path.realpath(one.root) == real] if before else []
-        self._there = _known_tracklets(prepared, before) if before else {}
+        self._same_root = [one for one in before.generations if os.path.realpath(one.root) == real]
+        self._there = _known_tracklets(prepared, before)
         self._columns: dict[str, list[Any]] = {name: [] for name in TRACKLETS.names}
         self._shards: dict[str, list[Any]] = {name: [] for name in SHARDS.names}
         self._filling: list[SourceTracklet] = []
         self._filled = (0, 0)  # frames and bytes
-        self._left_out = {"junk": [0, 0], "already_indexed": [0, 0]}  # tracklets and frames
+        self._junk = {"tracklets": 0, "frames": 0}
+        self._num_there = 0  # tracklets that an earlier generation holds
 
     def write(self) -> Generation | None:
         """Write the tables; None where all tracklets are there already."""
@@ -236,7 +222,7 @@ class _Writer:
         for tracklet in self._reading.tracklets:
             self._add(tracklet)
         if not self._columns["tracklet_id"]:
-            if self._left_out["already_indexed"][0]:
+            if self._num_there:
                 return None
             raise SourceError(
                 f"no tracklets in {self._root}", f"the layout of {self._reading.name}", "docs/datasets.md shows it"
@@ -244,8 +230,7 @@ class _Writer:
         self._close_shard()
         for noun in ("identity", "camera"):
             names = self._columns[f"{noun}_name"]
-            before = self._before.tracklets if self._before else ()
-            known = {getattr(tracklet, f"{noun}_name"): getattr(tracklet, noun) for tracklet in before}
+            known = {getattr(one, f"{noun}_name"): getattr(one, noun) for one in self._before.tracklets}
             numbers = number_names(zip(self._columns[noun], names, strict=True), noun, known)
             self._columns[noun] = [numbers[name] for name in names]
         if self._reading.identity_splits:
@@ -272,11 +257,12 @@ class _Writer:
 
     def _add(self, tracklet: SourceTracklet) -> None:
         if is_junk(tracklet.identity):
-            self._leave_out("junk", tracklet)
+            self._junk["tracklets"] += 1
+            self._junk["frames"] += tracklet.num_frames
             return
         digest = self._check(tracklet)
         if self._is_there(tracklet, digest):
-            self._leave_out("already_indexed", tracklet)
+            self._num_there += 1
             return
         size = _estimate_bytes(self._root, tracklet.frame_paths)
         frames, filled = self._filled[0] + tracklet.num_frames, self._filled[1] + size
@@ -352,10 +338,6 @@ class _Writer:
             digest.update(b"times" + times.tobytes())
         return digest.hexdigest()[:16]
 
-    def _leave_out(self, why: str, tracklet: SourceTracklet) -> None:
-        self._left_out[why][0] += 1
-        self._left_out[why][1] += tracklet.num_frames
-
     def _close_shard(self) -> None:
         filled = self._filling
         lengths = [tracklet.num_frames for tracklet in filled]
@@ -381,7 +363,7 @@ class _Writer:
         distractors = [frames for identity, frames in pairs if identity == 0]
         if distractors:
             notes["distractors"] = {"tracklets": len(distractors), "frames": sum(distractors)}
-        junk = dict(zip(("tracklets", "frames"), self._left_out["junk"], strict=True))
+        junk = self._junk
         for generation in self._same_root:  # less what was counted then
             junk = {noun: number - generation.notes.get("junk", {noun: 0})[noun] for noun, number in junk.items()}
         return notes | ({"junk": junk} if junk["tracklets"] > 0 else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .records import FRAME_NO_POSE, FRAMES_LEFT_OUT, FramePose
+from .records import FRAME_NO_POSE, FRAMES_LEFT_OUT
 from .skeleton import NUM_JOINTS
 
 SCHEMA = pa.schema(
@@ -29,45 +29,25 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class KeypointColumns:
-    """The rows of one keypoints file, in its order; F rows. See records.FramePose for units and ranges.
+    """What is said of frames, in columns; F rows, in the order of a keypoints file."""
 
-    Attributes:
-        tracklet_id: int64 (F,).
-        frame_index: int32 (F,).
-        sizes: int32 (F, 2), width and height in pixels; 0 where the frame is left out.
-        status: str (F,), of records.FRAME_STATUSES.
-        score: float32 (F,).
-        keypoints: float32 (F, 17, 3): x, y in pixels, confidence.
-    """
-
-    tracklet_id: np.ndarray
-    frame_index: np.ndarray
-    sizes: np.ndarray
-    status: np.ndarray
-    score: np.ndarray
+    tracklet_id: np.ndarray  # int64 (F,)
+    frame_index: np.ndarray  # int32 (F,), position among the tracklet's frames, from 0
+    sizes: np.ndarray  # int32 (F, 2), width and height in pixels; 0 where the frame is left out
+    status: np.ndarray  # str (F,), of records.FRAME_STATUSES
+    score: np.ndarray  # float32 (F,), of the chosen person, 0 to 1; 0 where there is none
+    # float32 (F, 17, 3): x, y in pixels of the frame, origin at the top left, and confidence 0 to 1; rows in the order
+    # of skeleton.JOINTS; all zero where a joint was not found
     keypoints: np.ndarray
 
     @classmethod
-    def of(cls, poses: Iterable[FramePose]) -> KeypointColumns:
-        """The same rows as columns."""
-        rows = list(poses)
-        return cls(
-            tracklet_id=np.array([pose.tracklet_id for pose in rows], np.int64),
-            frame_index=np.array([pose.frame_index for pose in rows], np.int32),
-            sizes=np.array([(pose.width, pose.height) for pose in rows], np.int32).reshape(-1, 2),
-            status=np.array([pose.status for pose in rows], str),
-            score=np.array([pose.score for pose in rows], np.float32),
-            keypoints=np.array([pose.keypoints for pose in rows], np.float32).reshape(-1, NUM_JOINTS, 3),
-        )
+    def join(cls, parts: Sequence[KeypointColumns]) -> KeypointColumns:
+        """The rows of all parts, by tracklet; each part is in the order of its tracklets."""
+        rows = cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+        return rows[np.argsort(rows.tracklet_id, kind="stable")]
 
-    def merge(self, others: KeypointColumns) -> KeypointColumns:
-        """The rows of both, by tracklet; both are in the order of their tracklets."""
-        both = (np.concatenate([getattr(one, name) for one in (self, others)]) for name in self.__dataclass_fields__)
-        joined = KeypointColumns(*both)
-        return joined[np.argsort(joined.tracklet_id, kind="stable")]
-
-    def __getitem__(self, rows: np.ndarray | slice) -> KeypointColumns:
-        """Some of the rows: a slice, a mask or indices."""
+    def __getitem__(self, rows: np.ndarray | slice | int) -> KeypointColumns:
+        """Some of the rows: a slice, a mask or indices; of a number, the cells of that row."""
         return KeypointColumns(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def __len__(self) -> int:

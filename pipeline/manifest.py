@@ -62,11 +62,10 @@ class IdentitySplit:
 
 @dataclass(frozen=True)
 class Generation:
-    """What one run of `index` added: its absolute root, shards, counts, hashes of its tables, and notes such as counts
-    of left-out junk."""
+    """What one run of `index` added, with hashes of its tables, and notes such as counts of left-out junk."""
 
     number: int
-    root: str
+    root: str  # absolute
     first_shard: int
     num_shards: int
     num_tracklets: int
@@ -78,21 +77,15 @@ class Generation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Tracklets of one dataset; paths of frames stay on disk (read_shard_frames).
-
-    Attributes:
-        tracklets: tracklets[i].tracklet_id == i.
-        generations: in order; each has its own root and shards.
-        identity_splits: further divisions of the identities; empty where the dataset has one fixed split. The
-            `split` of the tracklets is that of identity_splits[0] where there are any.
-        fingerprint: hash of everything in it but the roots, which may move; read_manifest has compared it.
-    """
+    """Tracklets of one dataset; paths of frames stay on disk (read_shard_frames)."""
 
     name: str
-    tracklets: tuple[Tracklet, ...]
-    generations: tuple[Generation, ...] = ()
+    tracklets: tuple[Tracklet, ...]  # tracklets[i].tracklet_id == i
+    generations: tuple[Generation, ...] = ()  # in order; each has its own root and shards
+    # Further divisions of the identities; empty where the dataset has one fixed split. The `split` of the tracklets is
+    # that of identity_splits[0] where there are any.
     identity_splits: tuple[IdentitySplit, ...] = ()
-    fingerprint: str = ""
+    fingerprint: str = ""  # hash of everything in it but the roots, which may move; read_manifest has compared it
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -218,11 +211,7 @@ def read_dataset(prepared: Path) -> dict[str, Any]:
 
 
 def read_manifest(prepared: Path) -> Manifest:
-    """Read the tracklets of all generations; never the frames' paths.
-
-    Raises:
-        FormatError: not a prepared dataset, of another format version, or damaged.
-    """
+    """Read the tracklets of all generations; never the frames' paths."""
     info = read_dataset(prepared)
     generations = tuple(Generation(**one) for one in info["generations"])
     names = [name for name in TRACKLETS.names if name != "frames_hash"]

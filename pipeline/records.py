@@ -20,95 +20,41 @@ FRAME_STATUSES = (FRAME_OK, FRAME_INTERPOLATED, FRAME_NO_POSE, *FRAMES_LEFT_OUT)
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One person seen by one camera over consecutive frames; its frames' paths are in SourceFrames.
+    """One person seen by one camera over consecutive frames; its frames' paths are in SourceFrames."""
 
-    Attributes:
-        tracklet_id: row in the manifest, from 0; the name of the tracklet everywhere.
-        split: "train", "query" or "gallery".
-        identity: number of the person; 0 stands for distractors. Junk (negative) never gets here.
-        camera: number of the camera (MARS: 1 to 6).
-        shard: number of the shard that holds its keypoints and frames.
-        num_frames: frames in the source; those that could not be read included.
-        name, identity_name, camera_name: as in the source, such as "0001C1T0001", "0001" and "1".
-    """
-
-    tracklet_id: int
-    split: str
-    identity: int
-    camera: int
-    shard: int
-    num_frames: int
-    name: str = ""
+    tracklet_id: int  # row in the manifest, from 0; the name of the tracklet everywhere
+    split: str  # "train", "query" or "gallery"
+    identity: int  # number of the person; 0 stands for distractors; junk (negative) never gets here
+    camera: int  # number of the camera (MARS: 1 to 6)
+    shard: int  # number of the shard that holds its keypoints and frames
+    num_frames: int  # in the source; those that could not be read included
+    name: str = ""  # as in the source, such as "0001C1T0001"; identity and camera likewise, such as "0001" and "1"
     identity_name: str = ""
     camera_name: str = ""
 
 
 @dataclass(frozen=True)
 class SourceFrames:
-    """Where the frames of one tracklet lie; F frames in time order.
-
-    Attributes:
-        tracklet_id: the tracklet.
-        paths: (F,) image files relative to the generation's root, "/" between folders.
-        numbers: int64 (F,), frame numbers of the recording, rising; 0 to F - 1 where the source has none.
-        times: float64 (F,), seconds, of the frames whose source has time stamps; NaN elsewhere.
-    """
+    """Where the frames of one tracklet lie; F frames in time order."""
 
     tracklet_id: int
-    paths: tuple[str, ...]
-    numbers: np.ndarray
-    times: np.ndarray
-
-
-@dataclass(frozen=True)
-class FramePose:
-    """What pose estimation says of one frame.
-
-    Attributes:
-        tracklet_id: the tracklet.
-        frame_index: position among the tracklet's frames, from 0.
-        width, height: size of the frame in pixels; 0 where its status is one of FRAMES_LEFT_OUT.
-        status: one of FRAME_STATUSES.
-        score: score of the chosen person, 0 to 1; 0 where there is none.
-        keypoints: float32 (17, 3): x, y in pixels of the frame, origin at the top left, x before y, and confidence
-            0 to 1; rows in the order of skeleton.JOINTS; all zero where a joint was not found.
-    """
-
-    tracklet_id: int
-    frame_index: int
-    width: int
-    height: int
-    status: str
-    score: float
-    keypoints: np.ndarray
+    paths: tuple[str, ...]  # (F,) image files relative to the generation's root, "/" between folders
+    numbers: np.ndarray  # int64 (F,), frame numbers of the recording, rising; 0 to F - 1 where the source has none
+    times: np.ndarray  # float64 (F,), seconds; NaN where the source has no time stamp
 
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """Written last: a shard with a receipt is complete.
+    """Written last: a shard with a receipt is complete."""
 
-    Attributes:
-        stage: "keypoints" or "shards".
-        shard: number of the shard.
-        generation: number of the index run that added it, from 0.
-        file: path of the artefact relative to the prepared dataset.
-        sha256: hash of the artefact's bytes.
-        num_bytes: size of the artefact.
-        rows: frames in it.
-        settings: hash of the settings that made it.
-        inputs: hash of what it was made from.
-        notes: counts and file names worth telling at the end, such as unreadable frames.
-        made_with: versions of packages and kind of device: what the bytes depend on besides settings and inputs.
-    """
-
-    stage: str
+    stage: str  # "keypoints" or "shards"
     shard: int
-    generation: int
-    file: str
-    sha256: str
-    num_bytes: int
-    rows: int
-    settings: str
-    inputs: str
-    notes: dict[str, Any]
-    made_with: dict[str, str]
+    generation: int  # number of the index run that added it, from 0
+    file: str  # path of the artefact relative to the prepared dataset
+    sha256: str  # of the artefact's bytes
+    num_bytes: int  # size of the artefact
+    rows: int  # frames in it
+    settings: str  # hash of the settings that made it
+    inputs: str  # hash of what it was made from
+    notes: dict[str, Any]  # counts and file names worth telling at the end, such as unreadable frames
+    made_with: dict[str, str]  # package versions and kind of device: what the bytes depend on besides those two

@@ -33,7 +33,7 @@ class TrackletFrames:
         frame_index: int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent).
         encoded: JPEG or PNG files' bytes, see images.encode_for_shard.
         sizes: int32 (F, 2), width and height in pixels.
-        keypoints: float32 (F, 17, 3), see records.FramePose; zero where no person was found.
+        keypoints: float32 (F, 17, 3), see KeypointColumns; zero where no person was found.
         heatmaps: uint8 (F, 6, 64, 32), part heatmaps over the frame, 255 for 1.0.
     """
 

@@ -164,11 +164,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
-    """The settings that a stage was started with.
-
-    Raises:
-        FormatError: the stage was not started.
-    """
+    """The settings that a stage was started with; a FormatError where it was not."""
     settings = read_dataset(prepared).get("stages", {}).get(stage)
     if settings is None:
         raise FormatError(f"{prepared} has no {stage} yet", "", "run the stages in order: keyreid-prep --help")
@@ -176,11 +172,7 @@ def stage_settings(prepared: Path, stage: str) -> dict[str, Any]:
 
 
 def stage_inputs(prepared: Path, stage: str) -> dict[int, str]:
-    """Shard -> fingerprint of what a stage makes it from; of all shards.
-
-    Raises:
-        FormatError: the stage before is not complete.
-    """
+    """Shard -> fingerprint of what a stage makes it from; of all shards; a FormatError where some lack it."""
     if stage == KEYPOINTS:
         return shard_inputs(prepared)
     return {shard: keypoint_fingerprint(receipt) for shard, receipt in stage_receipts(prepared, KEYPOINTS).items()}
@@ -229,9 +221,6 @@ def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> d
     Args:
         manifest: has the roots of the time when it was indexed.
         root: the folder's new place if it has moved since; where generations have different roots: old -> new.
-
-    Raises:
-        SettingsError: one new place for several roots, or a root that no generation has.
     """
     old = {generation.root for generation in manifest.generations}
     if isinstance(root, Path):
@@ -246,11 +235,7 @@ def frame_roots(manifest: Manifest, root: Path | Mapping[str, Path] | None) -> d
 
 
 def check_roots(roots: Iterable[Path]) -> None:
-    """Whether this machine sees the frames' folders, and can decode images.
-
-    Raises:
-        SurroundingsError: it does not, or cannot.
-    """
+    """Refuse (SurroundingsError) a machine that does not see the frames' folders, or cannot decode images."""
     check_decoders()
     for root in sorted(set(roots)):
         found = f"the frames' folder {root} is empty on {socket.gethostname()}"
@@ -273,14 +258,9 @@ def count_left_out(receipts: Iterable[ShardReceipt]) -> dict[str, list[str]]:
 
 
 def limit_left_out(receipts: Iterable[ShardReceipt], max_left_out: float) -> None:
-    """Refuse a dataset of which too many frames are left out.
+    """Refuse (SourceError) a dataset of which more than a share of the frames, 0 to 1, is left out.
 
-    Args:
-        receipts: of the keypoints of all shards.
-        max_left_out: share of all frames, 0 to 1.
-
-    Raises:
-        SourceError: more are.
+    `receipts` are those of the keypoints of all shards.
     """
     receipts = list(receipts)
     named = count_left_out(receipts)

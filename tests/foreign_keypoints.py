@@ -15,9 +15,8 @@ from keyreid.pipeline.exchange.formats import JOINT_COLUMNS
 from keyreid.pipeline.exchange.import_keypoints import ImportSummary, import_keypoints
 from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
-from keyreid.pipeline.keypoints import keypoints_path, read_keypoints
+from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path, read_keypoints
 from keyreid.pipeline.manifest import read_manifest, read_shard_frames
-from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINTS
 
 Poses = dict[str, np.ndarray]
@@ -66,15 +65,14 @@ def numbers(keypoints: np.ndarray) -> list[float]:
     return keypoints.astype(np.float64).round(2).ravel().tolist()
 
 
-def stored(prepared: Path) -> dict[str, FramePose]:
-    """Frame path -> pose, of all shards."""
-    poses: dict[str, FramePose] = {}
+def stored(prepared: Path) -> dict[str, KeypointColumns]:
+    """Frame path -> its row, of all shards."""
+    found: dict[str, KeypointColumns] = {}
     for shard in range(read_manifest(prepared).num_shards):
         rows = read_keypoints(keypoints_path(prepared, shard))
         paths = read_shard_frames(prepared, shard).paths
-        columns = (rows.tracklet_id, rows.frame_index, *rows.sizes.T, rows.status, rows.score, rows.keypoints)
-        poses |= {path: FramePose(*cells) for path, *cells in zip(paths, *columns, strict=True)}
-    return poses
+        found |= {path: rows[row] for row, path in enumerate(paths)}
+    return found
 
 
 def write_json(path: Path, value: Any) -> Path:

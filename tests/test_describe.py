@@ -15,7 +15,6 @@ from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 from keyreid.pipeline.inspection.describe import describe
 from keyreid.pipeline.keypoints import KeypointColumns, keypoints_path
 from keyreid.pipeline.manifest import read_shard_frames
-from keyreid.pipeline.records import FramePose
 from keyreid.pipeline.skeleton import JOINT_INDEX
 
 NOSE = JOINT_INDEX["nose"]
@@ -40,12 +39,16 @@ def indexed(tmp_path: Path) -> Path:
 
 def add_keypoints(prepared: Path, shard: int, statuses: list[str], nose: list[float], inputs: str = "") -> None:
     """Keypoints of a shard of one tracklet, with confidences of the nose."""
-    frames, poses = read_shard_frames(prepared, shard), []
-    for frame, (status, confidence) in enumerate(zip(statuses, nose, strict=True)):
-        keypoints = np.zeros((17, 3), np.float32)
-        keypoints[NOSE] = (3, 4, confidence)
-        poses.append(FramePose(frames.tracklets[0].tracklet_id, frame, 64, 128, status, 0.5, keypoints))
-    rows = KeypointColumns.of(poses)
+    frames, count = read_shard_frames(prepared, shard), len(statuses)
+    rows = KeypointColumns(
+        np.full(count, frames.tracklets[0].tracklet_id),
+        np.arange(count, dtype=np.int32),
+        np.full((count, 2), (64, 128), np.int32),
+        np.array(statuses),
+        np.full(count, 0.5, np.float32),
+        np.zeros((count, 17, 3), np.float32),
+    )
+    rows.keypoints[:, NOSE] = [(3, 4, confidence) for confidence in nose]
     commit_keypoints(prepared, replace(frames, sha256=inputs or frames.sha256), rows, fingerprint(SETTINGS), {})
 
 

@@ -60,7 +60,7 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(prepared: Path, tm
     assert list(found) == list(expected) and FRAME_INTERPOLATED in [pose.status for pose in expected.values()]
     for name, pose in expected.items():
         assert found[name].keypoints.tobytes() == pose.keypoints.tobytes(), name
-        assert (found[name].score, found[name].width) == (pose.score, pose.width)
+        assert (found[name].score, *found[name].sizes) == (pose.score, *pose.sizes)
         assert found[name].status == (FRAME_OK if pose.status == FRAME_INTERPOLATED else pose.status)
 
 

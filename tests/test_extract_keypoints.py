@@ -11,7 +11,6 @@ from conftest import TinyDataset
 from PIL import Image
 
 from keyreid.pipeline import images
-from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.commit import read_receipt, sha256_of
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError, SourceError, SurroundingsError
 from keyreid.pipeline.executor import DaskExecutor, SerialExecutor
@@ -25,7 +24,6 @@ from keyreid.pipeline.pose.forward import PADDING_VALUE, PoseSettings, make_pict
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.stages import StageSummary
-from keyreid.pipeline.store import TrackletStore
 
 
 @pytest.fixture
@@ -114,6 +112,11 @@ def test_frames_whose_content_is_no_image_are_left_out(indexed: Path, monkeypatc
     assert summary.num_made == 1 and summary.receipts[0].notes["unreadable"] == names[:1]
     tried = [root / path for tracklet in read_shard_frames(indexed, 0).tracklets[:2] for path in tracklet.paths]
     assert opened == tried, "the tracklets with frames left out, and no other"
+    opened.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("keyreid.pipeline.extract_keypoints.package_versions", lambda *_: {"keyreid": "another"})
+        extract(indexed, retry_left_out=True, max_left_out=0.1)
+    assert len(opened) == len(read_shard_frames(indexed, 0).paths), "a receipt speaks for all of its rows"
     retried = hashes(indexed)
     extract(indexed, overwrite=True, max_left_out=0.1)
     assert hashes(indexed) == retried
@@ -135,12 +138,12 @@ def fail_to_read(path: Path, error: OSError, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(images, "read_file", read_or_fail)
 
 
-@pytest.mark.parametrize("kind", ["missing", "I/O error", "no permission", "FIFO", "no memory"])
+@pytest.mark.parametrize("kind", ["missing", "I/O error", "no permission", "FIFO", "memory", "device"])
 def test_what_the_surroundings_do_is_no_fact_about_a_frame(
     indexed: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise MemoryError
+        raise MemoryError if kind == "memory" else RuntimeError("CUDA error: an illegal memory access was encountered")
 
     root, name = read_shard_frames(indexed, 0).root, first_paths(indexed)[0]
     path, content = root / name, (root / name).read_bytes()
@@ -149,14 +152,17 @@ def test_what_the_surroundings_do_is_no_fact_about_a_frame(
             path.unlink()
             if kind == "FIFO":
                 os.mkfifo(path)
-        elif kind == "no memory":
-            patch.setattr("keyreid.pipeline.extract_keypoints.make_picture", fail)
+        elif kind in ("memory", "device"):
+            patch.setattr("keyreid.pipeline.pose.forward.FastForward.__call__", fail)
         else:
             fail_to_read(path, OSError(errno.EIO if kind == "I/O error" else errno.EACCES, "failed", str(path)), patch)
         with pytest.raises(KeyReIDError, match=r"of 2 shards of keypoints failed:\n  shard 00000") as caught:
             extract(indexed)
         assert read_receipt(indexed, "keypoints", 0) is None, "nothing is committed"
-        if kind != "no memory":
+        if kind in ("memory", "device"):
+            assert f"Error: {'CUDA' if kind == 'device' else ''}" in str(caught.value)
+            assert f"find-bad-frames {indexed} --shard 0" in str(caught.value)
+        else:
             assert read_receipt(indexed, "keypoints", 1) is not None, "the others are made"
             assert name in str(caught.value)
     if kind in ("missing", "FIFO"):
@@ -179,30 +185,6 @@ def test_a_root_that_is_gone_or_empty_is_refused(indexed: Path, tmp_path: Path) 
     ):
         extract(indexed, root=tmp_path / "empty")
     assert extract(indexed).num_made == 2
-
-
-def test_a_broken_device_is_no_bad_frame(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("keyreid.pipeline.pose.forward.FastForward.__call__", fail)
-        with pytest.raises(
-            KeyReIDError, match=r"(?s)2 of 2 shards .*RuntimeError: CUDA error.*find-bad-frames .* --shard 0"
-        ):
-            extract(indexed)
-    assert extract(indexed).num_made == 2 and not (all_rows(indexed).status == "unreadable").any()
-
-
-def test_skipped_frames_are_counted_and_named(indexed: Path) -> None:
-    root, names = read_shard_frames(indexed, 0).root, first_paths(indexed)[:1]
-    (root / names[0]).unlink()
-    summary = extract(indexed, skip_frames=names, max_left_out=0.1)
-    assert summary.receipts[0].notes["skipped"] == names
-    assert all_rows(indexed).status[0] == "skipped"
-    build_shards(indexed, SerialExecutor(), max_left_out=0.1)
-    store = TrackletStore(indexed)
-    assert store.num_frames(0) == store.manifest.tracklets[0].num_frames - 1
 
 
 def test_overwrite_destroys_nothing_before_it_can_work(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_every_format_gives_the_same_keypoints(
     found = stored(prepared)
     for name, keypoints in poses.items():
         np.testing.assert_array_equal(found[name].keypoints, keypoints)
-        assert (found[name].status, found[name].width, found[name].height) == (FRAME_OK, WIDTH, HEIGHT)
+        assert (found[name].status, *found[name].sizes) == (FRAME_OK, WIDTH, HEIGHT)
         mean = float(keypoints[:, 2].mean())  # .pose has no score
         assert found[name].score == pytest.approx(mean if write is pose_folder else 0.5)
     assert found[NAMES[-1]].status == FRAME_NO_POSE

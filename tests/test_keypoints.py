@@ -7,26 +7,29 @@ import numpy as np
 import pytest
 
 from keyreid.pipeline.keypoints import KeypointColumns, read_keypoints, write_keypoints
-from keyreid.pipeline.records import FRAME_STATUSES, FramePose
+from keyreid.pipeline.records import FRAME_STATUSES
 
 
-def poses() -> list[FramePose]:
+def example() -> KeypointColumns:
     """A frame of each status."""
-    generator = np.random.default_rng(0)
-    return [
-        FramePose(7, index, 64 + index, 128, status, index / 8, generator.random((17, 3), np.float32))
-        for index, status in enumerate(FRAME_STATUSES)
-    ]
+    return KeypointColumns(
+        tracklet_id=np.full(5, 7),
+        frame_index=np.arange(5, dtype=np.int32),
+        sizes=np.array([(64 + index, 128) for index in range(5)], np.int32),
+        status=np.array(FRAME_STATUSES),
+        score=np.arange(5, dtype=np.float32) / 8,
+        keypoints=np.random.default_rng(0).random((5, 17, 3), np.float32),
+    )
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    write_keypoints(tmp_path / "a.parquet", KeypointColumns.of(poses()))
+    write_keypoints(tmp_path / "a.parquet", example())
     return tmp_path / "a.parquet"
 
 
 def test_reads_back_what_was_written(path: Path) -> None:
-    columns, expected = read_keypoints(path), KeypointColumns.of(poses())
+    columns, expected = read_keypoints(path), example()
     for field in fields(KeypointColumns):
         found, wanted = getattr(columns, field.name), getattr(expected, field.name)
         np.testing.assert_array_equal(found, wanted)
@@ -40,13 +43,13 @@ def test_reads_back_what_was_written(path: Path) -> None:
 def test_equal_columns_give_equal_bytes_and_no_rows_are_fine(path: Path, tmp_path: Path) -> None:
     write_keypoints(tmp_path / "b.parquet", read_keypoints(path))
     assert (tmp_path / "b.parquet").read_bytes() == path.read_bytes()
-    write_keypoints(path, KeypointColumns.of([]))
+    write_keypoints(path, example()[:0])
     columns = read_keypoints(path)
     assert len(columns) == 0 and columns.keypoints.shape == (0, 17, 3) and columns.sizes.shape == (0, 2)
 
 
-def test_rows_of_tracklets_in_between_are_merged() -> None:
-    columns = KeypointColumns.of([replace(pose, tracklet_id=pose.frame_index // 2) for pose in poses()])
+def test_parts_are_joined_by_tracklet() -> None:
+    columns = replace(example(), tracklet_id=np.array([0, 0, 1, 1, 2]))
     middle = columns.tracklet_id == 1
-    merged = columns[~middle].merge(columns[middle])
-    assert merged.frame_index.tolist() == [0, 1, 2, 3, 4] and merged.status.tolist() == list(FRAME_STATUSES)
+    joined = KeypointColumns.join([columns[~middle], columns[middle]])
+    assert joined.frame_index.tolist() == [0, 1, 2, 3, 4] and joined.status.tolist() == list(FRAME_STATUSES)

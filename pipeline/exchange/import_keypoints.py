@@ -15,12 +15,12 @@ from ..commit import fingerprint
 from ..environment import package_versions
 from ..errors import SettingsError, SourceError
 from ..executor import Executor, Report
-from ..extract_keypoints import RULES, commit_keypoints, frame_poses, read_source_frame
+from ..extract_keypoints import RULES, commit_keypoints, read_source_frame, rows_of_tracklet
 from ..images import UnreadableImage
 from ..keypoints import KeypointColumns
 from ..manifest import read_manifest, read_shard_frames
 from ..pose.selection import GapSettings, Person, SelectionSettings, best_scores, fill_gaps, select_people
-from ..records import FRAME_NO_POSE, FRAME_SKIPPED, FRAME_UNREADABLE, FramePose, ShardReceipt, SourceFrames
+from ..records import FRAME_NO_POSE, FRAME_SKIPPED, FRAME_UNREADABLE, ShardReceipt, SourceFrames
 from ..stages import KEYPOINTS, MAX_LEFT_OUT, StageSummary, check_roots, frame_roots, limit_left_out, run_stage
 from .coco import PIFPAF_SUFFIX, coco_entries
 from .formats import POSE_SUFFIX, SourceEntry, pose_entries, sha256_of_source, table_entries, walk
@@ -151,27 +151,27 @@ def import_shard(
     """Make one shard of keypoints: Parquet, then its receipt; frames whose paths are in `skipped` are not opened."""
     frames = read_shard_frames(prepared, shard)
     people, num_several = read_spool(prepared / SPOOL, shard)
-    choice = (
-        settings if num_several else replace(settings, selection=None, gaps=None)
-    )  # one person per frame: kept as it is
-    poses: list[FramePose] = []
+    # one person per frame is kept as it is
+    choice = settings if num_several else replace(settings, selection=None, gaps=None)
+    rows, start = [], 0
     for tracklet in frames.tracklets:
-        start, count = len(poses), len(tracklet.paths)
+        count = len(tracklet.paths)
         found = [people.get(start + index, []) for index in range(count)]
-        poses += _poses(tracklet, found, roots[frames.generation], skipped, choice)
+        rows.append(_rows(tracklet, found, roots[frames.generation], skipped, choice))
+        start += count
         report(count)
-    settings_hash = fingerprint(asdict(settings))
-    return commit_keypoints(prepared, frames, KeypointColumns.of(poses), settings_hash, package_versions(*PACKAGES))
+    joined, settings_hash = KeypointColumns.join(rows), fingerprint(asdict(settings))
+    return commit_keypoints(prepared, frames, joined, settings_hash, package_versions(*PACKAGES))
 
 
-def _poses(
+def _rows(
     tracklet: SourceFrames,
     found: Sequence[list[Person]],
     root: Path,
     skipped: frozenset[str],
     settings: ImportSettings,
-) -> Iterator[FramePose]:
-    """One pose for every frame of a tracklet, in order; scores of some programs are sums, ours end at 1."""
+) -> KeypointColumns:
+    """One row for every frame of a tracklet, in order."""
     statuses, sizes = [FRAME_NO_POSE] * len(found), [(0, 0)] * len(found)
     people: list[list[Person] | None] = [None] * len(found)
     for index, name in enumerate(tracklet.paths):
@@ -188,7 +188,7 @@ def _poses(
         limited = [there and [replace(person, score=min(person.score, 1.0)) for person in there] for there in people]
         chosen = select_people(limited, sizes, settings.selection, tracklet.numbers)
     filled = fill_gaps(chosen, sizes, settings.gaps or GapSettings(max_distance=1), tracklet.numbers)
-    return frame_poses(tracklet.tracklet_id, filled, sizes, statuses)
+    return rows_of_tracklet(tracklet.tracklet_id, filled, sizes, statuses)
 
 
 def _frame_size(root: Path, name: str) -> tuple[int, int]:

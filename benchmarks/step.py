@@ -52,7 +52,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             "training.optimizer=sgd",
             "training.clip_gradient=0",
             f"training.mixed_precision={str(options.dtype == 'bfloat16').lower()}",
-            f"training.compile={str(options.compile).lower()}",
+            f"training.compile={'default' if options.compile else 'none'}",
         ],
     )
 

@@ -52,13 +52,13 @@ class Ways:
         """Copy, augment, forward, backward, update, average; as the trainer does it."""
         if phases is None:
             train_step(self.state, self.batch.to(self.device), self.config, 0)
-            self.state.average.update(self.state.model, step=1000)
+            self.state.average.update(1000)
             return
         with watched(self.state, phases):
             phases.enter(AUGMENTATION)
             train_step(self.state, self.batch.to(self.device), self.config, 0)
             phases.enter(AVERAGE)
-            self.state.average.update(self.state.model, step=1000)
+            self.state.average.update(1000)
             phases.enter(None)
 
     def plain_step(self, phases: Phases | None = None) -> None:
@@ -71,7 +71,7 @@ class Ways:
         Raises:
             SystemExit: it is over the tolerance.
         """
-        learner = Learner(self.state.model, self.state.loss, dtype=self.dtype, gather=None, compiled=False)
+        learner = Learner(self.state.model, self.state.loss, dtype=self.dtype, gather=None, compiling="none")
         clips = Clips(*(tensor.to(self.device) for tensor in self.clips))
         plain = self._numbers(lambda: self.plain.losses(clips))
         ours = self._numbers(lambda: learner(clips)._asdict())

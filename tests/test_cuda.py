@@ -76,9 +76,11 @@ def test_half_precision_trains_nearly_as_float32(prepared, monkeypatch, dtype, o
     torch.testing.assert_close(found[0], expected[0], rtol=0.05, atol=0.05)
 
 
-def test_a_compiled_network_trains_alike(prepared):
-    options = ("training.mixed_precision=false",)
-    compiled = losses(prepared, CUDA, *options, "training.compile=true")
+@pytest.mark.parametrize("mode", ["auto", "reduce-overhead"])
+@pytest.mark.parametrize("options", [(), ("training.checkpoint_blocks=1",), ("model.part_pooling=attention",)])
+def test_a_compiled_network_trains_alike(prepared, mode, options):
+    options = (*options, "training.mixed_precision=false")
+    compiled = losses(prepared, CUDA, *options, f"training.compile={mode}")
     torch.testing.assert_close(compiled, losses(prepared, CUDA, *options), rtol=1e-2, atol=1e-3)
 
 
@@ -94,7 +96,7 @@ def test_a_step_never_waits_for_the_device(prepared, options):
     torch.cuda.set_sync_debug_mode("error")
     try:
         terms = train_step(state, second, config, 0)
-        state.average.update(state.model, step=1)
+        state.average.update(1)
         with pytest.raises(RuntimeError, match="synchroniz"):
             float(terms.total.detach())
     finally:

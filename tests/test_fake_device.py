@@ -89,7 +89,7 @@ def test_augmentation_network_and_losses(prepared, mode, options):
     with mode:
         for module in (state.model, state.loss):
             move(module, mode)
-        learner = Learner(state.model, state.loss, dtype=torch.bfloat16, gather=None, compiled=False)
+        learner = Learner(state.model, state.loss, dtype=torch.bfloat16, gather=None, compiling="none")
         batch = host.to(CUDA)
         frames, weights, erased = augment_batch(
             batch.frames, batch.heatmaps, config.augment, torch.Generator(), size, grid, variant

@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from keyreid.model.training.config import TrainingConfig
-from keyreid.model.training.ema import moving_average
+from keyreid.model.training.ema import MovingAverage
 from keyreid.model.training.losses import KeyReIDLoss
 from keyreid.model.training.schedule import (
     build_center_optimizer,
@@ -79,15 +80,30 @@ def test_centers_move_by_the_gradient_divided_by_their_weight():
 
 def test_average_starts_fast_and_ends_at_its_decay():
     layer = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
-    average = moving_average(layer, 0.995)
+    average = MovingAverage(layer, 0.995)
     expected = average.module[0].weight.item()
     for step in range(1, 40):
         with torch.no_grad():
             layer[0].weight.fill_(step)
             layer[1].running_mean.fill_(step)
-        average.update(layer, step=step)
+            layer[1].num_batches_tracked.fill_(step)
+        average.update(step)
         decay = min(0.995, (step - 1) / (step + 8))
         expected = decay * expected + (1 - decay) * step
     assert average.module[0].weight.item() == pytest.approx(expected, rel=1e-5)
     assert average.module[1].running_mean.item() == pytest.approx(expected, rel=1e-5)
-    assert average.get_decay(10_000) == 0.995
+    assert average.module[1].num_batches_tracked.item() == 39
+    assert average.decay(10_000) == 0.995 and not average.module.training
+
+
+def test_the_average_is_timms_to_the_bit():
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))
+    ours, theirs = MovingAverage(layer, 0.98), ModelEmaV3(layer, 0.98, use_warmup=True, warmup_gamma=9, warmup_power=1)
+    for step in range(1, 60):
+        for tensor in layer.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape) * 9)
+        ours.update(step)
+        theirs.update(layer, step=step)
+    for name, tensor in theirs.module.state_dict().items():
+        assert torch.equal(ours.module.state_dict()[name], tensor)

@@ -1,7 +1,6 @@
 """Checkpointed blocks, precision and compilation change nothing but rounding; and no step waits for the device."""
 
 import logging
-from functools import partial
 
 import pytest
 import torch
@@ -157,19 +156,42 @@ def test_a_step_never_waits_for_the_device(prepared, options):
     config, state, batches = begin(prepared, *RANDOM, *options)
     with NoWaiting():
         terms = train_step(state, batches[0], config, 0)
-        state.average.update(state.model, step=1)
+        state.average.update(1)
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             float(terms.total.detach())
+
+
+def compile_with(backend, **options):
+    real = torch.compile
+    return lambda function, mode, dynamic: real(function, backend=backend, dynamic=dynamic, **options)
 
 
 def test_a_compiled_network_trains_alike(prepared, monkeypatch):
     """Without code generation, which takes a minute: what is traced, forward and backward, is the network."""
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    monkeypatch.setattr(torch, "compile", compile_with("aot_eager", fullgraph=True))
     torch._dynamo.reset()
     plain = steps(*begin(prepared, *STEADY))
-    compiled = steps(*begin(prepared, *STEADY, "training.compile=true"))
+    compiled = steps(*begin(prepared, *STEADY, "training.compile=default"))
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+    torch._dynamo.reset()
+
+
+def failing_backend(graph, inputs):
+    raise OSError("no compiler here")
+
+
+def test_a_network_that_cannot_be_compiled_trains_uncompiled_and_says_so_once(prepared, monkeypatch, caplog):
+    plain = steps(*begin(prepared, *RANDOM))
+    monkeypatch.setattr(torch, "compile", compile_with(failing_backend))
+    torch._dynamo.reset()
+    config, state, batches = begin(prepared, *RANDOM, "training.compile=default")
+    fallen_back = steps(config, state, batches)
+    assert torch.equal(fallen_back[0], plain[0]) and torch.equal(fallen_back[1], plain[1])
+    assert [record.message for record in caplog.records if "torch.compile failed" in record.message] == [
+        "torch.compile failed, so the network trains uncompiled, which is slower "
+        "(backend='failing_backend' raised: OSError: no compiler here)"
+    ]
     torch._dynamo.reset()
 
 

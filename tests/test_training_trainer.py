@@ -4,11 +4,11 @@ import pytest
 import torch
 from prepared_dataset import make_prepared
 from safetensors.torch import load_file
-from timm.utils import ModelEmaV3
 
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.weights import load_model, read_config
 from keyreid.model.training import loop
+from keyreid.model.training.ema import MovingAverage
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
@@ -112,8 +112,8 @@ def test_a_resumed_run_ends_bit_equal(prepared, tmp_path, monkeypatch, preset):
 
 def test_the_moving_average_is_exported_and_centers_move(prepared, tmp_path, monkeypatch):
     steps = []
-    real = ModelEmaV3.update
-    monkeypatch.setattr(ModelEmaV3, "update", lambda self, model, step: (steps.append(step), real(self, model, step)))
+    real = MovingAverage.update
+    monkeypatch.setattr(MovingAverage, "update", lambda self, step: (steps.append(step), real(self, step)))
     settings = config("training.epochs=2")
     train(prepared, tmp_path / "run", settings, device=CPU)
     assert steps == [1, 2, 3, 4]  # counted on over the epochs: the decay rises with them

@@ -14,6 +14,7 @@ TINY = [
     "model.pretrained=''", "model.stem=conv", "model.patch_size=8", "model.frame_size=[32, 16]", "model.width=24",
     "model.depth=2", "model.num_heads=2", "model.score_width=8", "model.drop_path=0.2",
     "training.identities_per_batch=2", "training.clips_per_identity=2", "training.checkpoint_every=1",
+    "training.compile=none",  # compiling takes a minute
 ]  # fmt: skip
 CLOCK = ("seconds", "clips_per_second", "waiting_share", "host_peak_mib", "device_peak_mib")
 

@@ -12,6 +12,7 @@ from keyreid.pipeline.errors import SettingsError
 
 OPTIMIZERS = ("sgd", "adamw")
 VALIDATIONS = ("none", "holdout", "test")
+COMPILING = ("auto", "none", "default", "reduce-overhead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,9 @@ class TrainingConfig:
             are.
         clip_gradient: largest norm of the gradient; 0 leaves it as it is.
         mixed_precision: bfloat16 on CUDA devices that have it, float16 on others; a CPU always computes in float32.
-        compile: let torch.compile make the network's kernels: minutes at the start, and other rounding.
+        compile: let torch.compile make the kernels of network and losses: minutes at the start, and other rounding and
+            random numbers. "default", "reduce-overhead" (CUDA graphs as well), "none", or "auto": default on CUDA, none
+            on a CPU.
         checkpoint_blocks: of how many of the backbone's blocks, from the first, the inner values are computed again in
             the backward pass instead of kept, to fit into memory; the result is the same.
         gather: with several processes, seek hard examples and take BatchNorm's statistics in the whole batch, as one
@@ -74,7 +77,7 @@ class TrainingConfig:
     ema_decay: float = 0.995
     clip_gradient: float = 0.0
     mixed_precision: bool = True
-    compile: bool = False
+    compile: str = "auto"
     checkpoint_blocks: int = 0
     gather: bool = True
     validate_on: str = "none"
@@ -90,6 +93,8 @@ class TrainingConfig:
             raise SettingsError(f"training.optimizer is {self.optimizer!r}", " or ".join(OPTIMIZERS))
         if self.validate_on not in VALIDATIONS:
             raise SettingsError(f"training.validate_on is {self.validate_on!r}", " or ".join(VALIDATIONS))
+        if self.compile not in COMPILING:
+            raise SettingsError(f"training.compile is {self.compile!r}", " or ".join(COMPILING))
         for name in ("epochs", "batch_scale", "evaluate_every", "log_every", "checkpoint_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("label_smoothing", "global_share", "ema_decay", "momentum", "holdout_share"):

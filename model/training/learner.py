@@ -5,6 +5,7 @@ Letters: B clips of this rank, W ranks, T frames, N patches, P parts.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from keyreid.model.distributed import Ranks
+from keyreid.model.distributed import Ranks, is_first_process
 from keyreid.model.network.keyreid import KeyReID, TrainingFeatures
 from keyreid.model.precision import autocast
 
 from .losses import KeyReIDLoss, LossTerms
+
+logger = logging.getLogger(__name__)
 
 
 class Clips(NamedTuple):
@@ -47,37 +50,72 @@ class Learner(nn.Module):
         loss: holds the class centres.
         dtype: what the network computes in; the loss is always float32.
         gather: the ranks whose clips meet in the loss; None keeps to this rank's.
-        compiled: whether the network goes through torch.compile; losses and heads stay as they are.
+        compiling: mode of torch.compile, "default" or "reduce-overhead" (CUDA graphs); "none" leaves it out. Network
+            and losses are a graph each: between them the features of other ranks are gathered.
     """
 
     def __init__(
-        self, model: KeyReID, loss: KeyReIDLoss, *, dtype: torch.dtype, gather: Ranks | None, compiled: bool
+        self, model: KeyReID, loss: KeyReIDLoss, *, dtype: torch.dtype, gather: Ranks | None, compiling: str
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
         self._dtype, self._gather = dtype, gather
-        self._features = torch.compile(model.training_features) if compiled else model.training_features
+        self._features, self._losses = model.training_features, self._compute_losses
+        self.compiled = compiling != "none"
+        if self.compiled:
+            mode = None if compiling == "default" else compiling
+            self._features = torch.compile(self._features, mode=mode, dynamic=False)
+            self._losses = torch.compile(self._losses, mode=mode, dynamic=False)
 
     def forward(self, clips: Clips) -> LossTerms:
-        return self.compute_losses(self.features(clips), clips)
-
-    def features(self, clips: Clips) -> TrainingFeatures:
-        """What the network makes of each clip on its own."""
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave in the step before may be overwritten
         with autocast(clips.frames.device, self._dtype):
-            features: TrainingFeatures = self._features(clips.frames, clips.part_weights, clips.cameras)
-        return features
-
-    def compute_losses(self, features: TrainingFeatures, clips: Clips) -> LossTerms:
-        """Necks, classifiers and losses, of the clips together."""
+            features = self._features(clips.frames, clips.part_weights, clips.cameras)
         identities, erased = clips.identities, clips.erased
         if self._gather is not None:
             features = TrainingFeatures(*(_of_all_ranks(tensor, self._gather) for tensor in features))
             identities, erased = (_of_all_ranks(tensor, self._gather) for tensor in (identities, erased))
-        with autocast(clips.frames.device, self._dtype):
+        terms: LossTerms = self._losses(features, identities, erased)
+        return terms
+
+    def _compute_losses(self, features: TrainingFeatures, identities: Tensor, erased: Tensor) -> LossTerms:
+        """Necks, classifiers and losses, of the clips together."""
+        with autocast(erased.device, self._dtype):
             output = self.model.classify(features)
         terms: LossTerms = self.loss(output, identities, erased)
         return terms
+
+    def stop_compiling(self) -> None:
+        """From now on, compute without torch.compile."""
+        self.compiled = False
+        self._features, self._losses = self.model.training_features, self._compute_losses
+
+
+def compile_mode(asked: str, device: torch.device) -> str:
+    """The mode of `training.compile`: for "auto", compiled on CUDA and not on a CPU, where compiling takes longer."""
+    if asked != "auto":
+        return asked
+    return "default" if device.type == "cuda" else "none"
+
+
+def falls_back(learner: nn.Module, error: Exception) -> bool:
+    """Whether a step failed because torch.compile did; the learner then goes on without it, and says so once.
+
+    torch.compile needs a compiler and drivers that are not on every machine, and some of it is compiled as late as in
+    the first backward pass.
+    """
+    own = learner.module if isinstance(learner, DistributedDataParallel) else learner
+    compilers = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
+    raised_by = [kind.__module__ for kind in type(error).__mro__]
+    if not isinstance(own, Learner) or not own.compiled or not any(name.startswith(compilers) for name in raised_by):
+        return False
+    own.stop_compiling()
+    if is_first_process():
+        told = " ".join(str(error).strip().split("\n\n")[0].split())[:300]  # advice for torch's developers follows
+        logger.warning("torch.compile failed, so the network trains uncompiled, which is slower (%s)", told)
+    return True
 
 
 def distribute(learner: Learner, ranks: Ranks) -> nn.Module:

@@ -88,7 +88,7 @@ class TrainingLoop:
             terms = train_step(self.state, batch.to(self.device), self.config, progress.epoch)
             progress.step, progress.steps = progress.step + 1, progress.steps + 1
             if self.ranks.is_first:
-                self.state.average.update(self.state.model, step=progress.steps)
+                self.state.average.update(progress.steps)
             log.add(batch.step, batch.tracklet_ids.tolist(), terms)
             if log.pending == training.log_every:
                 self._report(log, bar)

@@ -78,7 +78,7 @@ class Rehearsal:
         train_step(self.state, batch.to(self.device), self.config, epoch)
         before_average()
         self._done += 1
-        self.state.average.update(self.state.model, step=self._done)
+        self.state.average.update(self._done)
 
     def _endless(self) -> Iterator[tuple[int, ClipBatch]]:
         for epoch in count():

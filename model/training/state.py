@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -20,8 +19,8 @@ from keyreid.model.precision import compute_dtype, gradient_scaler
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
-from .ema import moving_average
-from .learner import Learner, distribute
+from .ema import MovingAverage
+from .learner import Learner, compile_mode, distribute
 from .losses import KeyReIDLoss
 from .schedule import build_center_optimizer, build_optimizer
 
@@ -40,7 +39,7 @@ class TrainingState:
     """
 
     model: KeyReID
-    average: ModelEmaV3
+    average: MovingAverage[KeyReID]
     loss: KeyReIDLoss
     learner: nn.Module
     optimizer: Optimizer
@@ -80,11 +79,11 @@ def build_state(
     )
     model.to(device)
     loss.to(device)
-    average = moving_average(model, config.ema_decay)
+    average = MovingAverage(model, config.ema_decay)
     dtype = compute_dtype(device, config.mixed_precision)
     scaler = gradient_scaler(device, dtype)
     gather = ranks if config.gather and ranks.size > 1 else None
-    learner = Learner(model, loss, dtype=dtype, gather=gather, compiled=config.compile)
+    learner = Learner(model, loss, dtype=dtype, gather=gather, compiling=compile_mode(config.compile, device))
     return TrainingState(
         model,
         average,

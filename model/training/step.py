@@ -10,7 +10,7 @@ from keyreid.model.data.batch import ClipBatch
 from keyreid.model.data.sampler import torch_generator, torch_seed
 
 from .config import RunConfig
-from .learner import Clips
+from .learner import Clips, falls_back
 from .losses import LossTerms
 from .schedule import scale_center_gradients
 from .state import TrainingState
@@ -23,11 +23,12 @@ def train_step(state: TrainingState, batch: ClipBatch, config: RunConfig, epoch:
     training = config.training
     place = (training.seed, epoch, batch.step)
     clips = _augment(state, batch, config, place)
-    state.optimizer.zero_grad(set_to_none=True)
-    state.center_optimizer.zero_grad(set_to_none=True)
-    _seed_network(place, batch.first_clip)
-    terms: LossTerms = state.learner(clips)
-    state.scaler.scale(terms.total).backward()
+    try:
+        terms = _backward(state, clips, place, batch.first_clip)
+    except Exception as error:
+        if not falls_back(state.learner, error):
+            raise
+        terms = _backward(state, clips, place, batch.first_clip)
     _update(state, config)
     return terms
 
@@ -46,6 +47,16 @@ def _augment(state: TrainingState, batch: ClipBatch, config: RunConfig, place: P
         all_clips=batch.all_clips,
     )
     return Clips(frames, part_weights, batch.cameras, batch.identities, erased)
+
+
+def _backward(state: TrainingState, clips: Clips, place: Place, first_clip: int) -> LossTerms:
+    """The loss terms, and the gradient of the total."""
+    state.optimizer.zero_grad(set_to_none=True)
+    state.center_optimizer.zero_grad(set_to_none=True)
+    _seed_network(place, first_clip)
+    terms: LossTerms = state.learner(clips)
+    state.scaler.scale(terms.total).backward()
+    return terms
 
 
 def _seed_network(place: Place, first_clip: int) -> None:

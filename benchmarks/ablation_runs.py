@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
+from keyreid.model.embedding.descriptors import TrackletDescriptors
+from keyreid.model.embedding.tracklets import embed_tracklets
 from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import find_protocol
@@ -98,7 +99,7 @@ def results(run: Path, prepared: Path) -> dict[str, Any]:
     model = load_model(run / "weights").eval()
     store, protocol = TrackletStore(prepared), find_protocol(PROTOCOL)
     selection = protocol.select(store.tracklets("query", "gallery"))
-    descriptors = describe_tracklets(model, store, selection.tracklets, batch_size=16, fingerprint="")
+    descriptors = embed_tracklets(model, store, selection.tracklets, batch_size=16, fingerprint="")
     reference = model.config.variant == "reference"
     ways = {"as it is": (descriptors, "plain"), "global": (features_alone(descriptors, [0]), "plain")}
     ways["parts"] = (features_alone(descriptors, range(1, len(descriptors.widths))), "plain")

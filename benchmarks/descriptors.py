@@ -31,9 +31,8 @@ from tqdm import tqdm
 from keyreid.model import KeyReID, ModelConfig, build_model
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
-from keyreid.model.descriptors.clip_batches import clips_of
-from keyreid.model.descriptors.describe import describe_tracklets
-from keyreid.model.descriptors.settings import PLAIN
+from keyreid.model.embedding.settings import PLAIN
+from keyreid.model.embedding.tracklets import clips_of, embed_tracklets
 from keyreid.model.network.keyreid import concatenate, pool_clips
 from keyreid.model.precision import autocast, compute_dtype
 from keyreid.model.presets import preset_summaries, read_preset
@@ -134,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         tracklets = store.tracklets("train", "query", "gallery")
         ways: dict[str, Callable[[], np.ndarray]] = {
             "ours": lambda: (
-                describe_tracklets(
+                embed_tracklets(
                     model, store, tracklets, batch_size=options.batch, fingerprint="", num_workers=options.workers
                 ).values
             ),

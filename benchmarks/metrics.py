@@ -27,7 +27,7 @@ import numpy as np
 from mars_tracklets import made_tracklets
 from peak_memory import peak, resident, run_alone
 
-from keyreid.model.descriptors.describe import TrackletDescriptors
+from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.evaluation.comparison import Comparison, distances_between
 from keyreid.model.evaluation.measure import measure_distances
 from keyreid.model.evaluation.metrics import RankMetrics, rank_metrics

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from mars_tracklets import made_tracklets, published_tracklets
 
-from keyreid.model.descriptors.describe import TrackletDescriptors
+from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
 from keyreid.model.evaluation.tables import table_rows, text_table

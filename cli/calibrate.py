@@ -60,8 +60,8 @@ def calibrate(
       keyreid calibrate labelled.h5 --false-match-rate 0.001 --out threshold.json
       keyreid search new.h5 gallery.h5 --calibration threshold.json
     """
-    from keyreid.model.descriptors.file import load_descriptors
     from keyreid.model.device import choose_device
+    from keyreid.model.embedding.file import load_descriptors
     from keyreid.model.evaluation.comparison import Comparison
     from keyreid.model.search.calibration import calibrate as find_thresholds
     from keyreid.pipeline.commit import write_json

@@ -29,7 +29,7 @@ def card(model: Path, reports: tuple[Path, ...]) -> None:
       keyreid-eval runs/mars prepared/ --report report/
       keyreid card runs/mars --metrics report/metrics.json
     """
-    from keyreid.model.descriptors.file import model_fingerprint
+    from keyreid.model.embedding.descriptors import model_fingerprint
     from keyreid.model.evaluation.checkpoint import load_network, weights_folder
     from keyreid.model.evaluation.measured import read_metrics
     from keyreid.model.network.model_card import write_model_card

@@ -1,4 +1,4 @@
-"""Options of the commands that describe tracklets: DescriptionSettings."""
+"""Options of the commands that embed tracklets: EmbeddingSettings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ class CountOrAll(click.ParamType):
 
 
 OPTIONS = (
-    click.option(
-        "--max-clips", type=CountOrAll(), default="41", show_default=True, help="Clips that a tracklet is described by."
-    ),
+    click.option("--max-clips", type=CountOrAll(), default="41", show_default=True, help="Clips of a tracklet."),
     click.option(
         "--shifts",
         type=int,
@@ -28,7 +26,7 @@ OPTIONS = (
         show_default=True,
         help="Cut each tracklet into clips this many times, each time starting later.",
     ),
-    click.option("--flip", is_flag=True, help="Describe the mirror image of every clip too."),
+    click.option("--flip", is_flag=True, help="Embed the mirror image of every clip too."),
     click.option(
         "--cameras",
         type=click.Choice(["known", "mean"]),

@@ -60,11 +60,11 @@ def embed(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Describe the tracklets of PREPARED with MODEL: one vector each, which keyreid search compares.
+    """Embed the tracklets of PREPARED with MODEL: one vector each, which keyreid search compares.
 
     MODEL is a run of keyreid-train, or a folder with model.safetensors and config.json; PREPARED is what keyreid-prep
-    made. A run that was stopped goes on where it was when it is started again. Under torchrun each process describes
-    its share, on a GPU of its own, and the first one joins them.
+    made. The same command resumes a run that was stopped. Under torchrun each process embeds its share, on a GPU of its
+    own, and the first one joins them.
 
     \b
     Examples:
@@ -74,16 +74,16 @@ def embed(
       torchrun --nproc-per-node 8 -m keyreid.cli.embed runs/mars prepared/ --out mars.h5
     """
     from keyreid.model.data.reading import default_workers
-    from keyreid.model.descriptors.clip_network import Compute
-    from keyreid.model.descriptors.embed import embed as describe
-    from keyreid.model.descriptors.settings import DescriptionSettings
     from keyreid.model.device import choose_device
     from keyreid.model.distributed import joined
+    from keyreid.model.embedding.embed import embed as write_descriptors
+    from keyreid.model.embedding.settings import EmbeddingSettings
+    from keyreid.model.embedding.tracklets import Compute
     from keyreid.model.evaluation.checkpoint import choose_identity_split, load_network, warn_of_foreign_cameras
     from keyreid.pipeline.manifest import read_manifest
     from keyreid.pipeline.store import TrackletStore
 
-    settings = DescriptionSettings(max_clips, shifts, flip, cameras)
+    settings = EmbeddingSettings(max_clips, shifts, flip, cameras)
     with joined(choose_device(device)) as (ranks, chosen):
         network = load_network(model, chosen.type)
         name = read_manifest(prepared).name
@@ -92,7 +92,7 @@ def embed(
         store = TrackletStore(prepared, choose_identity_split(model, name, identity_split))
         compute = Compute(batch_size, default_workers(chosen) if workers is None else workers, not full_precision)
         tracklets = store.tracklets(*(splits or ("train", "query", "gallery")))
-        made = describe(
+        made = write_descriptors(
             network, store, tracklets, out, settings, compute, dtype=dtype, ranks=ranks, overwrite=overwrite
         )
         if not ranks.is_first:

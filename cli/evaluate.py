@@ -105,7 +105,7 @@ def main(
       keyreid-eval runs/ilids-* prepared/ --protocol ilids-vid
       keyreid-eval runs/seed-0 runs/seed-1 runs/seed-2 prepared/
     """
-    from keyreid.model.descriptors.settings import DescriptionSettings
+    from keyreid.model.embedding.settings import EmbeddingSettings
     from keyreid.model.evaluation.comparison import Comparison
     from keyreid.model.evaluation.query_expansion import QueryExpansion
     from keyreid.model.evaluation.reranking import KReciprocal
@@ -118,7 +118,7 @@ def main(
     if expand_queries is not None:
         reranking = QueryExpansion(expand_queries, expansion_power)
     comparison = Comparison(distance, reranking)
-    description = DescriptionSettings(max_clips, shifts, flip, cameras)
+    description = EmbeddingSettings(max_clips, shifts, flip, cameras)
     outcome = evaluate_runs(
         checkpoints, prepared, EvaluationSettings(comparison=comparison, description=description, **settings)
     )

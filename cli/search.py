@@ -57,8 +57,8 @@ def search(
       keyreid search 17,23 gallery.h5 --other-cameras --pictures found/ --prepared prepared/
       keyreid search new.h5 gallery.h5 --calibration threshold.json --false-match-rate 0.001 --json
     """
-    from keyreid.model.descriptors.file import load_descriptors
     from keyreid.model.device import choose_device
+    from keyreid.model.embedding.file import load_descriptors
     from keyreid.model.evaluation.comparison import Comparison
     from keyreid.model.search.pictures import open_store, write_pictures
     from keyreid.model.search.ranking import search as find_nearest

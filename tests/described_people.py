@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keyreid.model.descriptors.describe import Origin, TrackletDescriptors
+from keyreid.model.embedding.descriptors import Origin, TrackletDescriptors
 
 ORIGIN = Origin("network", "data", "people", {"flip": False})
 

@@ -52,7 +52,7 @@ def test_the_table_goes_to_standard_output_and_the_bars_to_standard_error(prepar
     assert row.split()[:4] == ["trained", "standard", "euclidean", "none"] and row.endswith("3 of 4")
     assert thresholds.split()[:3] == ["method", "protocol", "distance"] and "TMR @ 0.01 %" in thresholds
     assert shares.split()[:4] == ["trained", "standard", "euclidean", "none"]
-    assert "describe (trained)" in result.stderr
+    assert "embed (trained)" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["weights", "weights/model.safetensors"], ids=["folder", "file"])
@@ -79,7 +79,7 @@ def test_kept_descriptors_give_the_same_table_without_the_network(prepared, run_
     first = call(run_folder, prepared, "--descriptors", tmp_path / "d.h5")
     again = call(run_folder, prepared, "--descriptors", tmp_path / "d.h5")
     assert first.exit_code == 0 and first.stdout == again.stdout
-    assert "describe" in first.stderr and "describe" not in again.stderr
+    assert "embed:" in first.stderr and "embed:" not in again.stderr
 
 
 def test_a_missing_checkpoint_is_refused(prepared, tmp_path):

@@ -21,10 +21,10 @@ from training_fixtures import CPU, TINY, assignments, records
 from keyreid.cli.evaluate import main as evaluate
 from keyreid.cli.train import main as train_command
 from keyreid.model.data.augment import AugmentSettings, augment_batch
-from keyreid.model.descriptors.clip_network import Compute
-from keyreid.model.descriptors.embed import embed
-from keyreid.model.descriptors.file import load_descriptors
-from keyreid.model.descriptors.settings import DescriptionSettings
+from keyreid.model.embedding.embed import embed
+from keyreid.model.embedding.file import load_descriptors
+from keyreid.model.embedding.settings import EmbeddingSettings
+from keyreid.model.embedding.tracklets import Compute
 from keyreid.model.evaluation.distances import cosine_distances, squared_distances
 from keyreid.model.training import state as training_state
 from keyreid.model.training.inputs import open_inputs
@@ -130,7 +130,7 @@ def test_batches_reach_the_device_from_pinned_memory(prepared, workers):
 @pytest.mark.parametrize("float32", [False, True])
 def test_descriptors(tmp_path, variant, float32):
     store = TrackletStore(make_striped(tmp_path / "prepared"))
-    tracklets, settings = store.tracklets("query", "gallery"), DescriptionSettings(flip=True)
+    tracklets, settings = store.tracklets("query", "gallery"), EmbeddingSettings(flip=True)
     described = []
     for device in (CUDA, CPU):
         compute = Compute(batch_size=3, num_workers=2, mixed_precision=not float32)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from evaluation_dataset import make_prepared, tiny_model
 
-from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
+from keyreid.model.embedding.descriptors import TrackletDescriptors
+from keyreid.model.embedding.tracklets import embed_tracklets
 from keyreid.model.evaluation.comparison import DISTANCES, Comparison, distances_between
 from keyreid.model.evaluation.contributions import FEATURES, contributions
 from keyreid.pipeline.store import TrackletStore
@@ -19,7 +20,7 @@ CASES = [(d, f) for d in DISTANCES for f in NETWORKS if d != "visible-parts" or 
 def test_they_sum_to_the_distance(distance, fields, tmp_path):
     store = TrackletStore(make_prepared(tmp_path))
     model = tiny_model(**fields)
-    descriptors = describe_tracklets(model, store, store.tracklets("query"), batch_size=4, fingerprint="")
+    descriptors = embed_tracklets(model, store, store.tracklets("query"), batch_size=4, fingerprint="")
     if descriptors.visibility.shape[1]:
         descriptors.visibility[1, 2] = 0.3
         descriptors.visibility[0, 4] = 0

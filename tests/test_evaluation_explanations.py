@@ -11,7 +11,7 @@ import pytest
 from evaluation_dataset import make_prepared, tiny_model
 from PIL import Image
 
-from keyreid.model.descriptors.settings import DescriptionSettings
+from keyreid.model.embedding.settings import EmbeddingSettings
 from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.evaluation.contributions import FEATURES, Contributions
 from keyreid.model.evaluation.evaluate import Evaluator
@@ -32,7 +32,7 @@ def prepared(tmp_path_factory) -> Path:
     return make_prepared(tmp_path_factory.mktemp("prepared"))
 
 
-def explained(prepared: Path, settings: DescriptionSettings, distance: str = "euclidean", **fields):
+def explained(prepared: Path, settings: EmbeddingSettings, distance: str = "euclidean", **fields):
     evaluator = Evaluator.on(
         prepared, 0, find_protocol("standard"), comparison=Comparison(distance), description=settings
     )
@@ -43,7 +43,7 @@ def explained(prepared: Path, settings: DescriptionSettings, distance: str = "eu
 
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
 def test_the_nearest_of_both_kinds_are_explained(prepared, fields):
-    measurement, explanations = explained(prepared, DescriptionSettings(), **fields)
+    measurement, explanations = explained(prepared, EmbeddingSettings(), **fields)
     for one in explanations:
         right, wrong = one.answers
         assert right.is_match and right.tracklet.identity == one.query.identity != wrong.tracklet.identity
@@ -56,9 +56,9 @@ def test_the_nearest_of_both_kinds_are_explained(prepared, fields):
 @pytest.mark.parametrize(
     ("distance", "settings"),
     [
-        ("euclidean", DescriptionSettings(flip=True, shifts=2)),
-        ("cosine", DescriptionSettings(cameras="mean")),
-        ("visible-parts", DescriptionSettings(max_clips=1)),
+        ("euclidean", EmbeddingSettings(flip=True, shifts=2)),
+        ("cosine", EmbeddingSettings(cameras="mean")),
+        ("visible-parts", EmbeddingSettings(max_clips=1)),
     ],
 )
 def test_distances_taken_apart_are_those_of_the_ranking(prepared, distance, settings):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracle_reranking import dense_reranking
 
-from keyreid.model.descriptors.describe import TrackletDescriptors
+from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.evaluation import reranking
 from keyreid.model.evaluation.comparison import Comparison, distances_between
 from keyreid.model.evaluation.distances import cosine_distances, squared_distances

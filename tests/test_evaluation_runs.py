@@ -109,7 +109,7 @@ def test_all_protocols_stand_side_by_side_with_one_description(prepared: Path, t
     weights = save_tiny_model(tmp_path / "weights")
     result = call(weights, prepared, "--protocol", "all", "--baselines", "--report", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("describe (trained):   0%") == 1
+    assert result.stderr.count("embed (trained):   0%") == 1
     labels = ["standard", "mars-official", "authors-code (not comparable)"]
     rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines() if line.startswith("trained")]
     assert [row[1] for row in rows] == 2 * labels

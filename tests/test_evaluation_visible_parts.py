@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from evaluation_dataset import make_prepared, save_tiny_model, tiny_model
 
 from keyreid.cli.evaluate import main
-from keyreid.model.descriptors.describe import TrackletDescriptors, describe_tracklets
-from keyreid.model.descriptors.file import load_descriptors
+from keyreid.model.embedding.descriptors import TrackletDescriptors
+from keyreid.model.embedding.file import load_descriptors
+from keyreid.model.embedding.tracklets import embed_tracklets
 from keyreid.model.evaluation import visible_parts
 from keyreid.model.evaluation.comparison import DISTANCES, PLAIN, Comparison, distances_between
 from keyreid.pipeline.errors import SettingsError
@@ -124,7 +125,7 @@ def test_descriptors_say_where_features_lie(
     prepared: Path, fields: dict[str, Any], widths: list[int], weights: list[float]
 ) -> None:
     store = TrackletStore(prepared)
-    found = describe_tracklets(tiny_model(**fields), store, store.tracklets("query"), batch_size=4, fingerprint="test")
+    found = embed_tracklets(tiny_model(**fields), store, store.tracklets("query"), batch_size=4, fingerprint="test")
     assert found.widths.tolist() == widths and found.weights == pytest.approx(weights)
     assert found.visibility.shape == (4, 0 if fields.get("variant") else 6)
     if not fields.get("variant"):  # features have length 1, so each has its weight as squared length
@@ -146,7 +147,7 @@ def test_one_file_of_descriptors_serves_both_distances(prepared: Path, tmp_path:
     plain = call(weights, prepared, "--descriptors", file)
     visible = call(weights, prepared, "--descriptors", file, "--distance", "visible-parts")
     assert visible.exit_code == 0, visible.output
-    assert "describe" in plain.stderr and "describe" not in visible.stderr
+    assert "embed:" in plain.stderr and "embed:" not in visible.stderr
     assert visible.stdout.splitlines()[-1].startswith("trained  standard  visible-parts")
     descriptors = load_descriptors(file)
     assert descriptors.visibility.shape == (9, 6) and (descriptors.visibility > 0).any()

@@ -13,10 +13,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from training_fixtures import CPU, TINY
 
 from keyreid.model.data.augment import augment_batch
-from keyreid.model.descriptors import clip_network
-from keyreid.model.descriptors.clip_batches import clip_batches
-from keyreid.model.descriptors.describe import camera_rows
-from keyreid.model.descriptors.settings import DescriptionSettings
+from keyreid.model.data.reading import read_clips
+from keyreid.model.embedding.settings import EmbeddingSettings, camera_rows
+from keyreid.model.embedding.tracklets import _launch, plan_clips
 from keyreid.model.network.attention_maps import attention_maps
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.learner import Clips, Learner
@@ -106,18 +105,19 @@ class NoEvent:
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("variant", ["aligned", "reference"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_describing(tmp_path, mode, monkeypatch, variant, flip):
+def test_embedding(tmp_path, mode, monkeypatch, variant, flip):
     monkeypatch.setattr(torch.cuda, "Event", NoEvent)
     store, model = TrackletStore(make_striped(tmp_path)), tiny_model(variant=variant)
-    tracklets, settings = store.tracklets("query"), DescriptionSettings(flip=flip)
-    batches = list(clip_batches(store, [tracklets], model.config, settings, batch_size=3, num_workers=0, pin=False))
+    tracklets, settings = store.tracklets("query"), EmbeddingSettings(flip=flip)
+    plans = plan_clips(store, [tracklets], model.config, settings, 3)
+    batches = [read_clips(store, plan, model.config.frame_size) for plan in plans]
     rows = camera_rows(tracklets, model.config, settings.cameras)
     with mode:
         move(model, mode)
         for batch in batches:
             given = replace(batch, frames=mode.from_tensor(batch.frames), heatmaps=mode.from_tensor(batch.heatmaps))
             of_batch = mode.from_tensor(rows[batch.plan.rows])
-            clips, event = clip_network._launch(model, given, of_batch, flip, True)
+            clips, event = _launch(model, given, of_batch, flip, True)
             assert {clips.global_feature.device, clips.part_features.device, clips.visibility.device} == {CPU}
             assert isinstance(event, NoEvent)
 

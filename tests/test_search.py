@@ -15,7 +15,7 @@ from evaluation_dataset import make_prepared, save_tiny_model
 from PIL import Image
 
 from keyreid.cli.keyreid import main
-from keyreid.model.descriptors.file import load_descriptors
+from keyreid.model.embedding.file import load_descriptors
 from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.search import ranking
 from keyreid.model.search.pictures import OTHER, QUERY, SAME

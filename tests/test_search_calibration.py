@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from described_people import ORIGIN, people
 
 from keyreid.cli.keyreid import main
-from keyreid.model.descriptors.file import save_descriptors
+from keyreid.model.embedding.file import save_descriptors
 from keyreid.model.evaluation.comparison import Comparison
 from keyreid.model.search import pairs as pairs_module
 from keyreid.model.search.calibration import calibrate

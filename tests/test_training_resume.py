@@ -85,7 +85,7 @@ def test_a_signal_while_measuring_ends_the_run_at_once(prepared, tmp_path, monke
     train(prepared, tmp_path / "straight", config, device=CPU)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "keyreid.model.training.validation.describe_tracklets",
+            "keyreid.model.training.validation.embed_tracklets",
             lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or pytest.fail("went on"),
         )
         with pytest.raises(TrainingStopped, match=r"stopped by SIGTERM; everything .*last.safetensors; .*--resume"):

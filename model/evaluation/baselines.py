@@ -13,7 +13,7 @@ from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_clip
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from ..network.build import build_model
 from ..network.config import ModelConfig
 from ..network.keyreid import KeyReID

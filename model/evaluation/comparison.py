@@ -12,7 +12,7 @@ import torch
 
 from keyreid.pipeline.errors import SettingsError
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from .distances import Rows, cosine_distances, squared_distances
 from .query_expansion import QueryExpansion
 from .reranking import KReciprocal

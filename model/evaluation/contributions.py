@@ -9,7 +9,7 @@ import numpy as np
 
 from keyreid.pipeline.skeleton import PARTS
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 
 FEATURES = ("whole body", *(name.replace("_", " ") for name in PARTS))
 

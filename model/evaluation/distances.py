@@ -83,7 +83,7 @@ def _in_blocks(queries: Descriptors, gallery: Descriptors, measure: Measure, dev
         raise KeyReIDError(
             f"query descriptors of shape {queries.shape} and gallery descriptors of shape {gallery.shape}",
             "(queries, D) and (gallery tracklets, D) with the same D",
-            "describe both with the same model",
+            "embed both with the same model",
         )
     symmetric = queries is gallery
     result = np.empty((len(queries), len(gallery)), np.float32)
@@ -115,6 +115,6 @@ def _cosine(left: Tensor, right: Tensor) -> Tensor:
         raise KeyReIDError(
             "a descriptor whose numbers are all 0 has no direction",
             "descriptors of some length for the cosine distance",
-            "use --distance euclidean, or look at what was described",
+            "use --distance euclidean, or look at what was embedded",
         )
     return (1 - (left / lengths[0][:, None]) @ (right / lengths[1][:, None]).T).clamp_(0, 2)

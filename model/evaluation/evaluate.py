@@ -13,12 +13,12 @@ from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ..descriptors.clip_network import Compute
-from ..descriptors.describe import TrackletDescriptors, describe_tracklets
-from ..descriptors.embed import embed, fingerprint_of, origin_of
-from ..descriptors.file import data_fingerprint, load_descriptors, model_fingerprint
-from ..descriptors.settings import PLAIN as AS_PUBLISHED
-from ..descriptors.settings import DescriptionSettings
+from ..embedding.descriptors import TrackletDescriptors, data_fingerprint, model_fingerprint
+from ..embedding.embed import embed, fingerprint_of, origin_of
+from ..embedding.file import load_descriptors
+from ..embedding.settings import PLAIN as AS_PUBLISHED
+from ..embedding.settings import EmbeddingSettings
+from ..embedding.tracklets import Compute, embed_tracklets
 from ..network.keyreid import KeyReID
 from .baselines import describe_colours, untrained_twin
 from .comparison import PLAIN, Comparison
@@ -47,7 +47,7 @@ class Evaluator:
     identity_split: int
     batch_size: int
     comparison: Comparison = PLAIN
-    description: DescriptionSettings = AS_PUBLISHED
+    description: EmbeddingSettings = AS_PUBLISHED
     num_workers: int = 0
 
     @classmethod
@@ -58,7 +58,7 @@ class Evaluator:
         protocol: Protocol | Sequence[Protocol],
         batch_size: int = 16,
         comparison: Comparison = PLAIN,
-        description: DescriptionSettings = AS_PUBLISHED,
+        description: EmbeddingSettings = AS_PUBLISHED,
         num_workers: int = 0,
     ) -> Evaluator:
         """Open a prepared dataset.
@@ -86,36 +86,38 @@ class Evaluator:
 
     @property
     def tracklets(self) -> tuple[Tracklet, ...]:
-        """All that any of the protocols needs described, in order of tracklet_id."""
+        """All that any of the protocols needs embedded, in order of tracklet_id."""
         unique = {tracklet.tracklet_id: tracklet for _, chosen in self.selections for tracklet in chosen.tracklets}
         return tuple(unique[tracklet_id] for tracklet_id in sorted(unique))
 
     def network(self, method: str, model: KeyReID, cache: Path | None = None) -> Measurement:
-        """Describe with a network and measure under the first protocol; see `networks`."""
+        """Embed with a network and measure under the first protocol; see `networks`."""
         return self.networks(method, model, cache)[0]
 
     def networks(self, method: str, model: KeyReID, cache: Path | None = None) -> tuple[Measurement, ...]:
-        """Describe with a network and measure under each protocol.
+        """Embed with a network and measure under each protocol.
 
-        Descriptors in `cache` are used where they are of the same making; made there, they go on where a run stopped.
+        Descriptors in `cache` are used if they were produced with the same settings; if there are none, they are
+        written there, and the next run resumes what one that stopped left.
 
         Raises:
-            SettingsError: the distance needs visibilities and the network gives none, or `cache` is of another making.
+            SettingsError: the distance needs visibilities and the network gives none, or `cache` was produced with
+                different settings.
             FormatError: a shard was changed since it was built.
         """
         if self.comparison.distance == "visible-parts" and model.config.variant == "reference":
-            raise no_visibilities("the network, of variant 'reference', says")  # before hours of describing
+            raise no_visibilities("the network, of variant 'reference', says")  # before hours of embedding
         compute = Compute(self.batch_size, self.num_workers)
         made_by = fingerprint_of(origin_of(model, self.store, self.description, compute))
         if cache is None:
             self.store.require_intact(self.store.shards_of(self.tracklets))
-            descriptors = describe_tracklets(
+            descriptors = embed_tracklets(
                 model,
                 self.store,
                 self.tracklets,
                 batch_size=self.batch_size,
                 fingerprint=made_by,
-                label=f"describe ({method})",
+                label=f"embed ({method})",
                 settings=self.description,
                 num_workers=self.num_workers,
             )
@@ -124,7 +126,7 @@ class Evaluator:
                 embed(model, self.store, self.tracklets, cache, self.description, compute)
             descriptors = load_descriptors(cache)
             self._check_cache(cache, descriptors, made_by)
-        return self.measure(method, descriptors, self.comparison, next(model.parameters()).device)
+        return self.measure(method, descriptors, self.comparison, model.device)
 
     def colours(self) -> tuple[Measurement, ...]:
         """Measure the colour histogram under each protocol."""
@@ -167,7 +169,7 @@ def evaluate(
     """
     measurements = [*evaluator.networks("trained", model, cache)]
     if baselines:
-        device = next(model.parameters()).device
+        device = model.device
         measurements.extend(evaluator.networks("untrained", untrained_twin(model.config).to(device)))
         measurements.extend(evaluator.colours())
     return Evaluation(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from .comparison import PLAIN, Comparison, distances_between
 from .metrics import RankMetrics, measure_ranking
 from .open_set import OpenSet, identify

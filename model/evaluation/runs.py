@@ -12,9 +12,8 @@ from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.manifest import read_manifest
 
 from ..data.reading import default_workers
-from ..descriptors.clip_network import device_of
-from ..descriptors.settings import PLAIN as AS_PUBLISHED
-from ..descriptors.settings import DescriptionSettings
+from ..embedding.settings import PLAIN as AS_PUBLISHED
+from ..embedding.settings import EmbeddingSettings
 from .checkpoint import choose_identity_split, load_network
 from .comparison import PLAIN, Comparison
 from .evaluate import Evaluator, evaluate
@@ -53,7 +52,7 @@ class EvaluationSettings:
     report: Path | None = None
     per_query: Path | None = None
     descriptors: Path | None = None
-    description: DescriptionSettings = AS_PUBLISHED
+    description: EmbeddingSettings = AS_PUBLISHED
     num_workers: int | None = None
 
 
@@ -120,7 +119,7 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
             settings.batch_size,
             settings.comparison,
             settings.description,
-            default_workers(device_of(model)) if settings.num_workers is None else settings.num_workers,
+            default_workers(model.device) if settings.num_workers is None else settings.num_workers,
         )
         evaluation = evaluate(evaluator, checkpoint, model, baselines=settings.baselines, cache=settings.descriptors)
         _refuse_twice(seen, evaluation, checkpoint, split)

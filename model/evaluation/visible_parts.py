@@ -9,7 +9,7 @@ import torch
 
 from keyreid.pipeline.errors import SettingsError
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from .distances import Rows, squared_distances
 
 QUERIES_AT_ONCE = 1024  # a few float64 blocks of 1024 x 11,310 distances take 0.4 GB

@@ -99,6 +99,17 @@ class KeyReID(nn.Module):
         """(rows, columns) of patches in a frame; N = rows * columns, numbered row by row."""
         return self.backbone.patch_grid
 
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of the global feature and of each part's."""
+        num_parts, _, part_width = self.part_heads.classifiers.shape
+        return (self.global_head.classifier.in_features, *[part_width] * num_parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.part_heads.classifiers.device
+
     def forward(self, frames: Tensor, part_weights: Tensor, cameras: Tensor) -> TrainingOutput | Tensor:
         """Training: what the losses read. Evaluation: the descriptor, float (B, C + P * D).
 

@@ -10,7 +10,7 @@ import torch
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import SettingsError
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from ..evaluation.comparison import Comparison
 from ..evaluation.verification import check_rates, thresholds_at
 from .pairs import PairCounts, Pairs, find_pairs
@@ -90,7 +90,7 @@ def _check_enough(num_wrong: int, rate: float, across_cameras: bool, descriptors
     raise SettingsError(
         f"{num_wrong:,} pairs of different people for a false-match rate of {rate:g}",
         f"{int(np.ceil(RULE_OF_30 / rate)):,} or more, so that at least {RULE_OF_30} false matches decide",
-        "describe more people, or ask for a larger rate",
+        "embed more people, or ask for a larger rate",
     )
 
 

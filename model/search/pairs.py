@@ -14,7 +14,7 @@ import torch
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import KeyReIDError
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between
 
 ROWS_AT_ONCE = 512
@@ -114,7 +114,7 @@ def find_pairs(
             distances = distances_between(descriptors, block, rows[start:], comparison, device)
             if not np.isfinite(distances).all():
                 raise KeyReIDError(
-                    "distances that are NaN or infinite", "finite numbers", "describe again, with a sound network"
+                    "distances that are NaN or infinite", "finite numbers", "embed again, with a sound network"
                 )
             first, second = np.nonzero(np.triu(counts.cameras[block][:, None] != counts.cameras[rows[start:]], k=1))
             distances, first, second = distances[first, second], first + start, second + start

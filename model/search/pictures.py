@@ -14,8 +14,7 @@ from keyreid.pipeline.manifest import read_manifest
 from keyreid.pipeline.store import TrackletStore
 
 from ..data.decode import decode_frame
-from ..descriptors.describe import Origin
-from ..descriptors.file import data_fingerprint
+from ..embedding.descriptors import Origin, data_fingerprint
 
 THUMBNAIL = (160, 80)  # height and width of a frame
 BORDER, GAP, CAPTION = 5, 8, 44  # pixels

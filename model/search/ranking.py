@@ -14,7 +14,7 @@ from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import SettingsError
 
-from ..descriptors.describe import TrackletDescriptors
+from ..embedding.descriptors import TrackletDescriptors
 from ..evaluation.comparison import Comparison, distances_between
 from ..evaluation.neighbours import nearest
 
@@ -91,7 +91,7 @@ def joined(
             raise SettingsError(
                 f"the queries' descriptors are of another {what} ({theirs}) than the gallery's ({ours})",
                 "the same",
-                "describe both alike with keyreid embed",
+                "embed both with the same settings (keyreid embed)",
             )
     names = ("values", "visibility", "tracklet_ids", "identities", "cameras")
     both = replace(

@@ -10,7 +10,7 @@ from typing import Any
 from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.errors import FormatError, SettingsError
 
-from ..descriptors.describe import Origin
+from ..embedding.descriptors import Origin
 
 FORMAT_VERSION = 1
 

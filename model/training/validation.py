@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.sampler import numpy_generator
-from keyreid.model.descriptors.describe import describe_tracklets
+from keyreid.model.embedding.tracklets import embed_tracklets
 from keyreid.model.evaluation.measure import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
 from keyreid.model.network.keyreid import KeyReID
@@ -44,7 +44,7 @@ class Validation:
         """The numbers of a network in eval mode, as shares from 0 to 1, and what they were measured on."""
         label = f"measure ({self.name})"
         tracklets = self.selection.tracklets
-        described = describe_tracklets(
+        described = embed_tracklets(
             model,
             self.store,
             tracklets,

@@ -14,8 +14,7 @@ from keyreid.pipeline.store import TrackletStore
 from ...data.decode import decode_clip
 from ...data.sampler import Clip, evaluation_clips
 from ...data.transform import normalise_frames, part_weights_from_heatmaps
-from ...descriptors.clip_network import device_of
-from ...descriptors.settings import camera_rows, mean_camera
+from ...embedding.settings import camera_rows, mean_camera
 from ...network.attention_maps import AttentionMaps, attention_maps
 from ...network.keyreid import KeyReID
 from .thumbnails import laid_over, side_by_side, small_frame
@@ -67,7 +66,7 @@ def clip_maps(model: KeyReID, store: TrackletStore, tracklet: Tracklet, cameras:
         model: in eval mode.
         store: where frames and heatmaps are.
         tracklet: which.
-        cameras: as in DescriptionSettings.
+        cameras: as in EmbeddingSettings.
     """
     config = model.config
     clips = evaluation_clips(store.num_frames(tracklet.tracklet_id), config.clip_length, config.variant)
@@ -97,7 +96,7 @@ def _maps(
     model: KeyReID, tracklet: Tracklet, clip: Clip, encoded: list[bytes], heatmaps: np.ndarray, known: str
 ) -> AttentionMaps:
     """Of one clip, as descriptors are made of it."""
-    device, config = device_of(model), model.config
+    device, config = model.device, model.config
     frames = normalise_frames(decode_clip(encoded, config.frame_size)[None].to(device))
     weights = part_weights_from_heatmaps(torch.from_numpy(heatmaps)[None].to(device), model.patch_grid, config.variant)
     if config.variant == "reference":  # finding M8: repeated frames carry the weight 0

@@ -26,7 +26,7 @@ class Evaluation:
         fingerprint: of the network's weights and configuration.
         model: its configuration.
         measurements: the trained network first.
-        description: how clips were taken, where not as published; see DescriptionSettings.
+        description: how clips were taken, where not as published; see EmbeddingSettings.
     """
 
     dataset: Mapping[str, Any]

@@ -11,8 +11,9 @@ from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ...descriptors.describe import TrackletDescriptors, describe_tracklets
-from ...descriptors.settings import PLAIN, DescriptionSettings
+from ...embedding.descriptors import TrackletDescriptors
+from ...embedding.settings import PLAIN, EmbeddingSettings
+from ...embedding.tracklets import embed_tracklets
 from ...network.keyreid import KeyReID
 from ..contributions import FEATURES, Contributions, contributions
 from ..measure import Measurement
@@ -84,7 +85,7 @@ def explain(
     measurement: Measurement,
     selection: Selection,
     queries: Sequence[int],
-    settings: DescriptionSettings = PLAIN,
+    settings: EmbeddingSettings = PLAIN,
 ) -> list[Explanation]:
     """Describe the queries and their nearest answers again, a few tracklets, and take the distances apart.
 
@@ -99,8 +100,8 @@ def explain(
     wanted = {selection.queries[query] for query in queries}
     wanted |= {selection.gallery[entry] for answers in nearest for entry, _ in answers}
     tracklets = sorted(wanted, key=lambda tracklet: tracklet.tracklet_id)
-    descriptors = describe_tracklets(
-        model, store, tracklets, batch_size=BATCH_SIZE, fingerprint="", label="describe (shown)", settings=settings
+    descriptors = embed_tracklets(
+        model, store, tracklets, batch_size=BATCH_SIZE, fingerprint="", label="embed (shown)", settings=settings
     )
     maps = {}
     with progress_bar(len(tracklets), "attention", "tracklets") as bar:

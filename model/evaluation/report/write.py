@@ -10,7 +10,7 @@ import numpy as np
 from keyreid.pipeline.commit import commit_file, write_json
 from keyreid.pipeline.store import TrackletStore
 
-from ...descriptors.settings import PLAIN, DescriptionSettings
+from ...embedding.settings import PLAIN, EmbeddingSettings
 from ...network.keyreid import KeyReID
 from ..camera_pairs import camera_pairs, distance_histogram
 from ..figures import choose_queries, draw_ranking, png_bytes, ranked_query, stack_pictures
@@ -32,7 +32,7 @@ def write_report(
     store: TrackletStore,
     selection: Selection,
     model: KeyReID,
-    settings: DescriptionSettings = PLAIN,
+    settings: EmbeddingSettings = PLAIN,
 ) -> Path:
     """Write report.html, metrics.json and everything of the page as PNG and CSV.
 

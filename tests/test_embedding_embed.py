@@ -19,13 +19,12 @@ from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
 from prepared_dataset import change_a_bit
 
 from keyreid.cli.keyreid import main
-from keyreid.model.descriptors import parts
-from keyreid.model.descriptors.clip_network import Compute
-from keyreid.model.descriptors.describe import describe_tracklets
-from keyreid.model.descriptors.embed import embed
-from keyreid.model.descriptors.file import load_descriptors
-from keyreid.model.descriptors.settings import DescriptionSettings
 from keyreid.model.distributed import Ranks
+from keyreid.model.embedding import embed as embed_module
+from keyreid.model.embedding.embed import embed
+from keyreid.model.embedding.file import load_descriptors
+from keyreid.model.embedding.settings import EmbeddingSettings
+from keyreid.model.embedding.tracklets import Compute, embed_tracklets
 from keyreid.pipeline.errors import KeyReIDError, SettingsError, SourceError
 from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.store import TrackletStore
@@ -45,7 +44,7 @@ def run_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(parts, "CLIPS_OF_A_PART", 4)
+    monkeypatch.setattr(embed_module, "CLIPS_OF_A_PART", 4)
 
 
 class Stopped(Exception):
@@ -105,14 +104,14 @@ def test_parts_hold_what_one_piece_would(prepared, small_parts, tmp_path):
     whole(store, tmp_path / "d.h5", dtype="float16")
     found = load_descriptors(tmp_path / "d.h5")
     tracklets = store.tracklets(*SPLITS)
-    expected = describe_tracklets(tiny_model(), store, tracklets, batch_size=3, fingerprint="")
+    expected = embed_tracklets(tiny_model(), store, tracklets, batch_size=3, fingerprint="")
     assert found.values.dtype == np.float16 and found.tracklet_ids.tolist() == list(range(len(ROWS)))
     np.testing.assert_allclose(found.values, expected.values, atol=1e-3)
     np.testing.assert_allclose(found.visibility, expected.visibility)
-    assert found.origin.dataset == "striped" and found.origin.settings == DescriptionSettings().to_dict()
+    assert found.origin.dataset == "striped" and found.origin.settings == EmbeddingSettings().to_dict()
 
 
-def test_a_whole_file_is_kept_and_one_of_another_making_is_not_touched(prepared, tmp_path):
+def test_a_whole_file_is_kept_and_one_made_with_different_settings_is_not_touched(prepared, tmp_path):
     store, path = TrackletStore(prepared), tmp_path / "d.h5"
     queries = store.tracklets("query")
     made = embed(tiny_model(), store, queries, path)
@@ -122,7 +121,7 @@ def test_a_whole_file_is_kept_and_one_of_another_making_is_not_touched(prepared,
     assert (again.num_made, again.num_kept, path.stat().st_mtime_ns) == (0, 0, before)
     for message, model, tracklets, options in (
         ("other weights, dataset or settings", tiny_model(1), queries, {}),
-        ("other weights, dataset or settings", tiny_model(), queries, {"settings": DescriptionSettings(flip=True)}),
+        ("other weights, dataset or settings", tiny_model(), queries, {"settings": EmbeddingSettings(flip=True)}),
         ("other tracklets", tiny_model(), store.tracklets("gallery"), {}),
         ("other dtype", tiny_model(), queries, {"dtype": "float16"}),
     ):
@@ -133,12 +132,12 @@ def test_a_whole_file_is_kept_and_one_of_another_making_is_not_touched(prepared,
     assert path.stat().st_mtime_ns != before
 
 
-def test_parts_of_another_making_are_refused_or_thrown_away(prepared, small_parts, tmp_path):
+def test_parts_made_with_different_settings_are_refused_or_thrown_away(prepared, small_parts, tmp_path):
     path = tmp_path / "d.h5"
     with pytest.raises(Stopped):
         whole(StoppingStore(prepared), path)
     store = TrackletStore(prepared)
-    with pytest.raises(SettingsError, match=r"d.h5.parts was begun with another dtype; .* or add --overwrite"):
+    with pytest.raises(SettingsError, match=r"d.h5.parts was started with another dtype; .* or add --overwrite"):
         whole(store, path, dtype="float16")
     assert whole(store, path, dtype="float16", overwrite=True) == whole(store, tmp_path / "e.h5", dtype="float16")
 
@@ -146,14 +145,14 @@ def test_parts_of_another_making_are_refused_or_thrown_away(prepared, small_part
 def test_ranks_make_different_parts(prepared, small_parts, tmp_path, monkeypatch):
     """Each rank alone, one after the other, without waiting: all parts exist, and none was made twice."""
     monkeypatch.setattr(Ranks, "collect", lambda self, value: [value])
-    monkeypatch.setattr(parts.Parts, "join", lambda self, fingerprint: None)
+    monkeypatch.setattr(embed_module.Parts, "join", lambda self, fingerprint: None)
     store = TrackletStore(prepared)
     made = [
         embed(tiny_model(), store, store.tracklets(*SPLITS), tmp_path / "d.h5", ranks=Ranks(rank, 3))
         for rank in range(3)
     ]
-    planned = parts.Parts.of(
-        tmp_path / "d.h5", store, store.tracklets(*SPLITS), tiny_model().config, DescriptionSettings()
+    planned = embed_module.Parts.of(
+        tmp_path / "d.h5", store, store.tracklets(*SPLITS), tiny_model().config, EmbeddingSettings()
     )
     count = len(planned.tracklets)
     assert count > 3 and all(planned.path(part).exists() for part in range(count))
@@ -175,8 +174,8 @@ def test_numbers_that_float16_has_not_are_refused(prepared, tmp_path):
     assert not (tmp_path / "d.h5").exists() and not (tmp_path / "e.h5").exists()
 
 
-def test_nothing_to_describe_is_refused(prepared, tmp_path):
-    with pytest.raises(SourceError, match="no tracklets to describe"):
+def test_nothing_to_embed_is_refused(prepared, tmp_path):
+    with pytest.raises(SourceError, match="no tracklets to embed"):
         embed(tiny_model(), TrackletStore(prepared), (), tmp_path / "d.h5")
     assert not list(tmp_path.iterdir())
 
@@ -191,8 +190,8 @@ def test_two_processes_write_the_file_that_one_writes(prepared, run_folder, smal
         port = free.getsockname()[1]
     code = """
 import sys
-from keyreid.model.descriptors import parts
-parts.CLIPS_OF_A_PART = 4
+from keyreid.model.embedding import embed as embed_module
+embed_module.CLIPS_OF_A_PART = 4
 from keyreid.cli.embed import embed
 embed(sys.argv[1:])
 """
@@ -237,7 +236,7 @@ def test_cameras_of_another_dataset(tmp_path, run_folder, caplog):
     assert result.exit_code == 0 and "camera" not in caplog.text
 
 
-def test_a_shard_that_was_changed_is_described_by_nobody(run_folder, tmp_path):
+def test_a_shard_that_was_changed_is_not_embedded(run_folder, tmp_path):
     from keyreid.cli.evaluate import main as evaluate
 
     prepared = make_prepared(tmp_path / "prepared")
@@ -260,7 +259,7 @@ def test_evaluation_takes_the_file(prepared, run_folder, tmp_path):
     arguments = [str(run_folder), str(prepared), "--device", "cpu"]
     plain = CliRunner().invoke(evaluate, arguments)
     kept = CliRunner().invoke(evaluate, [*arguments, "--descriptors", str(tmp_path / "d.h5")])
-    assert kept.exit_code == 0 and kept.stdout == plain.stdout and "describe" not in kept.stderr
+    assert kept.exit_code == 0 and kept.stdout == plain.stdout and "embed:" not in kept.stderr
 
 
 def test_evaluation_with_more_clips_says_so_and_its_reports_can_be_compared(prepared, run_folder, tmp_path):

@@ -1,13 +1,14 @@
 """Descriptors on disk: HDF5, or Parquet where the path ends in .parquet; both hold the same and are read back alike.
 
-Each file carries its hash (sealed.py): HDF5 in its user block, Parquet in its footer.
+Each file carries its hash (sealed.py): HDF5 in its user block, Parquet in its footer. Parquet is for other programs:
+one row per tracklet with the columns tracklet_id, identity, camera, visibility (P numbers; absent where the method has
+none) and descriptor (D numbers); what belongs to the whole is JSON under the key "keyreid" of the schema's metadata.
 
 Letters: K tracklets, P parts, D descriptor length.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,20 +17,22 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from keyreid.pipeline.commit import commit_file, fingerprint
+from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import FormatError
-from keyreid.pipeline.store import TrackletStore
 
-from ..network.keyreid import KeyReID
 from ..sealed import UNSEALED, require_sealed, seal
-from . import table
-from .describe import Origin, TrackletDescriptors
+from .descriptors import Origin, TrackletDescriptors
 
 FORMAT_VERSION = 4
 USER_BLOCK = 512  # bytes before HDF5's own, the least it allows
 ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
 FEATURE_ARRAYS = ("widths", "weights")
+KEY = b"keyreid"  # of Parquet's metadata
+NUMBERS = {"tracklet_id": "tracklet_ids", "identity": "identities", "camera": "cameras"}  # Parquet's names of fields
+LISTS = {"visibility": "visibility", "descriptor": "values"}
 
 
 def save_descriptors(path: Path, descriptors: TrackletDescriptors) -> None:
@@ -48,7 +51,7 @@ def save_pieces(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescrip
 
     def write(partial: Path) -> None:
         if path.suffix == ".parquet":
-            table.write_pieces(partial, FORMAT_VERSION, pieces)
+            _write_parquet(partial, pieces)
         else:
             _write_hdf5(partial, num_tracklets, pieces)
         seal(partial)
@@ -67,7 +70,7 @@ def load_descriptors(path: Path) -> TrackletDescriptors:
     require_sealed(path, "delete it and run keyreid embed again")
     try:
         if path.suffix == ".parquet":
-            version, fields = table.read(path)
+            version, fields = _read_parquet(path)
         else:
             version, fields = _read_hdf5(path)
         if version == FORMAT_VERSION:
@@ -121,15 +124,66 @@ def _read_hdf5(path: Path) -> tuple[int, dict[str, Any]]:
         return version, fields
 
 
-def model_fingerprint(model: KeyReID) -> str:
-    """A hash of the network's weights and configuration."""
-    digest = hashlib.sha256()
-    for name, values in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).data)
-    return fingerprint([model.config.to_dict(), digest.hexdigest()])
+def _write_parquet(path: Path, pieces: Iterable[TrackletDescriptors]) -> None:
+    """One row group per piece."""
+    writer: pq.ParquetWriter | None = None
+    try:
+        for piece in pieces:
+            table = _table(piece)
+            if writer is None:  # a descriptor's numbers neither repeat nor compress
+                writer = pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False)
+            writer.write_table(table, row_group_size=max(len(table), 1))
+        if writer is not None:
+            writer.add_key_value_metadata({"seal": UNSEALED})
+    finally:
+        if writer is not None:
+            writer.close()
 
 
-def data_fingerprint(store: TrackletStore) -> str:
-    """A hash of the manifest and of the shards."""
-    return fingerprint([store.manifest.fingerprint, [receipt.sha256 for receipt in store.receipts]])
+def _read_parquet(path: Path) -> tuple[int, dict[str, Any]]:
+    with pq.ParquetFile(path) as file:
+        schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        if KEY not in (schema.metadata or {}):
+            raise ValueError("a Parquet file without keyreid's metadata")
+        row = sum(_num_bytes(column) for column in schema.types)
+        if num_rows * row > path.stat().st_size:  # nothing is compressed in what _write_parquet wrote
+            raise ValueError(f"{num_rows:,} rows of {row:,} bytes in a smaller file")
+        table = file.read()
+    facts = json.loads(table.schema.metadata[KEY])
+    fields: dict[str, Any] = {name: facts[name] for name in ("fingerprint", "origin")}
+    fields |= {"widths": np.array(facts["widths"], np.int64), "weights": np.array(facts["weights"], np.float64)}
+    for column, name in NUMBERS.items():
+        fields[name] = table[column].to_numpy().astype(np.int64)
+    for column, name in LISTS.items():
+        fields[name] = _matrix(table, column)
+    return int(facts["format_version"]), fields
+
+
+def _table(piece: TrackletDescriptors) -> pa.Table:
+    columns = {column: pa.array(getattr(piece, name)) for column, name in NUMBERS.items()}
+    for column, name in LISTS.items():
+        matrix = getattr(piece, name)
+        if matrix.shape[1]:
+            columns[column] = pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": piece.fingerprint,
+        "origin": asdict(piece.origin),
+        "widths": piece.widths.tolist(),
+        "weights": piece.weights.tolist(),
+    }
+    return pa.table(columns).replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True)})
+
+
+def _num_bytes(kind: pa.DataType) -> int:
+    """Of one value; ValueError where values differ in size."""
+    return kind.list_size * _num_bytes(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind.byte_width
+
+
+def _matrix(table: pa.Table, column: str) -> np.ndarray:
+    """(K, width) of a column of lists; (K, 0) float32 where there is no such column."""
+    if column not in table.column_names:
+        return np.zeros((len(table), 0), np.float32)
+    width = table.schema.field(column).type.list_size
+    blocks = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in table[column].chunks]
+    return np.concatenate(blocks)

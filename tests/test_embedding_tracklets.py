@@ -9,17 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation_dataset import ROWS, make_prepared, tiny_config, tiny_model
+from evaluation_dataset import ROWS, make_prepared, tiny_model
 from PIL import Image
 from prepared_dataset import encode
 
 from keyreid.model.data.decode import decode_clip
 from keyreid.model.data.sampler import evaluation_clips
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
-from keyreid.model.descriptors.clip_pool import ClipPool
-from keyreid.model.descriptors.describe import describe_tracklets
-from keyreid.model.descriptors.file import data_fingerprint, model_fingerprint
-from keyreid.model.descriptors.settings import DescriptionSettings
+from keyreid.model.embedding.descriptors import data_fingerprint, model_fingerprint
+from keyreid.model.embedding.settings import EmbeddingSettings
+from keyreid.model.embedding.tracklets import ClipPool, embed_tracklets
 from keyreid.model.network.keyreid import ClipDescriptors
 from keyreid.pipeline.errors import FormatError, KeyReIDError, SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
@@ -33,7 +32,7 @@ def store(tmp_path_factory) -> TrackletStore:
 
 def describe(model, store, batch_size=4, splits=("query", "gallery"), **options):
     tracklets = store.tracklets(*splits)
-    return describe_tracklets(model, store, tracklets, batch_size=batch_size, fingerprint="test", **options)
+    return embed_tracklets(model, store, tracklets, batch_size=batch_size, fingerprint="test", **options)
 
 
 def one_clip(model, store, tracklet, frames) -> np.ndarray:
@@ -88,7 +87,7 @@ def test_aligned_of_a_short_tracklet_is_its_one_clip(store):
 
 
 def test_finished_tracklets_leave_the_memory():
-    pool = ClipPool(3, tiny_config())
+    pool = ClipPool(3, tiny_model())
     clips = ClipDescriptors(torch.ones(3, 24), torch.ones(3, 6, 96), torch.ones(3, 6))
     pool.add(torch.tensor([0, 0, 1]), clips)
     assert pool.num_waiting == 1 and pool.values[0].any() and not pool.values[1].any()
@@ -121,12 +120,12 @@ def test_without_camera_embedding_any_camera_will_do(store):
 def test_the_mean_camera_stands_for_cameras_that_training_never_saw(store):
     model = tiny_model(num_cameras=2, camera_numbers=(1, 2))
     table = model.backbone.camera_embedding
-    found = describe(model, store, settings=DescriptionSettings(cameras="mean"))
+    found = describe(model, store, settings=EmbeddingSettings(cameras="mean"))
     assert model.backbone.camera_embedding is table  # the network is as it was
     with torch.no_grad():
         table.weight[:] = table.weight.mean(0)
     known = [tracklet for tracklet in store.tracklets("query", "gallery") if tracklet.camera < 3]
-    expected = describe_tracklets(model, store, known, batch_size=4, fingerprint="test")
+    expected = embed_tracklets(model, store, known, batch_size=4, fingerprint="test")
     np.testing.assert_allclose(found.values[found.rows(known)], expected.values, rtol=1e-4, atol=1e-5)
     assert np.abs(describe(tiny_model(), store).values - found.values).max() > 1e-3  # cameras do matter
 
@@ -161,9 +160,9 @@ def test_with_flip_a_tracklet_and_its_mirror_image_have_one_descriptor(store):
     model, tracklets = tiny_model(), store.tracklets("query", "gallery")
 
     def pair(flip: bool) -> tuple[np.ndarray, np.ndarray]:
-        settings = DescriptionSettings(flip=flip)
+        settings = EmbeddingSettings(flip=flip)
         both = (
-            describe_tracklets(model, place, tracklets, batch_size=4, fingerprint="", settings=settings)
+            embed_tracklets(model, place, tracklets, batch_size=4, fingerprint="", settings=settings)
             for place in (store, MirroredStore(store))
         )
         return tuple(np.hstack([found.values, found.visibility]) for found in both)
@@ -175,12 +174,12 @@ def test_with_flip_a_tracklet_and_its_mirror_image_have_one_descriptor(store):
 
 def test_flip_is_the_mean_of_clips_and_mirrored_clips(store):
     model = tiny_model(variant="reference")  # whose pooling is a plain mean, and whose mirror swaps no parts
-    both = describe(model, store, settings=DescriptionSettings(flip=True))
+    both = describe(model, store, settings=EmbeddingSettings(flip=True))
     mirror = MirroredStore(store)
     mirror.read = lambda number, frames: (MirroredStore.read(mirror, number, frames)[0],
                                           store.read(number, frames)[1][..., ::-1])  # fmt: skip
     tracklets = store.tracklets("query", "gallery")
-    mirrored = describe_tracklets(model, mirror, tracklets, batch_size=4, fingerprint="")
+    mirrored = embed_tracklets(model, mirror, tracklets, batch_size=4, fingerprint="")
     expected = (describe(model, store).values + mirrored.values) / 2
     np.testing.assert_allclose(both.values, expected, rtol=1e-4, atol=1e-5)
 
@@ -190,8 +189,8 @@ def test_shifts_take_more_clips_and_a_limit_fewer(store):
     tracklet = next(t for t in store.tracklets("gallery") if t.num_frames == 9)
 
     def values(**settings) -> np.ndarray:
-        options = {"batch_size": 2, "fingerprint": "", "settings": DescriptionSettings(**settings)}
-        return describe_tracklets(model, store, [tracklet], **options).values[0]
+        options = {"batch_size": 2, "fingerprint": "", "settings": EmbeddingSettings(**settings)}
+        return embed_tracklets(model, store, [tracklet], **options).values[0]
 
     first, second = (one_clip(model, store, tracklet, range(start, start + 4)) for start in (0, 2))
     np.testing.assert_allclose(values(max_clips=1), first, rtol=1e-4, atol=1e-5)
@@ -209,7 +208,7 @@ def test_shifts_take_more_clips_and_a_limit_fewer(store):
 )
 def test_settings_out_of_range_are_refused(store, settings, message):
     with pytest.raises(SettingsError, match=message):
-        describe(tiny_model(), store, settings=DescriptionSettings(**settings))
+        describe(tiny_model(), store, settings=EmbeddingSettings(**settings))
 
 
 def test_a_batch_of_no_clips_is_refused(store):

@@ -1,4 +1,4 @@
-"""What decides the values of descriptors beside the network and the data."""
+"""What decides the values of descriptors in addition to the network and the data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CAMERAS = ("known", "mean")
 
 
 @dataclass(frozen=True)
-class DescriptionSettings:
+class EmbeddingSettings:
     """How a tracklet becomes clips, and clips a descriptor; the defaults are what the protocols are measured with.
 
     Attributes:
         max_clips: of a tracklet; None takes all. See evaluation_clips.
         shifts: how often a tracklet is cut into clips, each time starting later; 1 to the clip length.
-        flip: whether every clip is described a second time in the mirror, and counts twice in the mean. Left and right
+        flip: whether every clip is embedded a second time in the mirror, and counts twice in the mean. Left and right
             parts change places there, so that a tracklet and its mirror image have one descriptor. The `reference`
             variant mirrors heatmaps and swaps no parts, as its training does.
         cameras: "known": each tracklet's camera is in the network's camera table; "mean": the mean of that table
@@ -67,7 +67,7 @@ class DescriptionSettings:
         return asdict(self)
 
 
-PLAIN = DescriptionSettings()
+PLAIN = EmbeddingSettings()
 
 
 def camera_rows(tracklets: Sequence[Tracklet], config: ModelConfig, cameras: str) -> Tensor:
@@ -83,7 +83,7 @@ def camera_rows(tracklets: Sequence[Tracklet], config: ModelConfig, cameras: str
     try:
         return camera_indices([tracklet.camera for tracklet in tracklets], config.camera_table)
     except SettingsError as error:
-        remedy = f"describe with the mean of the known cameras (--cameras mean), or {error.remedy}"
+        remedy = f"use the mean of the known cameras (--cameras mean), or {error.remedy}"
         raise SettingsError(error.found, error.expected, remedy) from error
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from mutations import mutate
 
-from keyreid.model.descriptors.describe import Origin, TrackletDescriptors
-from keyreid.model.descriptors.file import load_descriptors, save_descriptors, save_pieces
+from keyreid.model.embedding.descriptors import Origin, TrackletDescriptors
+from keyreid.model.embedding.file import load_descriptors, save_descriptors, save_pieces
 from keyreid.model.sealed import UNSEALED, seal
 from keyreid.pipeline.errors import FormatError, KeyReIDError
 

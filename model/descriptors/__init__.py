@@ -1,1 +1,0 @@
-"""One vector a tracklet: clips through the network, pooled, and kept in files."""

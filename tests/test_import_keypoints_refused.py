@@ -1,9 +1,7 @@
 """Sources that must not be imported: wrong units, damage, other joints, things that are no files."""
 
 import os
-import socket
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -128,17 +126,14 @@ HEADER = "frame_path,keypoints\n"
         ("x.json", "[] []", r"more text after the document's end"),
         ("x.json", b'[{"image_id": "\xff"}]', r"cannot be read \('utf-8' codec"),
         ("x.json", NESTED, r"cannot be read \(maximum recursion depth"),
-        ("x.json", "[" + "9" * 5000, r"cannot be read \("),
         ("x.json", '["' + "a" * (5 << 20), r"an element of more than 4,194,304 chara"),
         ("x.json", TWICE, r"an image \{.*\}; expected id and file_name, each id once"),
         ("x.json", DOGS, r"person 1 is a 'dog' with joints \['muzzle'"),
         ("x.json", {"people": []}, r"neither a list nor an object with annota"),
         ("x.json", {"annotations": {}}, r"annotations is no list"),
-        ("x.json", [5], r"something else than objects among its results"),
         ("x.json", {"images": [5]}, r"else than objects among its images"),
         ("x.json", [], r"no entry matches a frame: the source has no entries"),
         ("x.json", sized(1e12), r"an image of width and height \(1000000000000.0, 128\)"),
-        ("x.json", sized(None), r"an image of width and height \(None, 128\)"),
         ("folder/a.pose", NESTED, r"a.pose cannot be read \(maximum recursion"),
         ("folder/a.pose", "0" * (2 << 20), r"more than 1,048,576 bytes"),
         ("folder/a.pose", "null", r"a.pose has one numbers; expected 51"),
@@ -147,7 +142,6 @@ HEADER = "frame_path,keypoints\n"
         ("x.csv", "frame_path,nose_x,nose_y\n", r"has no column nose_c, left_eye_x, left_eye_y, left_eye_c;"),
         ("x.csv", "frame_path,keypoints,keypoints\n", r"several columns keypoints"),
         ("x.csv", BINARY, r"x.csv cannot be read \("),
-        ("x.csv", HEADER.encode() + b"\xff,\xff", r"x.csv cannot be read \(.*UTF8"),
         ("x.csv", HEADER + "a,[]\na,b,c\n", r"Expected 2 columns, got 3"),
         ("x.csv", HEADER + 'a,"' + NESTED, r"row 1 has keypoints '\[\[\[\["),
         ("x.csv", HEADER + "a,half\n", r"row 1 has keypoints 'half'; expected text such as \[64.0"),
@@ -198,18 +192,15 @@ def test_other_damage_is_refused_in_words(
 
 
 @pytest.mark.parametrize("place", ["x.json", "x.parquet", "x.csv", "folder/a.pose", "folder/a.jpg.predictions.json"])
-@pytest.mark.parametrize("kind", ["FIFO", "device", "socket", "folder"])
+@pytest.mark.parametrize("kind", ["FIFO", "device", "folder"])
 def test_only_regular_files_are_read(place: str, kind: str, prepared: Path, tmp_path: Path) -> None:
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
-    with closing(socket.socket(socket.AF_UNIX)) as server:
-        if kind == "FIFO":
-            os.mkfifo(path)  # it would be waited for
-        elif kind == "device":
-            path.symlink_to("/dev/zero")  # it never ends
-        elif kind == "socket":
-            server.bind(str(path))
-        else:
-            path.mkdir()
-        source = path if path.parent == tmp_path else path.parent
-        refuse(prepared, source, r"is not a regular file|looks like none of the formats")
+    if kind == "FIFO":
+        os.mkfifo(path)  # it would be waited for
+    elif kind == "device":
+        path.symlink_to("/dev/zero")  # it never ends
+    else:
+        path.mkdir()
+    source = path if path.parent == tmp_path else path.parent
+    refuse(prepared, source, r"is not a regular file|looks like none of the formats")

@@ -46,15 +46,6 @@ def test_tracklets_are_what_the_folders_say(tmp_path: Path) -> None:
     assert (reading.name, reading.notes) == ("mars", {}), "the name does not bring the counts of MARS"
 
 
-def test_one_name_among_numbers_renumbers_nobody(tmp_path: Path) -> None:
-    """Before, junk and distractors became persons 1 and 2 here."""
-    make_tree(tmp_path, *(f"gallery/{identity}/{identity}/t/1.jpg" for identity in ("-1", "0", "0007", "ann", "12")))
-    made = write_manifest(tmp_path / "p", read_source("folder", tmp_path))
-    expected = [("0", 0), ("0007", 7), ("12", 12), ("ann", 13)]
-    assert [(t.identity_name, t.identity) for t in made.tracklets] == expected
-    assert made.notes["junk"] == made.notes["distractors"] == {"tracklets": 1, "frames": 1}
-
-
 NUMBERS: list[tuple[str, list[str], tuple[int, ...] | None]] = [
     ("digits", ["f9.jpg", "f10.jpg", "f0500.jpg"], (9, 10, 500)),
     ("of MARS", ["0001C1T0001F003.jpg", "0001C1T0001F007.jpg"], (3, 7)),

@@ -113,8 +113,8 @@ class JsonReader:
     def _take(self, expected: str) -> str:
         found = self._peek()
         if not found or found not in expected:
-            place = f"at character {self._passed + self._at:,}"
-            raise ValueError(f"{repr(found) if found else 'the end'} in place of {' or '.join(expected)} {place}")
+            place = f"{' or '.join(expected)} at character {self._passed + self._at:,}"
+            raise ValueError(f"{repr(found) if found else 'the end'} in place of {place}")
         self._at += 1
         return found
 
@@ -135,8 +135,7 @@ def json_objects(path: Path, need: str = "annotations") -> Iterator[tuple[str, d
 def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEntry]:
     """Either [{image_id, category_id, keypoints, score}, ...] or {images, annotations, categories}; or a folder with
     FRAME.jpg.predictions.json, as openpifpaf.predict --json-output writes. Objects without keypoints are passed over.
-
-    Memory holds one element and the images' names. `images` is an annotation file that names image ids.
+    `images` is an annotation file that names image ids.
     """
     if source.is_dir():
         for path in walk(source, PIFPAF_SUFFIX):
@@ -172,11 +171,8 @@ def coco_entries(source: Path, images: Path | None = None) -> Iterator[SourceEnt
         if isinstance(name, int | str) and name in names:
             name = names[name]
         elif not isinstance(name, str):
-            raise SourceError(
-                f"{where} has image_id {reprlib.repr(name)}, and no list of images names it",
-                "a file name, or an id of `images`",
-                "name the annotation file that holds the images: --images FILE",
-            )
+            found = f"{where} has image_id {reprlib.repr(name)}, and no list of images names it"
+            raise SourceError(found, "a file name or an id of images", "name the file that has them: --images FILE")
         yield SourceEntry(printable(name), (_person(item, where, full_confidence),))
 
 
@@ -190,10 +186,7 @@ def _people(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _person(item: dict[str, Any], where: str, full_confidence: float = 1) -> Person:
-    confidences = item.get(SCORES_FIELD)
-    return source_person(
-        item["keypoints"], item.get("score"), where, confidences=confidences, full_confidence=full_confidence
-    )
+    return source_person(item["keypoints"], item.get("score"), where, item.get(SCORES_FIELD), full_confidence)
 
 
 def _add_image(names: dict[int | str, str], image: dict[str, Any], path: Path) -> str:

@@ -56,9 +56,7 @@ def printable(name: str) -> str:
     return name if name.isascii() else name.encode(errors="replace").decode()
 
 
-def source_person(
-    values: Any, score: Any, where: str, *, confidences: Any = None, full_confidence: float = 1.0
-) -> Person:
+def source_person(values: Any, score: Any, where: str, confidences: Any = None, full_confidence: float = 1.0) -> Person:
     """Check one person's numbers.
 
     Args:

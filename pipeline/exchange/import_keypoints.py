@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ..commit import fingerprint
 from ..environment import package_versions
@@ -117,12 +115,7 @@ def import_keypoints(
         spool.mkdir()
         names = FrameNames(prepared, with_suffix=name != "pose")
         matches.append(spool_people(names, read_source(source, name, images), spool))
-        frames = names.frames(np.unique(matches[0].rows))
-        sizes = {}
-        for row, (generation, path) in frames.items():
-            with suppress(UnreadableImage, SourceError, OSError):  # the worker of its shard says why
-                sizes[row] = _frame_size(roots[generation], path)
-        check_units(matches[0], {row: path for row, (_, path) in frames.items()}, sizes)
+        check_units(matches[0], names, lambda generation, path: _frame_size(roots[generation], path))
 
     with ExitStack() as cleanup:
         stage = run_stage(
@@ -222,8 +215,8 @@ def detect_format(source: Path, name: str = "auto", images: Path | None = None) 
     elif name == "auto":
         found = [one for suffix, one in FILE_SUFFIXES.items() if source.suffix.lower() == suffix]
     if len(found) != 1:
-        looks = f"and looks like {' and '.join(found) or 'none of the formats'}" if name == "auto" else f"and no {name}"
-        raise SourceError(f"{source} is a {kind} {looks}", FORMS, "or choose with --format")
+        looks = " and ".join(found) or (f"no {name}" if name != "auto" else "none of the formats")
+        raise SourceError(f"{source} is a {kind} and looks like {looks}", FORMS, "or choose with --format")
     if images is not None and (found != ["coco"] or source.is_dir()):
         raise SettingsError(f"--images with {source}", "--images with a file of COCO results", "leave it out")
     return found[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ import numpy as np
 from ..commit import read_json, write_json
 from ..environment import progress_bar
 from ..errors import FormatError, SourceError
+from ..images import UnreadableImage
 from ..manifest import read_shard_frames, shard_sizes
 from ..pose.selection import Person
 from ..skeleton import JOINTS, NUM_JOINTS
@@ -152,11 +154,8 @@ def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path
                 continue
             name = hash(entry.name) or 1
             if named[rows[0]] not in (0, name):
-                raise SourceError(
-                    f"{entry.name} and an earlier name of the source both mean frame {names.path(rows[0])}",
-                    "one name per frame",
-                    "leave one of them out",
-                )
+                found = f"{entry.name} and an earlier name of the source both mean frame {names.path(rows[0])}"
+                raise SourceError(found, "one name per frame", "leave one of them out")
             named[rows] = name
             buffer += [(row, person) for person in entry.people if person.keypoints.any() for row in rows.tolist()]
             if len(buffer) >= BUFFERED_PEOPLE:
@@ -220,45 +219,40 @@ def read_spool(folder: Path, shard: int) -> tuple[dict[int, list[Person]], int]:
     return people, facts["num_several"]
 
 
-def check_units(match: Match, paths: Mapping[int, str], frame_sizes: Mapping[int, tuple[int, int]]) -> None:
+def check_units(match: Match, names: FrameNames, frame_size: Callable[[int, str], tuple[int, int]]) -> None:
     """Refuse coordinates that cannot be pixels of their frames. A wrong unit would not fail anywhere: it would train
     on nonsense.
 
     Args:
         match: its sample is looked at; joints of confidence 0 do not count.
-        paths, frame_sizes: of the frames in the sample by row; no width and height where one cannot be read.
+        names: of the frames.
+        frame_size: generation and path of a frame -> its width and height.
     """
-    kept = [at for at, row in enumerate(match.rows.tolist()) if row in frame_sizes]
-    if not kept:
+    frames, known = names.frames(np.unique(match.rows)), {}
+    for row, (generation, path) in frames.items():
+        with suppress(UnreadableImage, SourceError, OSError):  # the worker of its shard says why
+            known[row] = frame_size(generation, path)
+    kept = np.isin(match.rows, list(known))
+    if not kept.any():
         return
-    rows, keypoints, claimed = match.rows[kept], match.keypoints[kept], match.claimed[kept]
-    sizes = np.array([frame_sizes[row] for row in rows.tolist()])
-    named = [
-        f"{paths[row]}, which is {width}x{height}" for row, (width, height) in zip(rows.tolist(), sizes, strict=True)
-    ]
+    rows, keypoints, claimed = match.rows[kept].tolist(), match.keypoints[kept], match.claimed[kept]
+    sizes = np.array([known[row] for row in rows])
+    named = [f"{frames[row][1]}, which is {known[row][0]}x{known[row][1]}" for row in rows]
     other = (claimed != sizes).any(1) & claimed.any(1)
     if other.any():
         at = int(other.argmax())
-        raise SourceError(
-            f"the source has {claimed[at][0]}x{claimed[at][1]} pixels for {named[at]}",
-            "the frame's size",
-            "scale the coordinates and the sizes next to them to the frames",
-        )
+        found = f"the source has {claimed[at][0]}x{claimed[at][1]} pixels for {named[at]}"
+        raise SourceError(found, "the frame's size", "scale coordinates and sizes to the frames")
     used, positions = keypoints[..., 2] > 0, keypoints[..., :2]
     if used.sum() >= NUM_JOINTS and np.abs(positions[used]).max() <= NORMALISED < sizes.min() / 4:
-        raise SourceError(
-            f"all coordinates lie between {positions[used].min():.3g} and {positions[used].max():.3g}",
-            EXPECTED,
-            "they are probably normalised to 0..1: multiply x by the frame's width and y by its height",
-        )
+        found = f"all coordinates lie between {positions[used].min():.3g} and {positions[used].max():.3g}"
+        remedy = "they are probably normalised to 0..1: multiply x by the frame's width and y by its height"
+        raise SourceError(found, EXPECTED, remedy)
     relative = positions / sizes[:, None]
     far = used & ((relative < -FAR_OUTSIDE) | (relative > 1 + FAR_OUTSIDE)).any(-1)
     if far.sum() > TOLERATED * used.sum():
         at, joint = np.argwhere(far)[0]
         x, y = positions[at, joint]
-        raise SourceError(
-            f"{far.sum():,} of {used.sum():,} joints lie far outside their frames, such as {JOINTS[joint]} at "
-            f"({x:.1f}, {y:.1f}) of {named[at]}",
-            EXPECTED,
-            "shift or scale them: they may be of the complete picture or of a frame of another size, or y before x",
-        )
+        found = f"{far.sum():,} of {used.sum():,} joints lie far outside their frames, such as {JOINTS[joint]} at "
+        remedy = "shift or scale them: they may be of the complete picture, of a frame of another size, or y before x"
+        raise SourceError(f"{found}({x:.1f}, {y:.1f}) of {named[at]}", EXPECTED, remedy)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from ..commit import commit_file, read_receipt, require_intact
-from ..errors import SettingsError
+from ..errors import FormatError, SettingsError
 from ..extract_keypoints import read_source_frame
 from ..heatmaps import MIN_CONFIDENCE, stored_heatmaps
 from ..images import UnreadableImage, decode_rgb
 from ..keypoints import KeypointColumns, read_keypoints
 from ..manifest import Manifest, ShardFrames, read_manifest, read_shard_frames
 from ..records import Tracklet
-from ..shards import ShardReader
 from ..skeleton import BONES, PART_JOINT_INDICES, PARTS
-from ..stages import KEYPOINTS, SHARDS, check_roots, frame_roots, keypoint_fingerprint
+from ..stages import KEYPOINTS, check_roots, frame_roots
+from ..store import TrackletStore
 
 COLUMNS = 4  # frames in a row: legible where the sheet is reduced to the width of a page
 MARGIN, GAP, HEADER, HEADING, CAPTION = 28, 24, 88, 48, 64  # pixels
@@ -63,7 +63,7 @@ def write_contact_sheet(
 
     Args:
         path: the file, ending in .png.
-        prepared: the prepared dataset, at any stage. Frames and heatmaps come from its shards where they are built.
+        prepared: the prepared dataset, at any stage. Frames and heatmaps come from its shards once all are built.
         count: frames in all; see choose_frames.
         root: the frames' folder, if it has moved since indexing; see stages.frame_roots.
 
@@ -107,26 +107,25 @@ def choose_frames(manifest: Manifest, count: int) -> list[tuple[Tracklet, int]]:
 def read_samples(
     prepared: Path, chosen: Sequence[tuple[Tracklet, int]], roots: Mapping[int, Path]
 ) -> list[SampledFrame]:
-    """Read frames, in the order of `chosen`, from the shards where these are built, else from their folders.
+    """Read frames, in the order of `chosen`, from the shards once all are built, else from their folders.
 
     Args:
         chosen: tracklets of the manifest and frame indices.
         roots: generation -> folder of its frames.
     """
+    store = None
+    with suppress(FormatError):  # not built yet, or outdated
+        store = TrackletStore(prepared)
     samples: dict[tuple[int, int], SampledFrame] = {}
     for shard in sorted({tracklet.shard for tracklet, _ in chosen}):
-        source = read_shard_frames(prepared, shard)
-        extracted, built = (read_receipt(prepared, stage, shard) for stage in (KEYPOINTS, SHARDS))
-        rows, reader = None, None
-        with ExitStack() as opened:
-            if extracted is not None and extracted.inputs == source.sha256:
-                rows = read_keypoints(require_intact(prepared, extracted, "keyreid-prep verify says what to do"))
-                if built is not None and built.inputs == keypoint_fingerprint(extracted):
-                    reader = opened.enter_context(closing(ShardReader(prepared / built.file, built)))
-            for tracklet, frame in chosen:
-                if tracklet.shard == shard:
-                    sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, reader)
-                    samples[tracklet.tracklet_id, frame] = sample
+        source, receipt = read_shard_frames(prepared, shard), read_receipt(prepared, KEYPOINTS, shard)
+        rows = None
+        if receipt is not None and receipt.inputs == source.sha256:
+            rows = read_keypoints(require_intact(prepared, receipt, "keyreid-prep verify says what to do"))
+        for tracklet, frame in chosen:
+            if tracklet.shard == shard:
+                sample = _read_frame(tracklet, frame, source, roots[source.generation], rows, store)
+                samples[tracklet.tracklet_id, frame] = sample
     return [samples[tracklet.tracklet_id, frame] for tracklet, frame in chosen]
 
 
@@ -136,26 +135,23 @@ def _read_frame(
     source: ShardFrames,
     root: Path,
     rows: KeypointColumns | None,
-    reader: ShardReader | None,
+    store: TrackletStore | None,
 ) -> SampledFrame:
-    mine = rows[rows.tracklet_id == tracklet.tracklet_id] if rows is not None else None
-    if mine is not None and reader is not None and mine.in_shards[frame]:
-        place = reader.tracklet_ids.tolist().index(tracklet.tracklet_id)
-        (encoded,), (heatmaps,) = reader.read(place, [int(mine.in_shards[:frame].sum())])
-        image = decode_rgb(encoded)
-    else:
-        image, heatmaps = None, None
-        if mine is None or mine.in_shards[frame]:
-            check_roots([root])
-            with suppress(UnreadableImage):
-                paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
-                image = read_source_frame(root, paths[frame])
-        if mine is None:
-            return SampledFrame(tracklet, frame, image=image)
-        if mine.in_shards[frame]:
-            heatmaps = stored_heatmaps(mine.keypoints[frame : frame + 1], mine.sizes[frame : frame + 1])[0]
-    score, keypoints = float(mine.score[frame]), mine.keypoints[frame]
-    return SampledFrame(tracklet, frame, str(mine.status[frame]), score, image, keypoints, heatmaps)
+    sample, row = SampledFrame(tracklet, frame), None
+    if rows is not None:
+        mine = rows[rows.tracklet_id == tracklet.tracklet_id]
+        row = mine[frame : frame + 1]
+        sample = replace(sample, status=str(row.status[0]), score=float(row.score[0]), keypoints=row.keypoints[0])
+        if not row.in_shards[0]:
+            return sample
+        if store is not None:
+            (encoded,), (heatmaps,) = store.read(tracklet.tracklet_id, [int(mine.in_shards[:frame].sum())])
+            return replace(sample, image=decode_rgb(encoded), heatmaps=heatmaps)
+    check_roots([root])
+    paths = source.tracklets[tracklet.tracklet_id - source.tracklets[0].tracklet_id].paths
+    with suppress(UnreadableImage):
+        sample = replace(sample, image=read_source_frame(root, paths[frame]))
+    return sample if row is None else replace(sample, heatmaps=stored_heatmaps(row.keypoints, row.sizes)[0])
 
 
 def draw_contact_sheet(manifest: Manifest, samples: Sequence[SampledFrame]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -25,13 +25,10 @@ MAX_EXPANSION = 1000
 
 
 def read(path: Path, root: Path | None = None) -> Reading:
-    """Read a table of frames; columns frame_path, tracklet, identity, camera, split and, if you like, frame_number
-    (or frame_index, its other name) and time.
+    """Read a table of frames, whose paths start from `root`, or from the folder of the table.
 
     Frames of a tracklet are ordered by frame_number, or by time where every row has one, or naturally by their path;
     the order of the rows has no meaning. Identities and cameras are numbers or any text (see index.number_names).
-
-    Paths start from `root`, or from the folder of the table.
 
     Raises:
         SourceError: a column is missing, a value is empty or unknown, or a tracklet contradicts itself.
@@ -44,7 +41,7 @@ def read(path: Path, root: Path | None = None) -> Reading:
     unknown = sorted(set(frames["split"]) - set(SPLITS))
     if unknown:
         raise SourceError(f"{path} has split {unknown[0]!r}", "one of " + ", ".join(SPLITS), "rename it")
-    frames["frame_path"] = _relative_paths(frames["frame_path"], root)
+    frames["frame_path"] = frames["frame_path"].str.removeprefix(f"{root.absolute()}/")
     notes: dict[str, Any] = {}
     number_column = next((column for column in NUMBER_COLUMNS if column in given), None)
     if number_column is not None:
@@ -148,21 +145,6 @@ def _refuse(path: Path, wrong: pd.Series, column: pd.Series, what: str) -> None:
         raise SourceError(f"row {row + 1} of {path} has a value of {what}: {value}", "another value", "correct it")
 
 
-def _relative_paths(paths: pd.Series, root: Path) -> list[str]:
-    tops = [PurePosixPath(folder.as_posix()) for folder in (root.absolute(), root.resolve())]
-    result = []
-    for text in paths:
-        if text[0] in "/." or "//" in text or "/." in text or "\0" in text:  # few of a million need to be resolved
-            path = PurePosixPath(text)
-            top = next((top for top in tops if path.is_relative_to(top)), None)
-            path = path if top is None else path.relative_to(top)
-            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in text:
-                raise SourceError(f"frame_path {text!r} is not under {root}", "paths there", "give --root, such as /")
-            text = path.as_posix()
-        result.append(text)
-    return result
-
-
 def _check_tracklets(path: Path, frames: pd.DataFrame) -> None:
     counts = frames.groupby("tracklet")[["identity", "camera", "split"]].nunique()
     for column in counts.columns[(counts > 1).any()]:
@@ -180,18 +162,11 @@ def _tracklets(frames: pd.DataFrame) -> list[SourceTracklet]:
     order = next((name for name in ("number", "time") if name in frames and frames[name].notna().all()), "frame_path")
     by = ["split", "identity", "camera", "tracklet", order, "frame_path"]
     frames = frames.sort_values(list(dict.fromkeys(by)), key=_ranks)
-    kinds = {
-        "split": "first",
-        "identity": "first",
-        "camera": "first",
-        "frame_path": tuple,
-        "number": tuple,
-        "time": tuple,
-    }
-    rows = frames.groupby("tracklet", sort=False).agg({name: kind for name, kind in kinds.items() if name in frames})
+    columns = [name for name in ("frame_path", "number", "time") if name in frames]
+    rows = frames.groupby(["split", "identity", "camera", "tracklet"], sort=False)[columns].agg(tuple)
     return [
-        SourceTracklet(r["split"], r["identity"], r["camera"], r["frame_path"], r.get("number"), r.get("time"), name)
-        for name, r in rows.to_dict("index").items()
+        SourceTracklet(split, identity, camera, row["frame_path"], row.get("number"), row.get("time"), name)
+        for (split, identity, camera, name), row in rows.to_dict("index").items()
     ]
 
 

@@ -120,11 +120,12 @@ def _camera_rows(table: Tensor, before: ModelConfig, now: ModelConfig, same_came
     known = {name: row for row, name in enumerate(before.camera_labels) if same_cameras or not name.isdecimal()}
     new = [name for name in now.camera_labels if name not in known]
     if new:
+        numbers = any(map(str.isdecimal, new)) and not same_cameras
         logger.warning(
-            "the network that this run starts from does not know these cameras: %s; they start from the mean embedding "
-            "of those that it knows (%s)",
+            "cameras %s start from the mean embedding of those that the network was trained with (%s)%s",
             ", ".join(new),
             ", ".join(before.camera_labels),
+            ": numbers of another dataset are other cameras; --same-cameras if they are not" if numbers else "",
         )
     rows = table.mean(0).repeat(len(now.camera_labels), 1)
     for row, name in enumerate(now.camera_labels):

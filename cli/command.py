@@ -66,37 +66,41 @@ def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> N
     ctx.meta["keyreid.debug"] = value
 
 
-class RootOption(click.ParamType):
-    """NEW, or OLD=NEW where generations have different roots."""
+def collect_roots(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
+    """None, one new root, or old -> new where generations have different roots; see stages.frame_roots."""
+    roots: dict[str, Path] = {}
+    for value in values:
+        old, separator, new = value.rpartition("=")
+        if not separator or Path(value).exists():
+            if len(values) > 1:
+                raise click.BadParameter("several roots are given as OLD=NEW each")
+            return Path(value)
+        roots[old] = Path(new)
+    return roots or None
 
-    name = "[OLD=]NEW"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        if isinstance(value, tuple):
-            return value
-        old, separator, new = str(value).rpartition("=")
-        return (old, Path(new)) if separator and not Path(value).exists() else ("", Path(value))
+def add_options(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that adds all of them, in order."""
 
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-def collect_roots(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, Path], ...]) -> Any:
-    """None, one new root, or old -> new; see stages.frame_roots."""
-    if len(values) == 1 and not values[0][0]:
-        return values[0][1]
-    if any(not old for old, _ in values):
-        raise click.BadParameter("several roots are given as OLD=NEW each")
-    return dict(values) or None
+    return add
 
 
 root_option = click.option(
     "--root",
-    type=RootOption(),
+    metavar="[OLD=]NEW",
     multiple=True,
     callback=collect_roots,
     help="Folder of the frames if it has moved since indexing; OLD=NEW, several times, after --append.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-STAGE_OPTIONS = (
+# What the stages share: their frames, what is rebuilt, where they run, --json.
+stage_options = add_options(
     root_option,
     click.option(
         "--max-left-out",
@@ -118,7 +122,8 @@ STAGE_OPTIONS = (
     click.option("--performance-report", type=click.Path(), help="HTML file for Dask's report of the run."),
     json_option,
 )
-KEYPOINT_OPTIONS = (
+# What the stages that make keypoints share.
+keypoint_options = add_options(
     click.option(
         "--skip-frames",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -127,22 +132,8 @@ KEYPOINT_OPTIONS = (
     click.option(
         "--retry-left-out", is_flag=True, help="Try frames again that were left out, with the rest of their tracklets."
     ),
+    stage_options,
 )
-
-
-def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what the stages share: their frames, what is rebuilt, where they run, --json."""
-    for option in reversed(STAGE_OPTIONS):
-        command = option(command)
-    return command
-
-
-def keypoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what the stages that make keypoints share, and stage_options."""
-    command = stage_options(command)
-    for option in reversed(KEYPOINT_OPTIONS):
-        command = option(command)
-    return command
 
 
 def pop_executor(options: dict[str, Any]) -> Executor:

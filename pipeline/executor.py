@@ -355,11 +355,10 @@ class _Run(Generic[Result]):
                 if unit is not None:
                     self.pending.remove(unit)
                     self.submit(worker, unit)
-        if not self.awaits_return():
-            for unit, (_, outcome) in self.failed.items():
-                if not self.others(unit) and unit in self.pending:
-                    self.pending.remove(unit)
-                    self.ready.append(outcome)
+        if len(self.others()) <= 1 and not self.awaits_return():
+            for unit in [one for one in self.pending if one in self.failed and not self.others(one)]:
+                self.pending.remove(unit)
+                self.ready.append(self.failed[unit][1])
 
     def others(self, unit: int | None = None) -> list[_Worker]:
         """Workers that may try a unit when they are idle: where it failed, on other machines, or else on the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ def tiny_dataset(tiny_mars: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     extract_keypoints(prepared, resolve_checkpoint("synthetic"), SerialExecutor())
     build_shards(prepared, SerialExecutor())
     return TinyDataset(tiny_mars, prepared)
+
+
+@pytest.fixture
+def copy(tiny_dataset: TinyDataset, tmp_path: Path) -> Path:
+    """The tiny prepared dataset, to be changed."""
+    return Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
 
 
 @contextmanager

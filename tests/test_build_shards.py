@@ -20,12 +20,6 @@ from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
 
 
-@pytest.fixture
-def copy(tiny_dataset: TinyDataset, tmp_path: Path) -> Path:
-    """The tiny prepared dataset, to be changed."""
-    return Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
-
-
 def test_the_store_gives_the_files_own_bytes_and_the_heatmaps_of_its_keypoints(tiny_dataset: TinyDataset) -> None:
     store = TrackletStore(tiny_dataset.prepared)
     for shard in range(store.manifest.num_shards):

@@ -60,16 +60,10 @@ def test_errors_are_one_line_without_a_traceback(tiny_dataset: TinyDataset, argu
     assert message in result.stderr
 
 
-def test_a_folder_that_was_not_indexed(tmp_path: Path) -> None:
-    result = run("build-shards", tmp_path, "--serial")
-    assert result.exit_code == 1
-    assert "is not a prepared dataset" in result.stderr and "run keyreid-prep index first" in result.stderr
-
-
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = run("build-shards", tmp_path, "--serial", "--debug")
     assert result.exit_code == 1
-    assert type(result.exception).__name__ == "FormatError"
+    assert type(result.exception).__name__ == "FormatError" and "run keyreid-prep index first" in str(result.exception)
 
 
 def test_what_nobody_foresaw_still_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,12 +26,6 @@ from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.stages import StageSummary
 
 
-@pytest.fixture
-def copy(tiny_dataset: TinyDataset, tmp_path: Path) -> Path:
-    """The tiny prepared dataset, to be changed."""
-    return Path(shutil.copytree(tiny_dataset.prepared, tmp_path / "prepared"))
-
-
 def hashes(prepared: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted((prepared / "keypoints").iterdir())}
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from keyreid.cli.prep import main as prep
 from keyreid.pipeline import find_bad_frames as module
 from keyreid.pipeline.errors import CheckpointError, FormatError, SurroundingsError
-from keyreid.pipeline.find_bad_frames import Trial, find_bad_frames, search
+from keyreid.pipeline.find_bad_frames import find_bad_frames, search
 from keyreid.pipeline.index import Reading, SourceTracklet, write_manifest
 
 FRAMES = ["0.jpg", "1.jpg", "dies", "raises", "4.jpg", "5.jpg"]
@@ -88,14 +88,6 @@ def test_a_child_that_cannot_start_blames_no_frame(monkeypatch: pytest.MonkeyPat
 def test_what_fails_together_or_once_by_chance_is_not_blamed(tmp_path: Path) -> None:
     assert search(partial(stumble_once, tmp_path), good, FRAMES[:5]) == {}
     assert (tmp_path / "seen").exists()
-
-
-def test_the_child_ends_with_its_parent() -> None:
-    with Trial() as trial:
-        assert trial(good) is None
-        child = trial._child
-        assert child.is_alive()
-    assert child.exitcode == 0
 
 
 @pytest.fixture

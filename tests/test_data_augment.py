@@ -133,15 +133,6 @@ def test_erased_tells_which_frames_lost_a_rectangle():
     torch.testing.assert_close(fill.unique(dim=0), torch.tensor([settings.erase_fill]))
 
 
-def test_draws_follow_the_generator_alone():
-    frames, heatmaps = square(part=0)
-    first, again, other = (
-        augment_batch(frames, heatmaps, AugmentSettings(), generator(seed), SIZE, GRID, "aligned")[0]
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
 def test_whole_clip_draws_flip_and_shift_once_a_clip():
     draw = draw_augmentation(6, 4, AugmentSettings(whole_clip=True), generator(), (256, 128))
     for values in (draw.flipped, draw.down, draw.right):

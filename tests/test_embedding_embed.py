@@ -19,7 +19,6 @@ from evaluation_dataset import ROWS, make_prepared, save_tiny_model, tiny_model
 from prepared_dataset import change_a_bit
 
 from keyreid.cli.keyreid import main
-from keyreid.model.distributed import Ranks
 from keyreid.model.embedding import embed as embed_module
 from keyreid.model.embedding.embed import embed
 from keyreid.model.embedding.file import load_descriptors
@@ -142,22 +141,9 @@ def test_parts_made_with_different_settings_are_refused_or_thrown_away(prepared,
     assert whole(store, path, dtype="float16", overwrite=True) == whole(store, tmp_path / "e.h5", dtype="float16")
 
 
-def test_ranks_make_different_parts(prepared, small_parts, tmp_path, monkeypatch):
-    """Each rank alone, one after the other, without waiting: all parts exist, and none was made twice."""
-    monkeypatch.setattr(Ranks, "collect", lambda self, value: [value])
-    monkeypatch.setattr(embed_module.Parts, "join", lambda self, fingerprint: None)
-    store = TrackletStore(prepared)
-    made = [
-        embed(tiny_model(), store, store.tracklets(*SPLITS), tmp_path / "d.h5", ranks=Ranks(rank, 3))
-        for rank in range(3)
-    ]
-    planned = embed_module.Parts.of(
-        tmp_path / "d.h5", store, store.tracklets(*SPLITS), tiny_model().config, EmbeddingSettings()
-    )
-    count = len(planned.tracklets)
-    assert count > 3 and all(planned.path(part).exists() for part in range(count))
-    assert [one.num_made for one in made] == [len(range(rank, count, 3)) for rank in range(3)]
-    assert sum(one.num_kept for one in made) == 0
+def test_nothing_to_embed_is_refused(prepared, tmp_path):
+    with pytest.raises(SourceError, match="no tracklets to embed"):
+        embed(tiny_model(), TrackletStore(prepared), (), tmp_path / "d.h5")
 
 
 def test_numbers_that_float16_has_not_are_refused(prepared, tmp_path):
@@ -172,12 +158,6 @@ def test_numbers_that_float16_has_not_are_refused(prepared, tmp_path):
     with pytest.raises(KeyReIDError, match=r"of 4 tracklets hold numbers that float32 has not.*may have diverged"):
         embed(model, store, store.tracklets("query"), tmp_path / "e.h5")
     assert not (tmp_path / "d.h5").exists() and not (tmp_path / "e.h5").exists()
-
-
-def test_nothing_to_embed_is_refused(prepared, tmp_path):
-    with pytest.raises(SourceError, match="no tracklets to embed"):
-        embed(tiny_model(), TrackletStore(prepared), (), tmp_path / "d.h5")
-    assert not list(tmp_path.iterdir())
 
 
 def call(*arguments: object) -> Result:
@@ -250,16 +230,6 @@ def test_a_shard_that_was_changed_is_not_embedded(run_folder, tmp_path):
         assert result.exit_code == 1 and message in result.stderr and "keyreid-prep verify" in result.stderr
     assert not (tmp_path / "d.h5").exists()
     assert call(run_folder, prepared, "--out", tmp_path / "train.h5", "--split", "train").exit_code == 0
-
-
-def test_evaluation_takes_the_file(prepared, run_folder, tmp_path):
-    from keyreid.cli.evaluate import main as evaluate
-
-    assert call(run_folder, prepared, "--out", tmp_path / "d.h5").exit_code == 0
-    arguments = [str(run_folder), str(prepared), "--device", "cpu"]
-    plain = CliRunner().invoke(evaluate, arguments)
-    kept = CliRunner().invoke(evaluate, [*arguments, "--descriptors", str(tmp_path / "d.h5")])
-    assert kept.exit_code == 0 and kept.stdout == plain.stdout and "embed:" not in kept.stderr
 
 
 def test_evaluation_with_more_clips_says_so_and_its_reports_can_be_compared(prepared, run_folder, tmp_path):

@@ -166,7 +166,7 @@ def test_the_numbers_say_which_distance_they_belong_to(prepared: Path, tmp_path:
 def test_the_reference_variant_is_refused_before_any_work(prepared: Path, tmp_path: Path) -> None:
     weights = save_tiny_model(tmp_path / "weights", variant="reference")
     result = call(weights, prepared, "--distance", "visible-parts")
-    assert result.exit_code == 1 and "describe" not in result.stderr
+    assert result.exit_code == 1 and "embed:" not in result.stderr
     assert "the network, of variant 'reference', says nothing of which parts were seen" in result.stderr
 
 

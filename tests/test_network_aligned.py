@@ -7,8 +7,7 @@ import torch
 from network_fixtures import clips, tiny_model
 
 from keyreid.model.network.local_branch import ClipShift
-from keyreid.model.network.part_attention import log_bias, part_visibility
-from keyreid.pipeline.skeleton import PART_FLIP
+from keyreid.model.network.part_attention import part_visibility
 
 BOTH_POOLINGS = pytest.mark.parametrize("pooling", ["attention", "average"])
 
@@ -92,12 +91,6 @@ def test_the_descriptor_follows_frames_their_order_and_the_camera(pooling: str) 
         assert relative(model(frames, weights, (cameras + 1) % 3), plain) > 1e-3
 
 
-def test_a_rows_share_grows_with_its_weight() -> None:
-    weights = torch.tensor([0.0, 0.1, 0.2, 0.4]).view(1, 1, 4)
-    shares = log_bias(weights, 1e-9).exp()
-    assert torch.allclose(shares, torch.tensor([0.0, 0.25, 0.5, 1.0]), atol=1e-6)
-
-
 def test_guidance_multiply_is_nearly_without_effect() -> None:
     """M1, and why "bias" is the default: weights that are all positive hardly reach the attention by multiplication."""
     effect = {}
@@ -108,42 +101,6 @@ def test_guidance_multiply_is_nearly_without_effect() -> None:
         plain = parts_of(model, frames, torch.ones_like(weights), cameras)
         effect[guidance] = relative(parts_of(model, frames, weights, cameras), plain)
     assert effect["multiply"] < 1e-4 < 1e-2 < effect["bias"]
-
-
-def test_parts_share_a_block_and_differ_by_their_weights_alone() -> None:
-    model = tiny_model().eval()
-    tokens, weights = torch.randn(2, 4, 33, 24).double(), torch.rand(2, 4, 32, 6).double()
-    flipped = model.local_branch(tokens, weights[..., list(PART_FLIP)])
-    assert relative(flipped, model.local_branch(tokens, weights)[:, list(PART_FLIP)]) < 1e-12
-
-
-def test_rows_have_no_order_but_weights_belong_to_them() -> None:
-    branch = tiny_model().eval().local_branch
-    tokens, weights = torch.randn(2, 4, 33, 24).double(), torch.rand(2, 4, 32, 6).double()
-    order = torch.randperm(32)
-    moved = torch.cat([tokens[:, :, :1], tokens[:, :, 1:][:, :, order]], dim=2)
-    plain = branch(tokens, weights)
-    assert relative(branch(moved, weights[:, :, order]), plain) < 1e-12
-    assert relative(branch(moved, weights), plain) > 1e-3
-
-
-def test_order_of_frames_matters_to_attention_and_not_to_the_average() -> None:
-    for pooling, matters in (("attention", True), ("average", False)):
-        branch = tiny_model(part_pooling=pooling).eval().local_branch
-        tokens, weights = torch.randn(2, 4, 33, 24).double(), torch.rand(2, 4, 32, 6).double()
-        turned = branch(tokens.flip(1), weights.flip(1))
-        assert (relative(turned, branch(tokens, weights)) > 1e-3) is matters
-
-
-def test_mirrored_frames_and_weights_give_mirrored_features_of_a_symmetric_clip() -> None:
-    """Flip frames, patch columns and left and right together: the average over a mirrored token set is the same."""
-    branch = tiny_model(part_pooling="average").eval().local_branch
-    tokens, weights = torch.randn(2, 4, 33, 24).double(), torch.rand(2, 4, 32, 6).double()
-    grid = tokens[:, :, 1:].unflatten(2, (8, 4)).flip(3).flatten(2, 3)
-    mirrored_tokens = torch.cat([tokens[:, :, :1], grid], dim=2)
-    mirrored = weights.unflatten(2, (8, 4)).flip(3).flatten(2, 3)[..., list(PART_FLIP)]
-    swapped = branch(tokens, weights)[:, list(PART_FLIP)]
-    assert relative(branch(mirrored_tokens, mirrored), swapped) < 1e-12
 
 
 def test_shift_changes_nothing_at_test_time() -> None:
@@ -174,14 +131,6 @@ def test_shift_rolls_and_shuffle_reorders(shift_share: float, shuffle_share: flo
     assert bool((steps == 1).all()) is rolls
     orders = {tuple(clip.tolist()) for clip in found[:, :, 0, 0]}
     assert len(orders) == 3 if rolls else len(orders) > 10
-
-
-def test_training_draws_and_evaluation_does_not() -> None:
-    model = tiny_model()
-    inputs = clips(model)
-    assert not torch.equal(model(*inputs).part_features, model(*inputs).part_features)
-    model.eval()
-    assert torch.equal(model(*inputs), model(*inputs))
 
 
 @pytest.mark.parametrize("place", [(0.25, 0.25), (0.5, 0.5), (0.31, 0.77)])

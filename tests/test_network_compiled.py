@@ -59,14 +59,3 @@ def test_training_step_is_one_graph_for_every_batch_size(fields: dict[str, str])
         for wanted, found in zip(*results, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
     assert counter.frame_count == 1
-
-
-@EACH_KIND
-def test_descriptors_are_one_graph_for_every_batch_size(fields: dict[str, str]) -> None:
-    model = tiny_model(depth=2, **fields).eval()
-    compiled, counter = compile_whole(model, "eager")
-    for num_clips in BATCHES:
-        inputs = clips_of_any_number(model, num_clips)
-        with torch.inference_mode():
-            torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-10, atol=1e-12)
-    assert counter.frame_count == 1

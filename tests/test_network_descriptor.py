@@ -47,13 +47,6 @@ def test_a_clip_that_did_not_see_a_part_has_no_say_in_it_unless_nobody_did() -> 
     assert pooled.visibility[0, 4] == 0
 
 
-def test_pooling_one_clip_each_changes_nothing() -> None:
-    clips = described(3)
-    pooled = pool_clips(clips, torch.arange(3), 3)
-    for name in ("global_feature", "part_features", "visibility"):
-        assert torch.allclose(getattr(pooled, name), getattr(clips, name))
-
-
 @pytest.mark.parametrize(
     ("tracklets", "message"),
     [
@@ -89,8 +82,3 @@ def test_aligned_squared_distance_is_the_weighted_sum(
     parts = sum(distance(clips.part_features[:, part]) for part in range(6))
     wanted = global_weight * distance(clips.global_feature) + part_weight * parts
     assert torch.allclose((first - second).square().sum(), wanted)
-
-
-def test_defaults_are_what_the_ablation_found() -> None:
-    assert (config().normalise_descriptor, config().global_weight, config().part_weight) == (True, 0.125, 1 / 6)
-    assert (config().part_pooling, config(variant="reference").part_pooling) == ("average", "attention")

@@ -18,7 +18,7 @@ from torch import Tensor
 from keyreid.cli.keyreid import main
 from keyreid.model import KeyReID
 from keyreid.model.network import export
-from keyreid.model.network.export import export_model, random_clips
+from keyreid.model.network.export import export_model
 from keyreid.model.network.weights import save_model
 from keyreid.pipeline.errors import CheckpointError, SettingsError
 
@@ -127,14 +127,6 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SettingsError, match=r'needs onnxscript, not installed here; pip install "keyreid\[export\]"'):
         export_model(model, tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_random_clips_are_in_the_ranges_of_the_variant() -> None:
-    for fields, low, high in (({}, 0, 1), ({"variant": "reference"}, -1, 1)):
-        frames, weights, cameras = random_clips(tiny_model(**fields), 5)
-        assert frames.shape == (5, 4, 3, 32, 16) and frames.min() < -0.9 and frames.max() > 0.9
-        assert low <= weights.min() < low + 0.1 and high - 0.1 < weights.max() <= high
-        assert set(cameras.tolist()) <= {0, 1, 2}
 
 
 def call(*arguments: object) -> Any:

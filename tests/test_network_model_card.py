@@ -102,9 +102,3 @@ def test_other_files_are_refused(content: str | None, message: str, tmp_path: Pa
         (tmp_path / "metrics.json").write_text(content)
     result = call(weights, "--metrics", tmp_path / "metrics.json")
     assert result.exit_code == 1 and message in result.stderr and "not foreseen" not in result.stderr
-
-
-def test_a_card_needs_no_figures(tmp_path: Path) -> None:
-    weights = save_tiny_model(tmp_path / "weights")
-    assert call(weights).exit_code == 0
-    assert "Not measured." in (weights / "README.md").read_text()

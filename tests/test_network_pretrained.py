@@ -201,10 +201,12 @@ def test_patches_of_another_size_are_resized(tmp_path: Path, caplog: pytest.LogC
 
 
 def hub_with(monkeypatch: pytest.MonkeyPatch, **sizes: Any) -> None:
-    """A hub whose every network has these sizes, and a classifier."""
+    """A hub whose every network has these sizes, and a classifier; without sizes, one that is out of reach."""
     create = timm.create_model
 
     def offline(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+        if pretrained and not sizes:
+            raise OSError("no route to host")
         return create(name, **(sizes | {"num_classes": 7} if pretrained else options))
 
     monkeypatch.setattr(timm, "create_model", offline)
@@ -226,15 +228,7 @@ def test_hub_weights_of_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
-
-    def offline(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
-        if pretrained:
-            raise OSError("no route to host")
-        return create(name, **options)
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(
-        CheckpointError, match=r"could not load weights for vit_tiny.*no route to host.*set pretrained to"
-    ):
+    hub_with(monkeypatch)
+    message = r"could not load weights for vit_tiny.*no route to host.*set pretrained to"
+    with pytest.raises(CheckpointError, match=message):
         build_model(ModelConfig(**TINY, pretrained="hub"))

@@ -110,7 +110,7 @@ def test_authors_checkpoint_gives_the_same_descriptor(wrapped: str, tmp_path: Pa
     ("change", "message"),
     [
         (lambda s: s.pop("classifier_3.weight"), r"missing: classifier_3\.weight"),
-        (lambda s: s.update({"b3.0.weight": torch.zeros(1)}), r"unknown: b3\.0\.weight"),
+        (lambda s: s.update({"b3.0.weight": torch.zeros(1)}), r"unexpected: b3\.0\.weight"),
         (lambda s: s.update({"b2.1.bias": torch.zeros(7)}), r"shape: b2\.1\.bias \(7,\) instead of \(96,\)"),
         (
             lambda s: s.update({"classifier_3.weight": torch.zeros(7, 96), "bottleneck_2.bias": torch.zeros(9)}),
@@ -118,11 +118,14 @@ def test_authors_checkpoint_gives_the_same_descriptor(wrapped: str, tmp_path: Pa
         ),
         (
             lambda s: s.update({"x": s.pop("b1.1.bias"), "b1.1.weight": torch.zeros(7)}),
-            r"missing: b1\.1\.bias; unknown: x; of another shape: b1\.1\.weight \(7,\) instead of \(24,\)",
+            r"missing: b1\.1\.bias; unexpected: x; of another shape: b1\.1\.weight \(7,\) instead of \(24,\)",
         ),
         (lambda s: s.update({"block1.norm1.bias": torch.zeros(96)}), r"block1\.norm1\.bias and b2\.0\.norm1\.bias"),
         (lambda s: s.update({"base.Cam": torch.zeros(5, 1, 24)}), r"has 5 cameras; expected 3.*camera_scale to 0"),
-        (lambda s: s.update({"base.blocks.3.norm1.bias": torch.zeros(24)}), r"unknown: base\.blocks\.3\.norm1\.bias"),
+        (
+            lambda s: s.update({"base.blocks.3.norm1.bias": torch.zeros(24)}),
+            r"unexpected: base\.blocks\.3\.norm1\.bias",
+        ),
     ],
     ids=["missing", "unknown", "shape", "shapes of single parts", "all at once", "two names", "cameras", "deeper"],
 )

@@ -87,7 +87,7 @@ class ClipLoader(Generic[Plan]):
 
     Args:
         store: where the frames are.
-        plans: iterated anew for each pass.
+        plans: iterated once per pass.
         frame_size: H, W.
         num_workers: processes that read and decode; 0 does it in this one.
         pin_memory: see HostClips.pin_memory.

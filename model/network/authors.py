@@ -15,7 +15,7 @@ from keyreid.pipeline.skeleton import NUM_PARTS
 from .build import build_model
 from .config import ModelConfig
 from .keyreid import KeyReID
-from .state_dict import listed, load_exactly, read_state_dict, unwrap
+from .state_dict import listed, load_exactly, misfits, read_state_dict, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -131,22 +131,9 @@ def _unused(found: Mapping[str, Tensor], model: KeyReID) -> list[str]:
 def _check_tensors(
     found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], unused: list[str], name: str
 ) -> None:
-    reshaped = [
-        f"{key} {tuple(found[key].shape)} instead of {shapes[key]}"
-        for key in sorted(shapes.keys() & found.keys())
-        if tuple(found[key].shape) != shapes[key]
-    ]
-    problems = [
-        f"{label}: {listed(names)}"
-        for label, names in (
-            ("missing", sorted(shapes.keys() - found.keys())),
-            ("unknown", sorted(found.keys() - shapes.keys() - set(unused))),
-            ("of another shape", reshaped),
-        )
-        if names
-    ]
+    problems = misfits({key: found[key] for key in found.keys() - set(unused)}, shapes)
     if problems:
-        raise CheckpointError(f"{name} is not what the authors' code saves; {'; '.join(problems)}")
+        raise CheckpointError(f"{name} is not what the authors' code saves; {problems}")
     for alias in unused:
         twin = "b2.0." + alias.removeprefix("block1.")
         if alias.startswith("block1.") and (twin not in found or not torch.equal(found[alias], found[twin])):

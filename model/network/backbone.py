@@ -59,7 +59,7 @@ class Backbone(nn.Module):
         """Tokens of each frame.
 
         Args:
-            frames: float (F, 3, H, W), mean 0.5 and standard deviation 0.5 taken out.
+            frames: float (F, 3, H, W), normalised with mean 0.5 and standard deviation 0.5.
             cameras: int64 (F,), rows of the camera table.
 
         Returns:

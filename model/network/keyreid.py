@@ -60,7 +60,7 @@ class ClipDescriptors:
     Attributes:
         global_feature: float (n, C), after the neck.
         part_features: float (n, P, D), after the necks, parts in the order of skeleton.PARTS.
-        visibility: float (n, P) in [0, 1]: 0 where nobody saw the part, so that its feature speaks of the whole body.
+        visibility: float (n, P) in [0, 1]: 0 where no frame saw the part, so that its feature speaks of the whole body.
     """
 
     global_feature: Tensor
@@ -114,7 +114,7 @@ class KeyReID(nn.Module):
         """Training: what the losses read. Evaluation: the descriptor, float (B, C + P * D).
 
         Args:
-            frames: float (B, T, 3, H, W), mean 0.5 and standard deviation 0.5 taken out.
+            frames: float (B, T, 3, H, W), normalised with mean 0.5 and standard deviation 0.5.
             part_weights: float (B, T, N, P), in [0, 1] for `aligned`, in [-1, 1] for `reference`.
             cameras: int64 (B,), rows of the camera table.
 

@@ -82,7 +82,7 @@ class AverageBranch(nn.Module):
 
     Args:
         width: C.
-        weight_floor: added to each weight, as in the attention: a part nobody saw becomes the plain average.
+        weight_floor: added to each weight, as in the attention: a part that no frame saw becomes the plain average.
     """
 
     def __init__(self, *, width: int, weight_floor: float) -> None:

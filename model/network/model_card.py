@@ -20,14 +20,14 @@ tags: [person-re-identification, video, keypoints]
 ---
 # KeyRe-ID, variant $variant, trained on $dataset
 
-Describes a video tracklet of a person by one vector, so that the same person can be found under other cameras.
+Embeds a video tracklet of a person as one vector, so that the same person can be found in other cameras.
 
 | | |
 | --- | --- |
 $facts
 
 A dataset has the name of its layout: the numbers of identities and cameras tell a whole copy from a part of one, or
-from drawn people in its layout.
+from synthetic people in its layout.
 
 ## Figures
 
@@ -44,21 +44,21 @@ model = load_model("FOLDER")  # this folder, wherever it lies
     keyreid-eval FOLDER PREPARED --protocol standard
     keyreid export FOLDER network.onnx
 
-Frames are $height x $width pixels with mean 0.5 and deviation 0.5 taken out; part weights come from keypoints, prepared
-by keyreid-prep. $cameras
+Frames are $height x $width pixels normalised with mean 0.5 and standard deviation 0.5; part weights come from
+keypoints, prepared by keyreid-prep. $cameras
 
 Whoever recognises people needs a lawful reason to. Nothing is known of how results differ between groups of people.
 """)
 
 NOT_MEASURED = """Not measured. `keyreid-eval FOLDER PREPARED --report REPORT` measures, and
-`keyreid card FOLDER --metrics REPORT/metrics.json` writes this page anew with what was found."""
+`keyreid card FOLDER --metrics REPORT/metrics.json` writes this page again with what was found."""
 
 FIGURES_NOTE = """In percent, means over the queries that have a match. Numbers of different protocols, distances or
 datasets cannot be compared."""
 
 
 def write_model_card(folder: Path, metrics: Sequence[Mapping[str, Any]] = ()) -> Path:
-    """Write README.md beside config.json, from it and from what was measured.
+    """Write README.md next to config.json, from it and from what was measured.
 
     Args:
         folder: of `save_model`.

@@ -74,25 +74,26 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     Raises:
         CheckpointError: names are missing, unexpected or of another shape, each listed; nothing was copied.
     """
-    wanted = module.state_dict()
+    problems = misfits(tensors, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
+    if problems:
+        raise CheckpointError(f"{source} does not fit the network; {problems}", "", remedy)
+    module.load_state_dict(dict(tensors))
+
+
+def misfits(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """Names that are missing, unexpected or of another shape than `wanted` says; "" if there are none."""
     both = wanted.keys() & tensors.keys()
     reshaped = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        f"{name} {tuple(tensors[name].shape)} instead of {wanted[name]}"
         for name in sorted(both)
-        if tensors[name].shape != wanted[name].shape
+        if tuple(tensors[name].shape) != wanted[name]
     ]
-    problems = [
-        f"{label}: {listed(names)}"
-        for label, names in (
-            ("missing", sorted(wanted.keys() - both)),
-            ("unexpected", sorted(tensors.keys() - both)),
-            ("of another shape", reshaped),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{source} does not fit the network; {'; '.join(problems)}", "", remedy)
-    module.load_state_dict(dict(tensors))
+    kinds = {
+        "missing": sorted(wanted.keys() - both),
+        "unexpected": sorted(tensors.keys() - both),
+        "of another shape": reshaped,
+    }
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds.items() if names)
 
 
 def listed(names: Iterable[str]) -> str:

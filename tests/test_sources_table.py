@@ -69,9 +69,11 @@ def test_root_elsewhere_and_absolute_paths(tmp_path: Path) -> None:
     images = tmp_path / "images"
     path = write_table(images, frame()).rename(tmp_path / "mine.csv")
     assert facts(path, root=images) == EXPECTED
-    absolute = frame([(str(images / row[0]), *row[1:]) for row in ROWS])
-    absolute.to_csv(path, index=False)
-    assert facts(path, root=images) == EXPECTED
+    for prefix in (f"{images}/", "./", ".//"):
+        frame([(prefix + row[0], *row[1:]) for row in ROWS]).to_csv(path, index=False)
+        assert facts(path, root=images) == EXPECTED
+    frame([(f"{images}/{row[0]}", *row[1:]) for row in ROWS]).to_csv(path, index=False)
+    assert read(path, Path("/")).tracklets[1].frame_paths == (f"{images}/b/1.jpg".removeprefix("/"),)
     with pytest.raises(SourceError, match=r"a frame '/.*f2.jpg', which leaves"):
         write_manifest(tmp_path / "p", read(path, images / "b"))
 

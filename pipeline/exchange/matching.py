@@ -60,8 +60,9 @@ class FrameNames:
                 counts.append(len(names))
                 self._depth = max(self._depth, len(parts))
         self._files = np.array(files, np.int64)  # equal where rows are the same file
-        order = np.argsort(np.array(hashes, np.int64), kind="stable")
-        self._hashes = np.array(hashes, np.int64)[order]
+        keys = np.array(hashes, np.int64)
+        order = np.argsort(keys, kind="stable")
+        self._hashes = keys[order]
         self._rows = np.repeat(np.arange(len(files)), np.array(counts, np.int64))[order]
 
     def rows(self, name: str) -> np.ndarray:

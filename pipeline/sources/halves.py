@@ -153,11 +153,9 @@ def read_mat(path: Path, persons: Sequence[str]) -> list[Halves]:
     table = load_integers(path, "ls_set")
     count = table.shape[1]
     if count != len(persons):
-        raise SourceError(
-            f"{path} counts {count} persons by position, but there are {len(persons)} person folders",
-            "as many folders as columns, because one missing folder would shift all positions after it",
-            "complete the copy; or move the .mat file away and give splits.json, which names the folders",
-        )
+        found = f"{path} counts {count} persons by position, but there are {len(persons)} person folders"
+        remedy = "complete the copy; or move the .mat file away and give splits.json, which names the folders"
+        raise SourceError(found, "as many: one missing folder would shift all positions after it", remedy)
     for row, positions in enumerate(table, start=1):
         if not np.array_equal(np.sort(positions), np.arange(1, count + 1)):
             raise SourceError(f"row {row} of {path}", f"each position 1 to {count} once", "copy the file again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -41,7 +41,11 @@ def read(path: Path, root: Path | None = None) -> Reading:
     unknown = sorted(set(frames["split"]) - set(SPLITS))
     if unknown:
         raise SourceError(f"{path} has split {unknown[0]!r}", "one of " + ", ".join(SPLITS), "rename it")
-    frames["frame_path"] = frames["frame_path"].str.removeprefix(f"{root.absolute()}/")
+    paths = frames["frame_path"]
+    for top in (root.absolute(), root.resolve()):
+        paths = paths.str.removeprefix(f"{top}".rstrip("/") + "/")
+    unusual = paths.str.contains(r"^\.|//|/\.")  # few of a million; those that leave the root are refused by index
+    frames["frame_path"] = paths.where(~unusual, paths[unusual].map(lambda path: PurePosixPath(path).as_posix()))
     notes: dict[str, Any] = {}
     number_column = next((column for column in NUMBER_COLUMNS if column in given), None)
     if number_column is not None:

@@ -1,17 +1,22 @@
-"""MARS (Zheng et al., ECCV 2016): bbox_train, bbox_test and the tables in info/."""
+"""MARS (Zheng et al., ECCV 2016): bbox_train, bbox_test and the tables in info/, which are MATLAB's."""
 
 from __future__ import annotations
 
+import math
 import re
+import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import SourceError
 from ..index import Reading, SourceTracklet, is_junk
-from .halves import load_integers
-from .reading import open_source, require_root, rising, split_missing
+from .reading import MAX_WHOLE, open_source, read_at_most, require_root, rising, split_missing
 
 INFO_FILES = (
     "info/train_name.txt",
@@ -22,6 +27,12 @@ INFO_FILES = (
 )
 JUNK_FOLDER = "00-1"
 FILE_NAME = re.compile(r"((\d{4}|00-1)C(\d)T(\d{1,18}))F(\d{1,18})\.jpg", re.IGNORECASE)
+# Of MATLAB's level 5 format (R. L. Smith, "MAT-File Format"): types of elements as numpy writes them, and numbers.
+ELEMENT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+MATRIX, COMPRESSED = 14, 15
+NUMERIC_CLASSES = range(6, 16)  # of matrices: double to uint64
+COMPLEX, LOGICAL = 0x800, 0x200  # flags of matrices
+MAX_BYTES = 64 << 20  # of a file, and of what is compressed in it; those of MARS have 0.4 MB
 
 
 def read(root: Path) -> Reading:
@@ -104,3 +115,62 @@ def _without(tracklet: SourceTracklet, lost: set[str]) -> SourceTracklet:
         frame_paths=tuple(compress(tracklet.frame_paths, kept)),
         frame_numbers=None if numbers is None else tuple(compress(numbers, kept)),
     )
+
+
+def load_integers(path: Path, key: str) -> np.ndarray:
+    """The two-dimensional variable `key` of a .mat file of MATLAB 5 to 7.2, int64 (rows, columns).
+
+    Not scipy's reader: it ends the process at some broken files, and takes the memory that others claim to need.
+    """
+    with open_source(path, f"a file of MATLAB 5 to 7.2, {key} in it a table of whole numbers") as file:
+        value = _read_matrix(read_at_most(file, MAX_BYTES), key)
+        near = value.size and (np.abs(value.astype(float)) <= MAX_WHOLE).all()
+        if not near or not np.array_equal(value, np.trunc(value)):
+            raise ValueError(f"{key} is {value.dtype} of shape {value.shape}")
+    return value.astype(np.int64)
+
+
+def _read_matrix(content: bytes, key: str) -> np.ndarray:
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128], "")
+    if not order or struct.unpack_from(f"{order}H", content, 124) != (0x100,):
+        raise ValueError("it does not begin as such a file")
+    names: list[str] = []
+    left = MAX_BYTES
+    for kind, data in _elements(content[128:], order):
+        if kind == COMPRESSED:
+            inflater = zlib.decompressobj()
+            data = inflater.decompress(data, left)[8:]
+            left -= len(data)
+            if not inflater.eof or left <= 0:
+                raise ValueError(f"its variables are cut short or of more than {MAX_BYTES:,} bytes")
+        elif kind != MATRIX:
+            raise ValueError(f"an element of type {kind}")
+        parts = list(islice(_elements(data, order), 4))  # flags, shape, name, numbers
+        names.append(parts[2][1].decode("latin-1") if len(parts) > 2 else "")
+        if names[-1] != key:
+            continue
+        flags, shape = (
+            struct.unpack_from(f"{order}I", parts[0][1])[0],
+            np.frombuffer(parts[1][1], f"{order}i4").tolist(),
+        )
+        if flags & 0xFF not in NUMERIC_CLASSES or flags & (COMPLEX | LOGICAL) or len(shape) != 2 or min(shape) < 0:
+            raise ValueError(f"a matrix of class {flags & 0xFF} and shape {shape} is no table of real numbers")
+        number_type, numbers = parts[3] if len(parts) > 3 else (0, b"")
+        if number_type not in ELEMENT_TYPES or len(numbers) != math.prod(shape) * int(ELEMENT_TYPES[number_type][1]):
+            raise ValueError(f"shape {shape}, and {len(numbers):,} bytes of type {number_type}")
+        return np.frombuffer(numbers, order + ELEMENT_TYPES[number_type]).reshape(shape, order="F")
+    raise ValueError(f"it holds {', '.join(map(repr, names)) or 'nothing'} and no variable {key}")
+
+
+def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Type and data of each element in turn; none is longer than what is there."""
+    place = 0
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        start, step = place + 8, 8
+        if kind >> 16:  # type, size and at most 4 bytes of data in 8 bytes
+            kind, size, start, step = kind & 0xFFFF, kind >> 16, place + 4, 4
+        if start + size > len(content) or (step == 4 and size > 4):
+            raise ValueError(f"an element of {size:,} bytes where {len(content) - start:,} are left")
+        yield kind, content[start : start + size]
+        place = start + size + (0 if kind == COMPRESSED else -size % step)

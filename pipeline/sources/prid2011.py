@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..index import Reading
-from .halves import Halves, camera_tracklets, identity_splits, names_in, read_cameras, read_json
+from .ilids_vid import Halves, camera_tracklets, identity_splits, names_in, read_cameras, read_json
 from .reading import require_root
 
 SEQUENCES = "prid_2011/multi_shot"

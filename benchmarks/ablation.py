@@ -21,7 +21,7 @@ from ablation_runs import DISTANCES, GLOBAL_WEIGHTS, NETWORKS, PROTOCOL, WITH_TR
 
 from keyreid.model.network.config import ModelConfig
 from keyreid.pipeline.environment import progress_bar
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import SyntheticSettings
 
 Column = tuple[str, str]  # a network and how it is measured
 

@@ -12,8 +12,7 @@ from keyreid.pipeline.extract_keypoints import extract_keypoints
 from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.sources import read_source
-from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, SyntheticSettings, synthesize
 
 KEYPOINTS = ("pifpaf", "true")
 

@@ -43,8 +43,7 @@ from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
-from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, SyntheticSettings, synthesize
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of the length of a descriptor
 CAMERAS = tuple(range(1, 7))

@@ -28,8 +28,7 @@ from keyreid.pipeline.pose import pifpaf
 from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoint
 from keyreid.pipeline.pose.forward import FastForward, Picture, PoseSettings, make_picture, normalise
 from keyreid.pipeline.synthetic.person import sample_appearance
-from keyreid.pipeline.synthetic.plan import render_tracklet
-from keyreid.pipeline.synthetic.scene import sample_camera
+from keyreid.pipeline.synthetic.scene import render_tracklet, sample_camera
 
 
 def draw_tracklets(num_tracklets: int, num_frames: int, height: int) -> list[list[bytes]]:
@@ -37,7 +36,7 @@ def draw_tracklets(num_tracklets: int, num_frames: int, height: int) -> list[lis
     tracklets = []
     for number in range(num_tracklets):
         rng = np.random.default_rng([99, number])
-        camera = sample_camera(rng, 0.6, 256, 128)
+        camera = sample_camera(rng, 0.6)
         frames = render_tracklet(sample_appearance(rng, 0.6, rng), camera, num_frames, 0.6, rng)
         tracklets.append([_jpeg(frame.image.resize((height // 2, height), Image.Resampling.BOX)) for frame in frames])
     return tracklets

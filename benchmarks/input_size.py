@@ -22,8 +22,7 @@ from keyreid.pipeline.pose.checkpoints import load_checkpoint, resolve_checkpoin
 from keyreid.pipeline.pose.forward import PoseSettings, make_picture
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.synthetic.person import sample_appearance
-from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
-from keyreid.pipeline.synthetic.scene import sample_camera
+from keyreid.pipeline.synthetic.scene import SyntheticFrame, render_tracklet, sample_camera
 
 CROP_HEIGHTS = (256, 128, 64)
 INPUT_HEIGHTS = (64, 96, 128, 160, 192, 256)
@@ -33,7 +32,7 @@ NUM_FRAMES = 8
 
 def draw(number: int, difficulty: float) -> list[SyntheticFrame]:
     rng = np.random.default_rng([77, number])
-    camera = sample_camera(rng, difficulty, 256, 128)
+    camera = sample_camera(rng, difficulty)
     return list(render_tracklet(sample_appearance(rng, difficulty, rng), camera, NUM_FRAMES, difficulty, rng))
 
 

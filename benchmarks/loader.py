@@ -37,8 +37,7 @@ from keyreid.pipeline.executor import SerialExecutor
 from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.store import TrackletStore
-from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import TRUTH_FILE, SyntheticSettings, synthesize
 
 Loader = OurLoader | PlainLoader
 

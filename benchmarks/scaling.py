@@ -43,8 +43,7 @@ from keyreid.pipeline.pose.forward import PoseSettings
 from keyreid.pipeline.pose.selection import GapSettings, SelectionSettings
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.stages import KEYPOINTS
-from keyreid.pipeline.synthetic.layouts import synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import SyntheticSettings, synthesize
 
 
 @contextmanager

@@ -10,28 +10,25 @@ import numpy as np
 from keyreid.pipeline.synthetic.person import (
     LAYERS,
     Canvas,
-    ProjectedBody,
+    Points,
     View,
     paint_person,
     project,
     sample_appearance,
     walk,
 )
-from keyreid.pipeline.synthetic.plan import (
-    HEIGHT,
+from keyreid.pipeline.synthetic.scene import (
     STRANGER_LAYERS,
     WIDTH,
-    SyntheticFrame,
-    render_tracklet,
-    seen_keypoints,
-)
-from keyreid.pipeline.synthetic.scene import (
     Camera,
+    SyntheticFrame,
     background_crop,
     expose,
     paint_occluder,
+    render_tracklet,
     sample_camera,
     sample_occluder,
+    seen_keypoints,
 )
 
 SEED_BASE = 9_100_000  # far from the seeds of datasets and of the demo network's training
@@ -72,7 +69,7 @@ def draw_tracklets(scene: Scene, seed: int, count: int) -> Iterator[list[Synthet
     while drawn < count:
         rng = np.random.default_rng([SEED_BASE, seed, SCENES.index(scene), number])
         number += 1
-        camera = sample_camera(rng, scene.difficulty, HEIGHT, WIDTH)
+        camera = sample_camera(rng, scene.difficulty)
         if scene.second in ("crossing", "far behind"):
             frames = _crossing(scene, camera, rng)
         else:
@@ -108,17 +105,17 @@ def _crossing(scene: Scene, camera: Camera, rng: np.random.Generator) -> Iterato
             project(walk(person, phase + number + step * frame), view)
             for number, (person, view) in enumerate(zip(people, views, strict=True))
         ]
-        canvas = Canvas(background_crop(camera, 0.02 * frame, HEIGHT, WIDTH))
+        canvas = Canvas(background_crop(camera, 0.02 * frame))
         for number in (0, 1) if in_front else (1, 0):
-            paint_person(canvas, bodies[number], people[number], (LAYERS, STRANGER_LAYERS)[number])
+            paint_person(canvas, bodies[number], views[number], people[number], (LAYERS, STRANGER_LAYERS)[number])
         if occluder is not None:
-            paint_occluder(canvas, occluder, frame, HEIGHT, WIDTH)
+            paint_occluder(canvas, occluder, frame)
         yield _frame(canvas, camera, bodies, rng)
 
 
-def _frame(canvas: Canvas, camera: Camera, bodies: list[ProjectedBody], rng: np.random.Generator) -> SyntheticFrame:
-    image, layers = expose(canvas.picture(), camera, np.ones(3), rng), canvas.layers()
+def _frame(canvas: Canvas, camera: Camera, bodies: list[Points], rng: np.random.Generator) -> SyntheticFrame:
+    picture, layers = canvas.finish()
     person, stranger = (
         seen_keypoints(body, layers, own) for body, own in zip(bodies, (LAYERS, STRANGER_LAYERS), strict=True)
     )
-    return SyntheticFrame(image, person, stranger)
+    return SyntheticFrame(expose(picture, camera, np.ones(3), rng), person, stranger)

@@ -42,8 +42,7 @@ from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.records import ShardReceipt
 from keyreid.pipeline.shards import ShardReader
 from keyreid.pipeline.sources import read_source
-from keyreid.pipeline.synthetic.layouts import synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import SyntheticSettings, synthesize
 
 # What Python's own helper prints when the one before it was killed.
 TRACKER = re.compile(r"Traceback.*\n(?: +File .*resource_tracker.*\n .*\n)+\w+Error.*\n")

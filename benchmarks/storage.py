@@ -32,8 +32,7 @@ from keyreid.pipeline.pose.checkpoints import resolve_checkpoint
 from keyreid.pipeline.shards import shard_path
 from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.sources import read_source
-from keyreid.pipeline.synthetic.layouts import synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import SyntheticSettings, synthesize
 
 PLAIN_BYTES = 6 * 256 * 128 * 8
 GRID = (16, 8)

@@ -53,8 +53,8 @@ def synthesize(
       keyreid-prep index mars people/ prepared/
     """
     from keyreid.pipeline.sources.prid2011 import MIN_FRAMES
+    from keyreid.pipeline.synthetic.layouts import SyntheticSettings
     from keyreid.pipeline.synthetic.layouts import synthesize as write
-    from keyreid.pipeline.synthetic.plan import SyntheticSettings
 
     two_cameras = layout in ("ilids-vid", "prid2011")
     shortest, longest = frames or ((MIN_FRAMES, MIN_FRAMES + 5) if layout == "prid2011" else (6, 12))

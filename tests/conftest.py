@@ -28,8 +28,7 @@ class TinyDataset:
 @pytest.fixture(scope="session")
 def tiny_mars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic MARS tree of 8 identities under 2 cameras."""
-    from keyreid.pipeline.synthetic.layouts import synthesize
-    from keyreid.pipeline.synthetic.plan import SyntheticSettings
+    from keyreid.pipeline.synthetic.layouts import SyntheticSettings, synthesize
 
     root = tmp_path_factory.mktemp("tiny") / "mars"
     settings = SyntheticSettings(num_identities=8, num_cameras=2, min_frames=2, max_frames=6, difficulty=0.4, seed=5)

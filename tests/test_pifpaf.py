@@ -12,8 +12,7 @@ from keyreid.pipeline.pose.forward import DecoderSettings, PoseSettings, make_pi
 from keyreid.pipeline.pose.pifpaf import PifPafEstimator
 from keyreid.pipeline.pose.selection import Person
 from keyreid.pipeline.synthetic.person import sample_appearance
-from keyreid.pipeline.synthetic.plan import SyntheticFrame, render_tracklet
-from keyreid.pipeline.synthetic.scene import sample_camera
+from keyreid.pipeline.synthetic.scene import SyntheticFrame, render_tracklet, sample_camera
 
 CLOSE = 0.05 * 256  # five per cent of the crop's height
 
@@ -26,7 +25,7 @@ def walks() -> list[list[SyntheticFrame]]:
 
 def walk(number: int, difficulty: float) -> list[SyntheticFrame]:
     rng = np.random.default_rng([424242, number])
-    camera = sample_camera(rng, difficulty, 256, 128)
+    camera = sample_camera(rng, difficulty)
     return list(render_tracklet(sample_appearance(rng, difficulty, rng), camera, 4, difficulty, rng))
 
 

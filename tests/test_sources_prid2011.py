@@ -19,8 +19,7 @@ from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.manifest import read_manifest, read_shard_frames
 from keyreid.pipeline.sources import read_source
 from keyreid.pipeline.sources.prid2011 import SEQUENCES, SPLITS_FILE, own_halves, read
-from keyreid.pipeline.synthetic.layouts import synthesize
-from keyreid.pipeline.synthetic.plan import SyntheticSettings
+from keyreid.pipeline.synthetic.layouts import SyntheticSettings, synthesize
 
 PERSONS = [f"person_{number:04d}" for number in (1, 2, 4, 7, 60, 200)]
 SHORT = "person_0006"  # 27 frames under one camera, 26 under the other

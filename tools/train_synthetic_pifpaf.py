@@ -28,8 +28,7 @@ from keyreid.pipeline.pose.forward import PADDING_VALUE, normalise
 from keyreid.pipeline.pose.pifpaf import build_network, openpifpaf
 from keyreid.pipeline.skeleton import JOINT_FLIP
 from keyreid.pipeline.synthetic.person import sample_appearance
-from keyreid.pipeline.synthetic.plan import HEIGHT, WIDTH, render_tracklet
-from keyreid.pipeline.synthetic.scene import sample_camera
+from keyreid.pipeline.synthetic.scene import HEIGHT, WIDTH, render_tracklet, sample_camera
 
 BASE_NAME, UPSAMPLE_STRIDE, INPUT_HEIGHT = "mobilenetv3small", 2, 128
 FRAMES_PER_SCENE = 6
@@ -40,7 +39,7 @@ def render_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Crops of one scene, uint8 (F, 129, 65, 3), and the joints in them of two people, float32 (F, 2, 17, 3)."""
     rng = np.random.default_rng([SEED_BASE, seed])
     difficulty = float(rng.uniform(0.1, 1.0))
-    camera = sample_camera(rng, difficulty, HEIGHT, WIDTH)
+    camera = sample_camera(rng, difficulty)
     appearance = sample_appearance(rng, 0.0, rng) if rng.random() > 0.03 else None
     pictures, joints = [], []
     scale = INPUT_HEIGHT / HEIGHT

@@ -1,25 +1,143 @@
-"""Writes a synthetic dataset in the exact tree of a real one."""
+"""Which tracklets a synthetic dataset has, and how they are written: in the exact tree of a real dataset."""
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from scipy.io import savemat
 
 from ..commit import write_json
 from ..environment import progress_bar
 from ..errors import SettingsError, SurroundingsError
 from ..sources import prid2011
-from .plan import JUNK, PlannedTracklet, SyntheticSettings, plan_tracklets, render_all
+from .person import sample_appearance
+from .scene import HEIGHT, WIDTH, render_tracklet, sample_camera
 
 NOTE_FILE = "SYNTHETIC.json"  # marks a synthetic dataset, and holds its counts
 TRUTH_FILE = "true_keypoints.parquet"  # for tests and measurements alone
+LOOK_ALIKES = 4  # identities that share a wardrobe
+JUNK, DISTRACTOR = -1, 0  # identity numbers, as in MARS
+# First words of the random streams, so that no two draws share one.
+_IDENTITY, _GROUP, _CAMERA, _PASSAGE, _PLAN, _SPLITS = 1, 2, 3, 4, 5, 99
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """What a synthetic dataset depends on; equal settings give equal bytes.
+
+    Attributes:
+        num_identities: people, half of them in the test split; even.
+        num_cameras: 2 to 9.
+        tracklets_per_camera: of each person under each camera.
+        min_frames, max_frames: length of a tracklet.
+        difficulty: 0 (own colours, clean pictures) to 1 (look-alikes, occluders, strangers, strong casts).
+        seed: of every draw.
+    """
+
+    num_identities: int = 48
+    num_cameras: int = 4
+    tracklets_per_camera: int = 2
+    min_frames: int = 6
+    max_frames: int = 12
+    difficulty: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for fine, name, expected in (
+            (self.num_identities >= 4 and self.num_identities % 2 == 0, "num_identities", "an even number from 4"),
+            (2 <= self.num_cameras <= 9, "num_cameras", "2 to 9"),
+            (1 <= self.tracklets_per_camera <= 99, "tracklets_per_camera", "1 to 99"),
+            (1 <= self.min_frames <= self.max_frames <= 999, "min_frames and max_frames", "1 <= min <= max <= 999"),
+            (0 <= self.difficulty <= 1, "difficulty", "0 to 1"),
+            (self.seed >= 0, "seed", "0 or more"),
+        ):
+            if not fine:
+                values = ", ".join(str(getattr(self, part)) for part in name.split(" and "))
+                raise SettingsError(f"{name} is {values}", expected)
+
+
+@dataclass(frozen=True)
+class PlannedTracklet:
+    """One tracklet to render: person `appearance` (None: nobody) under `camera`, the number-th of its kind."""
+
+    split: str
+    identity: int
+    appearance: int | None
+    camera: int
+    number: int
+    num_frames: int
+
+
+def plan_tracklets(settings: SyntheticSettings, *, extras: bool) -> list[PlannedTracklet]:
+    """The tracklets of the dataset: "train" and "test" by identity; with `extras` also distractors and junk."""
+    rng = np.random.default_rng([settings.seed, _PLAN])
+    train = set((1 + rng.permutation(settings.num_identities)[: settings.num_identities // 2]).tolist())
+    planned = []
+
+    def add(split: str, identity: int, appearance: int | None, camera: int, number: int) -> None:
+        num_frames = int(rng.integers(settings.min_frames, settings.max_frames + 1))
+        planned.append(PlannedTracklet(split, identity, appearance, camera, number, num_frames))
+
+    if extras:
+        num_tests = settings.num_identities // 2 * settings.num_cameras * settings.tracklets_per_camera
+        for number in range(1, 2 + num_tests // 30):
+            add("test", JUNK, None, int(rng.integers(1, settings.num_cameras + 1)), number)
+        for number in range(1, 2 + num_tests // 10):
+            stranger = settings.num_identities + number
+            add("test", DISTRACTOR, stranger, int(rng.integers(1, settings.num_cameras + 1)), number)
+    for identity in range(1, settings.num_identities + 1):
+        split = "train" if identity in train else "test"
+        for camera in range(1, settings.num_cameras + 1):
+            for number in range(1, settings.tracklets_per_camera + 1):
+                add(split, identity, identity, camera, number)
+    return planned
+
+
+def render_planned(
+    settings: SyntheticSettings, planned: PlannedTracklet, small_png: bool = False
+) -> tuple[list[bytes], np.ndarray]:
+    """Render one tracklet, from the seed alone.
+
+    Args:
+        small_png: whether frames are written as PNG and half as large, in place of JPEG.
+
+    Returns:
+        The encoded frames, and their true keypoints, float32 (F, 17, 3), see SyntheticFrame.
+    """
+
+    def stream(*words: int) -> np.random.Generator:
+        return np.random.default_rng([settings.seed, *words])
+
+    camera = sample_camera(stream(_CAMERA, planned.camera), settings.difficulty)
+    appearance = None
+    if planned.appearance is not None:
+        group = stream(_GROUP, planned.appearance // LOOK_ALIKES)
+        appearance = sample_appearance(stream(_IDENTITY, planned.appearance), settings.difficulty, group)
+    in_train = int(planned.split == "train")
+    rng = stream(_PASSAGE, 1 + planned.identity, planned.camera, planned.number, in_train)
+    encoded, keypoints = [], []
+    for frame in render_tracklet(appearance, camera, planned.num_frames, settings.difficulty, rng):
+        buffer = io.BytesIO()
+        if small_png:
+            frame.image.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BOX).save(buffer, "PNG", compress_level=3)
+        else:
+            frame.image.save(buffer, "JPEG", quality=camera.jpeg_quality)
+        encoded.append(buffer.getvalue())
+        keypoints.append(frame.keypoints * np.array([0.5, 0.5, 1] if small_png else [1, 1, 1], np.float32))
+    return encoded, np.stack(keypoints)
+
 
 Pattern = Callable[[PlannedTracklet], str]  # path of a tracklet's frames, with % for the number, from 1
 
@@ -31,26 +149,24 @@ def synthesize(out: Path, layout: str, settings: SyntheticSettings, workers: int
         Counts of the dataset as keyreid-prep index will find it, with the names of data_manifests/*.yaml.
 
     Raises:
-        SettingsError: an unknown layout, a folder that is not empty, or settings that the layout cannot hold.
+        SettingsError: a folder that is not empty, or settings that the layout cannot hold.
         SurroundingsError: the disk is full, or the folder cannot be written.
     """
-    if layout not in LAYOUTS:
-        raise SettingsError(f"layout {layout!r}", "one of " + ", ".join(LAYOUTS))
     out = out.resolve()
-    partial = out.with_name(f".{out.name}.partial")
+    unfinished = out.with_name(f".{out.name}.partial")
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise SettingsError(f"{out} exists and is not an empty folder", "a new folder", "choose another name")
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
-        counts = LAYOUTS[layout](partial, settings, workers)
-        write_json(partial / NOTE_FILE, {"layout": layout, "settings": asdict(settings), "counts": counts})
-        partial.rename(out)  # in place of an empty folder too
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        unfinished.mkdir(parents=True)
+        counts = LAYOUTS[layout](unfinished, settings, workers)
+        write_json(unfinished / NOTE_FILE, {"layout": layout, "settings": asdict(settings), "counts": counts})
+        unfinished.rename(out)  # in place of an empty folder too
     except OSError as error:
         remedy = "make room or choose another folder; nothing of it was kept"
         raise SurroundingsError(f"{out} cannot be written ({error})", "", remedy) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return counts
 
 
@@ -62,16 +178,14 @@ def _mars(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int
     planned = sorted(plan_tracklets(settings, extras=True), key=lambda t: (t.split == "test", t.identity))
     _write_frames(out, settings, planned, pattern, workers)
     info = out / "info"
-    info.mkdir()
     parts = {split: [t for t in planned if t.split == split] for split in ("train", "test")}
     for split, tracklets in parts.items():
         names = [Path(path).name for tracklet in tracklets for path in _paths(tracklet, pattern)]
+        lengths, identities, cameras = zip(*((t.num_frames, t.identity, t.camera) for t in tracklets), strict=True)
+        ends = np.cumsum(lengths)
+        rows = np.column_stack([ends - lengths + 1, ends, identities, cameras])
+        _save_mat(info / f"tracks_{split}_info.mat", f"track_{split}_info", rows.astype(np.int32))
         (info / f"{split}_name.txt").write_text("".join(f"{name}\n" for name in names))
-        ends = np.cumsum([t.num_frames for t in tracklets])
-        rows = [
-            [end - t.num_frames + 1, end, t.identity, t.camera] for t, end in zip(tracklets, ends.tolist(), strict=True)
-        ]
-        _save_mat(info / f"tracks_{split}_info.mat", f"track_{split}_info", np.array(rows, np.int32))
     trains, tests = parts["train"], parts["test"]
     query = [row for row, t in enumerate(tests, 1) if t.identity > 0 and t.number == 1]
     _save_mat(info / "query_IDX.mat", "query_IDX", np.array([query], np.int32))
@@ -96,11 +210,9 @@ def _ilids_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str
     _require_pairs(settings, "ilids-vid")
     planned = sorted(plan_tracklets(settings, extras=False), key=lambda t: (t.camera, t.identity))
     _write_frames(out, settings, planned, pattern, workers)
-    rng = np.random.default_rng([settings.seed, 99])
+    rng = np.random.default_rng([settings.seed, _SPLITS])
     splits = np.stack([1 + rng.permutation(settings.num_identities) for _ in range(10)])
-    folder = out / "train-test people splits"
-    folder.mkdir()
-    _save_mat(folder / "train_test_splits_ilidsvid.mat", "ls_set", splits.astype(np.uint16))
+    _save_mat(out / "train-test people splits/train_test_splits_ilidsvid.mat", "ls_set", splits.astype(np.uint16))
     return {**_counts(planned), "identity_splits": len(splits)}
 
 
@@ -143,21 +255,25 @@ def _require_pairs(settings: SyntheticSettings, layout: str) -> None:
 def _write_frames(
     out: Path, settings: SyntheticSettings, planned: list[PlannedTracklet], pattern: Pattern, workers: int
 ) -> None:
-    size, file_format = ((256, 128), "JPEG") if pattern(planned[0]).endswith(".jpg") else ((128, 64), "PNG")
-    truth_paths: list[str] = []
-    truth: list[np.ndarray] = []
-    with progress_bar(_num_frames(planned), "synthesize", "frames") as bar:
-        for rendered in render_all(settings, planned, size=size, file_format=file_format, workers=workers):
-            paths = _paths(rendered.planned, pattern)
+    """Write frames and TRUTH_FILE; the bytes do not depend on the number of workers."""
+    render = partial(render_planned, settings, small_png=pattern(planned[0]).endswith(".png"))
+    truth: dict[str, np.ndarray] = {}
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress_bar(_num_frames(planned), "synthesize", "frames"))
+        rendered = map(render, planned)
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            rendered = pool.map(render, planned, chunksize=4)
+        for tracklet, (encoded, keypoints) in zip(planned, rendered, strict=True):
+            paths = _paths(tracklet, pattern)
             (out / paths[0]).parent.mkdir(parents=True, exist_ok=True)
-            for path, data in zip(paths, rendered.encoded, strict=True):
+            for path, data in zip(paths, encoded, strict=True):
                 (out / path).write_bytes(data)
-            truth_paths += paths
-            truth.append(rendered.keypoints.reshape(len(paths), -1))
+            truth |= dict(zip(paths, keypoints, strict=True))
             bar.update(len(paths))
-    keypoints = np.concatenate(truth).astype(np.float32)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), keypoints.shape[1])
-    pq.write_table(pa.table({"frame_path": truth_paths, "keypoints": column}), out / TRUTH_FILE)
+    joints = np.stack(list(truth.values()))
+    column = pa.FixedSizeListArray.from_arrays(pa.array(joints.ravel()), joints[0].size)
+    pq.write_table(pa.table({"frame_path": list(truth), "keypoints": column}), out / TRUTH_FILE)
 
 
 def _paths(tracklet: PlannedTracklet, pattern: Pattern) -> list[str]:
@@ -169,16 +285,14 @@ def _num_frames(planned: list[PlannedTracklet]) -> int:
 
 
 def _counts(planned: list[PlannedTracklet]) -> dict[str, int]:
-    return {
-        "all.tracklets": len(planned),
-        "all.frames": _num_frames(planned),
-        "all.identities": len({t.identity for t in planned}),
-        "all.cameras": len({t.camera for t in planned}),
-    }
+    identities, cameras = {t.identity for t in planned}, {t.camera for t in planned}
+    frames = {"all.tracklets": len(planned), "all.frames": _num_frames(planned)}
+    return {**frames, "all.identities": len(identities), "all.cameras": len(cameras)}
 
 
 def _save_mat(path: Path, name: str, value: np.ndarray) -> None:
     """Write a MATLAB file without the date that scipy puts into its header: the same bytes every time."""
+    path.parent.mkdir(exist_ok=True)
     savemat(path, {name: value}, do_compression=True)
     with open(path, "r+b") as file:
         file.write(b"MATLAB 5.0 MAT-file, written by keyreid-prep synthesize".ljust(116))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
+Points = dict[str, np.ndarray]  # joints and helper points by name, float (3,)
 
 # Colours of clothes. Identities draw from the same few, so that arrangement tells them apart and not mere presence.
 CLOTHES: tuple[Colour, ...] = (
@@ -20,6 +22,7 @@ SKIN: tuple[Colour, ...] = ((232, 190, 160), (204, 158, 122), (160, 112, 80), (1
 PATTERNS = ("plain", "plain", "hoops", "stripes", "checks", "halves", "badge")
 BOTTOMS = ("trousers", "trousers", "trousers", "shorts", "skirt")
 HAIRSTYLES = ("short", "short", "long", "cap", "bald")
+SIDES = ("left", "right")
 BAGS = ("none", "none", "backpack", "left_bag", "right_bag", "sling")
 
 HIP_TO_SHOULDER = 0.30  # these three in body heights
@@ -34,7 +37,7 @@ LAYERS = {"trunk": 1, "head": 2, "left_arm": 3, "right_arm": 4, "left_leg": 5, "
 
 @dataclass(frozen=True)
 class Appearance:
-    """One identity. Lengths are shares of the body height; colours are RGB 0 to 255."""
+    """One identity. Lengths are shares of the body height; colours are RGB 0 to 255; sleeves and shoes are by side."""
 
     shoulder_width: float
     hip_width: float
@@ -47,13 +50,11 @@ class Appearance:
     top: Colour
     top_second: Colour
     pattern: str
-    left_sleeve: Colour
-    right_sleeve: Colour
+    sleeves: dict[str, Colour]
     long_sleeves: bool
     bottom: Colour
     bottom_style: str
-    left_shoe: Colour
-    right_shoe: Colour
+    shoes: dict[str, Colour]
     bag: str
     bag_colour: Colour
     stride: float
@@ -91,13 +92,11 @@ def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np
         top=top,
         top_second=second,
         pattern=str(rng.choice(PATTERNS)),
-        left_sleeve=sleeve if uneven and rng.random() < 0.5 else top,
-        right_sleeve=sleeve if uneven else top,
+        sleeves={"left": sleeve if uneven and rng.random() < 0.5 else top, "right": sleeve if uneven else top},
         long_sleeves=rng.random() < 0.65,
         bottom=bottom,
         bottom_style=str(rng.choice(BOTTOMS)),
-        left_shoe=shoe,
-        right_shoe=top if other_shoe else shoe,
+        shoes={"left": shoe, "right": top if other_shoe else shoe},
         bag=str(rng.choice(BAGS)),
         bag_colour=bag_colour,
         stride=rng.uniform(0.35, 0.55),
@@ -123,20 +122,8 @@ class View:
     y: float
 
 
-@dataclass(frozen=True)
-class ProjectedBody:
-    """Joints and helper points in the picture, and the view that they were projected with."""
-
-    points: dict[str, np.ndarray]  # float (3,): x, y in pixels, and depth in body heights, larger nearer to the camera
-    view: View
-
-    def middle(self, joint: str) -> np.ndarray:
-        """float (2,): x, y between the left and the right one."""
-        return (self.points[f"left_{joint}"][:2] + self.points[f"right_{joint}"][:2]) / 2
-
-
-def walk(appearance: Appearance, phase: float) -> dict[str, np.ndarray]:
-    """Joints of the body at a gait phase (radians), as name -> (forward, left, up) in body heights."""
+def walk(appearance: Appearance, phase: float) -> Points:
+    """The body at a gait phase (radians): forward, left, up in body heights."""
     thigh, shin = appearance.leg_length * 0.5, appearance.leg_length * 0.5 - 0.04
     hip_height = appearance.leg_length + 0.01
     shoulder_height = hip_height + HIP_TO_SHOULDER
@@ -166,8 +153,8 @@ def walk(appearance: Appearance, phase: float) -> dict[str, np.ndarray]:
     return {name: point - np.array([0, 0, ground]) for name, point in points.items()}
 
 
-def project(points: dict[str, np.ndarray], view: View) -> ProjectedBody:
-    """See the body from the view: orthographic, the camera looking down by the elevation."""
+def project(points: Points, view: View) -> Points:
+    """The body as the view sees it, orthographic: x, y in pixels, and depth in body heights, larger when nearer."""
     sin, cos = np.sin(view.yaw), np.cos(view.yaw)
     projected = {}
     for name, (forward, left, up) in points.items():
@@ -175,7 +162,7 @@ def project(points: dict[str, np.ndarray], view: View) -> ProjectedBody:
         near = forward * cos - left * sin
         rise = up * np.cos(view.elevation) - near * np.sin(view.elevation)
         projected[name] = np.array([view.x + view.height * right, view.y - view.height * rise, near])
-    return ProjectedBody(projected, view)
+    return projected
 
 
 class Canvas:
@@ -216,28 +203,25 @@ class Canvas:
         self.ellipse(start, start_radius, start_radius, colour)
         self.ellipse(end, end_radius, end_radius, colour)
 
-    def picture(self) -> np.ndarray:
-        """uint8 (H, W, 3): the picture at its final size."""
-        return np.asarray(self._picture.reduce(OVERSAMPLING))
-
-    def layers(self) -> np.ndarray:
-        """uint8 (H, W): the layer seen at each final pixel."""
-        return np.asarray(self._map)[::OVERSAMPLING, ::OVERSAMPLING]
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """The picture, uint8 (H, W, 3), and the layer seen at each of its pixels, uint8 (H, W)."""
+        return np.asarray(self._picture.reduce(OVERSAMPLING)), np.asarray(self._map)[::OVERSAMPLING, ::OVERSAMPLING]
 
 
-def paint_person(canvas: Canvas, body: ProjectedBody, appearance: Appearance, layers: dict[str, int]) -> None:
-    """Paint the person on the canvas; each piece (see LAYERS) marks the map with the number it has in `layers`."""
-    points = body.points
-    depths = {"trunk": 0.0, "head": 0.01}
-    for side in ("left", "right"):
-        depths[f"{side}_arm"] = points[f"{side}_shoulder"][2] + 0.4 * points[f"{side}_wrist"][2]
-        depths[f"{side}_leg"] = 0.5 * points[f"{side}_hip"][2] + 0.5 * points[f"{side}_ankle"][2] - 0.02
+def paint_person(canvas: Canvas, points: Points, view: View, appearance: Appearance, layers: dict[str, int]) -> None:
+    """Paint a projected person; each piece (see LAYERS) marks the canvas's map with the number it has in `layers`."""
+    painter = _Painter(canvas, points, view, appearance)
+    pieces: list[tuple[float, str, Callable[[], None]]] = [(0.0, "trunk", painter.trunk), (0.01, "head", painter.head)]
+    for side in SIDES:
+        arm = points[f"{side}_shoulder"][2] + 0.4 * points[f"{side}_wrist"][2]
+        leg = 0.5 * points[f"{side}_hip"][2] + 0.5 * points[f"{side}_ankle"][2] - 0.02
+        pieces.append((arm, f"{side}_arm", partial(painter.arm, side)))
+        pieces.append((leg, f"{side}_leg", partial(painter.leg, side)))
     if appearance.bag == "backpack":
-        depths["backpack"] = -0.1 * np.cos(body.view.yaw)
-    for piece in sorted(depths, key=lambda name: depths[name]):
-        canvas.layer = layers[piece]
-        side, _, kind = piece.rpartition("_")
-        _PAINTERS[kind](canvas, body, appearance, side)
+        pieces.append((-0.1 * np.cos(view.yaw), "backpack", painter.backpack))
+    for _, name, paint in sorted(pieces, key=lambda piece: piece[0]):  # the farthest first
+        canvas.layer = layers[name]
+        paint()
 
 
 def _shade(colour: Colour, near: float) -> Colour:
@@ -246,104 +230,103 @@ def _shade(colour: Colour, near: float) -> Colour:
     return (r, g, b)
 
 
-def _leg(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str) -> None:
-    hip, knee, ankle, toe = (body.points[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "toe"))
-    width = appearance.limb_width * body.view.height
-    near = float(hip[2])
-    cloth, skin = _shade(appearance.bottom, near), _shade(appearance.skin, near)
-    shoe = _shade(appearance.left_shoe if side == "left" else appearance.right_shoe, near)
-    lower = cloth if appearance.bottom_style == "trousers" else skin
-    canvas.limb(knee, ankle, width * 0.8, width * 0.5, lower)
-    canvas.limb(ankle, toe, width * 0.55, width * 0.4, shoe)
-    canvas.limb(hip, knee, width * 1.15, width * 0.85, cloth)
+class _Painter:
+    """Paints the pieces of one person."""
 
+    def __init__(self, canvas: Canvas, points: Points, view: View, looks: Appearance) -> None:
+        self.canvas, self.points, self.looks, self.yaw, self.scale = canvas, points, looks, view.yaw, view.height
+        self.limb_width = looks.limb_width * self.scale
 
-def _arm(canvas: Canvas, body: ProjectedBody, appearance: Appearance, side: str) -> None:
-    scale = body.view.height
-    shoulder, elbow, wrist = (body.points[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
-    width = appearance.limb_width * scale
-    near = float(shoulder[2])
-    sleeve = _shade(appearance.left_sleeve if side == "left" else appearance.right_sleeve, near)
-    skin = _shade(appearance.skin, near)
-    canvas.limb(elbow, wrist, width * 0.65, width * 0.5, sleeve if appearance.long_sleeves else skin)
-    canvas.ellipse(wrist + (wrist - elbow) * 0.12, width * 0.5, width * 0.5, skin)
-    canvas.limb(shoulder, elbow, width * 0.9, width * 0.7, sleeve)
-    if appearance.bag == f"{side}_bag":
-        size = 0.055 * scale
-        low = wrist + np.array([0, size * 1.2, 0])
-        corners = [low + np.array([dx * size, dy * size, 0]) for dx, dy in ((-0.8, -1), (0.8, -1), (1, 1), (-1, 1))]
-        canvas.polygon(corners, _shade(appearance.bag_colour, near))
+    def middle(self, joint: str) -> np.ndarray:
+        """float (2,): x, y between the left and the right one."""
+        return (self.points[f"left_{joint}"][:2] + self.points[f"right_{joint}"][:2]) / 2
 
+    def leg(self, side: str) -> None:
+        hip, knee, ankle, toe = (self.points[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "toe"))
+        width, near = self.limb_width, float(hip[2])
+        cloth, skin = _shade(self.looks.bottom, near), _shade(self.looks.skin, near)
+        lower = cloth if self.looks.bottom_style == "trousers" else skin
+        self.canvas.limb(knee, ankle, width * 0.8, width * 0.5, lower)
+        self.canvas.limb(ankle, toe, width * 0.55, width * 0.4, _shade(self.looks.shoes[side], near))
+        self.canvas.limb(hip, knee, width * 1.15, width * 0.85, cloth)
 
-def _trunk(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
-    scale, points, yaw = body.view.height, body.points, body.view.yaw
+    def arm(self, side: str) -> None:
+        shoulder, elbow, wrist = (self.points[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
+        width, near = self.limb_width, float(shoulder[2])
+        sleeve, skin = _shade(self.looks.sleeves[side], near), _shade(self.looks.skin, near)
+        self.canvas.limb(elbow, wrist, width * 0.65, width * 0.5, sleeve if self.looks.long_sleeves else skin)
+        self.canvas.ellipse(wrist + (wrist - elbow) * 0.12, width * 0.5, width * 0.5, skin)
+        self.canvas.limb(shoulder, elbow, width * 0.9, width * 0.7, sleeve)
+        if self.looks.bag == f"{side}_bag":
+            size = 0.055 * self.scale
+            low = wrist + np.array([0, size * 1.2, 0])
+            shape = ((-0.8, -1), (0.8, -1), (1, 1), (-1, 1))
+            corners = [low + np.array([dx * size, dy * size, 0]) for dx, dy in shape]
+            self.canvas.polygon(corners, _shade(self.looks.bag_colour, near))
 
-    def edge(joint: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
-        spread = (abs(np.cos(yaw)) + TORSO_DEPTH * abs(np.sin(yaw))) * half_width * widen * scale
-        return body.middle(joint) - np.array([spread, 0]), body.middle(joint) + np.array([spread, 0])
+    def trunk(self) -> None:
+        looks, yaw = self.looks, self.yaw
 
-    top_left, top_right = edge("shoulder", appearance.shoulder_width, 0.95)
-    low_left, low_right = edge("hip", appearance.hip_width, 1.25)
+        def edge(joint: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
+            spread = (abs(np.cos(yaw)) + TORSO_DEPTH * abs(np.sin(yaw))) * half_width * widen * self.scale
+            return self.middle(joint) - np.array([spread, 0]), self.middle(joint) + np.array([spread, 0])
 
-    def at(u: float, v: float) -> np.ndarray:
-        """A point of the trunk: u from left to right of the picture, v from the shoulders to the hips."""
-        return (1 - v) * ((1 - u) * top_left + u * top_right) + v * ((1 - u) * low_left + u * low_right)
+        top_left, top_right = edge("shoulder", looks.shoulder_width, 0.95)
+        low_left, low_right = edge("hip", looks.hip_width, 1.25)
 
-    def band(u0: float, u1: float, v0: float, v1: float, colour: Colour) -> None:
-        canvas.polygon([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], colour)
+        def at(u: float, v: float) -> np.ndarray:
+            """A point of the trunk: u from left to right of the picture, v from the shoulders to the hips."""
+            return (1 - v) * ((1 - u) * top_left + u * top_right) + v * ((1 - u) * low_left + u * low_right)
 
-    canvas.limb(points["neck"], points["head"], 0.03 * scale, 0.03 * scale, appearance.skin)
-    if appearance.bottom_style == "skirt":
-        knees = body.middle("knee")
-        flare = np.array([1.35 * appearance.hip_width * scale, 0])
-        canvas.polygon([at(0, 0.9), at(1, 0.9), knees + flare, knees - flare], appearance.bottom)
-    else:
-        band(0.0, 1.0, 0.9, 1.12, appearance.bottom)
-    band(0.0, 1.0, -0.06, 1.0, appearance.top)
-    pattern, second = appearance.pattern, appearance.top_second
-    if pattern in ("hoops", "checks"):
-        for start in (0.1, 0.4, 0.7):
-            band(0, 1, start, start + 0.15, second)
-    if pattern in ("stripes", "checks"):
-        for start in (0.12, 0.45, 0.78):
-            band(start, start + 0.12, -0.06, 1, second)
-    if pattern == "halves":
-        band(0, 1, 0.45, 1, second)
-    if pattern == "badge" and np.cos(yaw) > 0.3:  # on the chest: not seen from behind
-        band(0.3, 0.7, 0.2, 0.5, second)
-    if appearance.bag == "sling":
-        canvas.polygon([at(0.1, -0.05), at(0.22, -0.05), at(0.98, 0.9), at(0.86, 0.9)], appearance.bag_colour)
+        def band(u0: float, u1: float, v0: float, v1: float, colour: Colour) -> None:
+            self.canvas.polygon([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], colour)
 
+        neck = 0.03 * self.scale
+        self.canvas.limb(self.points["neck"], self.points["head"], neck, neck, looks.skin)
+        if looks.bottom_style == "skirt":
+            knees, flare = self.middle("knee"), np.array([1.35 * looks.hip_width * self.scale, 0])
+            self.canvas.polygon([at(0, 0.9), at(1, 0.9), knees + flare, knees - flare], looks.bottom)
+        else:
+            band(0.0, 1.0, 0.9, 1.12, looks.bottom)
+        band(0.0, 1.0, -0.06, 1.0, looks.top)
+        bands: list[tuple[float, float, float, float]] = []
+        if looks.pattern in ("hoops", "checks"):
+            bands += [(0, 1, start, start + 0.15) for start in (0.1, 0.4, 0.7)]
+        if looks.pattern in ("stripes", "checks"):
+            bands += [(start, start + 0.12, -0.06, 1) for start in (0.12, 0.45, 0.78)]
+        if looks.pattern == "halves":
+            bands.append((0, 1, 0.45, 1))
+        if looks.pattern == "badge" and np.cos(yaw) > 0.3:  # on the chest: not seen from behind
+            bands.append((0.3, 0.7, 0.2, 0.5))
+        for one in bands:
+            band(*one, looks.top_second)
+        if looks.bag == "sling":
+            self.canvas.polygon([at(0.1, -0.05), at(0.22, -0.05), at(0.98, 0.9), at(0.86, 0.9)], looks.bag_colour)
 
-def _head(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
-    points, size = body.points, appearance.head_size * body.view.height
-    head, facing = points["head"], float(np.cos(body.view.yaw))
-    if appearance.hairstyle == "long":
-        canvas.ellipse(head + np.array([0, 0.5 * size, 0]), 1.05 * size, 1.5 * size, appearance.hair)
-    canvas.ellipse(head, 0.85 * size, 1.1 * size, appearance.skin)
-    back = (head - points["nose"])[:2] * 0.45
-    if appearance.hairstyle != "bald":
-        cover = appearance.bag_colour if appearance.hairstyle == "cap" else appearance.hair
-        drop = 0.1 if facing < -0.3 else -0.5
-        height = 1.0 if facing < -0.3 else 0.62
-        canvas.ellipse(head[:2] + back + np.array([0, drop * size]), 0.9 * size, height * size, cover)
-    for side in ("left", "right"):
-        if points[f"{side}_eye"][2] > head[2] + 0.1 * appearance.head_size:
-            canvas.ellipse(points[f"{side}_eye"], 0.13 * size, 0.13 * size, (30, 26, 26))
-        if points[f"{side}_ear"][2] > head[2] - 0.3 * appearance.head_size and appearance.hairstyle != "long":
-            canvas.ellipse(points[f"{side}_ear"], 0.18 * size, 0.25 * size, _shade(appearance.skin, -0.15))
-    if points["nose"][2] > head[2] - 0.2 * appearance.head_size:
-        canvas.ellipse(points["nose"], 0.16 * size, 0.18 * size, _shade(appearance.skin, -0.2))
+    def head(self) -> None:
+        looks, points, size = self.looks, self.points, self.looks.head_size * self.scale
+        head, nose = points["head"], points["nose"]
+        if looks.hairstyle == "long":
+            self.canvas.ellipse(head + np.array([0, 0.5 * size, 0]), 1.05 * size, 1.5 * size, looks.hair)
+        self.canvas.ellipse(head, 0.85 * size, 1.1 * size, looks.skin)
+        if looks.hairstyle != "bald":
+            cover = looks.bag_colour if looks.hairstyle == "cap" else looks.hair
+            drop, height = (0.1, 1.0) if float(np.cos(self.yaw)) < -0.3 else (-0.5, 0.62)
+            back = (head - nose)[:2] * 0.45
+            self.canvas.ellipse(head[:2] + back + np.array([0, drop * size]), 0.9 * size, height * size, cover)
+        for side in SIDES:
+            eye, ear = points[f"{side}_eye"], points[f"{side}_ear"]
+            if eye[2] > head[2] + 0.1 * looks.head_size:
+                self.canvas.ellipse(eye, 0.13 * size, 0.13 * size, (30, 26, 26))
+            if ear[2] > head[2] - 0.3 * looks.head_size and looks.hairstyle != "long":
+                self.canvas.ellipse(ear, 0.18 * size, 0.25 * size, _shade(looks.skin, -0.15))
+        if nose[2] > head[2] - 0.2 * looks.head_size:
+            self.canvas.ellipse(nose, 0.16 * size, 0.18 * size, _shade(looks.skin, -0.2))
 
-
-def _backpack(canvas: Canvas, body: ProjectedBody, appearance: Appearance, _: str) -> None:
-    scale, yaw = body.view.height, body.view.yaw
-    x, y = body.middle("shoulder")
-    x += -np.sin(yaw) * 0.1 * scale
-    half = (0.75 * abs(np.cos(yaw)) + 0.45 * abs(np.sin(yaw))) * appearance.shoulder_width * scale
-    top, low = y + 0.01 * scale, y + 0.2 * scale
-    corners = [np.array(corner) for corner in ((x - half, top), (x + half, top), (x + half, low), (x - half, low))]
-    canvas.polygon(corners, _shade(appearance.bag_colour, -0.05))
-
-
-_PAINTERS = {"trunk": _trunk, "head": _head, "backpack": _backpack, "arm": _arm, "leg": _leg}
+    def backpack(self) -> None:
+        x, y = self.middle("shoulder")
+        x += -np.sin(self.yaw) * 0.1 * self.scale
+        half = (0.75 * abs(np.cos(self.yaw)) + 0.45 * abs(np.sin(self.yaw))) * self.looks.shoulder_width * self.scale
+        top, low = y + 0.01 * self.scale, y + 0.2 * self.scale
+        corners = [np.array(corner) for corner in ((x - half, top), (x + half, top), (x + half, low), (x - half, low))]
+        self.canvas.polygon(corners, _shade(self.looks.bag_colour, -0.05))

@@ -1,16 +1,41 @@
-"""What belongs to a camera and a tracklet: background, occluders, light, lens."""
+"""What belongs to a camera and a tracklet: background, occluders, light, lens; and a tracklet's frames of all that."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .person import CLOTHES, Canvas
+from ..skeleton import JOINTS, NUM_JOINTS
+from .person import (
+    CLOTHES,
+    LAYERS,
+    Appearance,
+    Canvas,
+    Colour,
+    Points,
+    View,
+    paint_person,
+    project,
+    sample_appearance,
+    walk,
+)
 
+HEIGHT, WIDTH = 256, 128  # pixels of a rendered frame; layouts may write smaller ones
+STRANGER_LAYERS = {name: 10 + number for name, number in LAYERS.items()}
 OCCLUDER_LAYER = 30
+
+# The pieces on the map where a joint counts as seen; a joint behind anything else is hidden.
+_SEEN_ON = {
+    "shoulder": ("trunk", "{side}_arm", "backpack", "head"),
+    "hip": ("trunk", "{side}_leg", "{side}_arm"),
+    "elbow": ("{side}_arm",),
+    "wrist": ("{side}_arm",),
+    "knee": ("{side}_leg",),
+    "ankle": ("{side}_leg",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +65,7 @@ class Camera:
     background: Image.Image
 
 
-def sample_camera(rng: np.random.Generator, difficulty: float, height: int, width: int) -> Camera:
+def sample_camera(rng: np.random.Generator, difficulty: float) -> Camera:
     """Draw a camera; differences between cameras grow with the difficulty."""
     light = rng.uniform(1 - 0.35 * difficulty, 1 + 0.25 * difficulty)
     cast = rng.uniform(1 - 0.18 * difficulty, 1 + 0.18 * difficulty, 3)
@@ -54,16 +79,15 @@ def sample_camera(rng: np.random.Generator, difficulty: float, height: int, widt
         resolution=rng.uniform(1 - 0.45 * difficulty, 1.0),
         noise=rng.uniform(1.0, 2.0 + 6.0 * difficulty),
         jpeg_quality=int(rng.integers(55, 92)),
-        background=_background(rng, 3 * height // 2, 3 * width),
+        background=_background(rng, 3 * HEIGHT // 2, 3 * WIDTH),
     )
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     base = rng.uniform(60, 190, 3)
     coarse = rng.normal(0, 1, (6, 8, 1)) * 22 + rng.normal(0, 7, (6, 8, 3)) + base
-    picture = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
+    picture = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     horizon = int(height * rng.uniform(0.35, 0.6))
     ground = tuple(int(value) for value in rng.uniform(70, 170, 3))
@@ -76,13 +100,11 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Image.Imag
     return picture.filter(ImageFilter.GaussianBlur(1.5))
 
 
-def background_crop(camera: Camera, offset: float, height: int, width: int) -> Image.Image:
+def background_crop(camera: Camera, offset: float) -> Image.Image:
     """The part of the background behind a crop; the offset is 0 to 1 across the picture, wrapping round."""
-    span = camera.background.width - width
-    fold = abs((offset % 2.0) - 1.0)
-    left = int(fold * span)
-    top = (camera.background.height - height) // 2
-    return camera.background.crop((left, top, left + width, top + height))
+    left = int(abs((offset % 2.0) - 1.0) * (camera.background.width - WIDTH))
+    top = (camera.background.height - HEIGHT) // 2
+    return camera.background.crop((left, top, left + WIDTH, top + HEIGHT))
 
 
 @dataclass(frozen=True)
@@ -101,7 +123,7 @@ class Occluder:
     width: float
     height: float
     speed: float
-    colour: tuple[int, int, int]
+    colour: Colour
 
 
 def sample_occluder(rng: np.random.Generator, num_frames: int) -> Occluder:
@@ -119,17 +141,15 @@ def sample_occluder(rng: np.random.Generator, num_frames: int) -> Occluder:
     return Occluder(x, y, width, height, speed, colour)
 
 
-def paint_occluder(canvas: Canvas, occluder: Occluder, frame: int, height: int, width: int) -> None:
-    x, y = (occluder.x + occluder.speed * frame) * width, occluder.y * height
-    half_w, half_h = occluder.width * width / 2, occluder.height * height / 2
-    canvas.layer = OCCLUDER_LAYER
+def paint_occluder(canvas: Canvas, occluder: Occluder, frame: int) -> None:
+    x, y = (occluder.x + occluder.speed * frame) * WIDTH, occluder.y * HEIGHT
+    half_w, half_h = occluder.width * WIDTH / 2, occluder.height * HEIGHT / 2
     box = [np.array([x + sx * half_w, y + sy * half_h]) for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    upper = [box[0], box[1], (box[1] * 5 + box[2]) / 6, (box[0] * 5 + box[3]) / 6]
+    r, g, b = (min(channel + 25, 255) for channel in occluder.colour)
+    canvas.layer = OCCLUDER_LAYER
     canvas.polygon(box, occluder.colour)
-    r, g, b = occluder.colour
-    canvas.polygon(
-        [box[0], box[1], (box[1] * 5 + box[2]) / 6, (box[0] * 5 + box[3]) / 6],
-        (min(r + 25, 255), min(g + 25, 255), min(b + 25, 255)),
-    )
+    canvas.polygon(upper, (r, g, b))
 
 
 def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random.Generator) -> Image.Image:
@@ -150,8 +170,95 @@ def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random
     return Image.fromarray(np.clip(np.asarray(lit, dtype=np.float32) + noise, 0, 255).astype(np.uint8))
 
 
-def encode(image: Image.Image, camera: Camera, file_format: str) -> bytes:
-    """The file's bytes: "JPEG" at the camera's quality, or "PNG"."""
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, quality=camera.jpeg_quality, compress_level=3)  # each format takes its own
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class SyntheticFrame:
+    """One crop.
+
+    Attributes:
+        image: RGB, 128 wide and 256 high.
+        keypoints: float32 (17, 3): x, y in pixels; 1 where the joint can be seen, 0 where it is hidden or outside.
+        stranger: the same for a second person; all zero where there is none.
+    """
+
+    image: Image.Image
+    keypoints: np.ndarray
+    stranger: np.ndarray
+
+
+def render_tracklet(
+    appearance: Appearance | None, camera: Camera, num_frames: int, difficulty: float, rng: np.random.Generator
+) -> Iterator[SyntheticFrame]:
+    """Yield the frames of one tracklet; how it goes is drawn once, then every frame follows from it.
+
+    Args:
+        appearance: the person; None for a false detection (background, perhaps a passer-by at the edge).
+        difficulty: 0 to 1: more occluders, strangers, jitter and turning.
+    """
+    away = np.pi if rng.random() < 0.3 * difficulty else 0.0  # some walk the other way
+    yaw = camera.yaw + away + rng.normal(0, 0.25 + 0.35 * difficulty)
+    own_view = View(yaw, camera.elevation, rng.uniform(205, 235), WIDTH / 2 + rng.normal(0, 4), rng.uniform(240, 250))
+    stranger_looks = sample_appearance(rng, 0.0, rng) if rng.random() < 0.4 * difficulty else None
+    side = float(rng.choice([-1.0, 1.0]))
+    stranger_view = View(
+        yaw + rng.normal(0, 0.6) + (np.pi if rng.random() < 0.4 else 0.0),
+        camera.elevation,
+        own_view.height * rng.uniform(0.8, 1.05),
+        WIDTH / 2 + side * rng.uniform(0.35, 0.55) * WIDTH,
+        own_view.y + rng.uniform(-12, 10),
+    )
+    turn = rng.normal(0, 0.04)
+    phase, phase_step = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.75)
+    stranger_speed = -side * rng.uniform(0, 0.5) * WIDTH / max(num_frames, 1)
+    stranger_in_front = rng.random() < 0.35
+    occluder = sample_occluder(rng, num_frames) if rng.random() < 0.6 * difficulty else None
+    background_start, background_speed = rng.uniform(0, 2), rng.uniform(-0.03, 0.03)
+    gain = rng.uniform(1 - 0.12 * difficulty, 1 + 0.12 * difficulty) * rng.uniform(0.96, 1.04, 3)
+    jitter = np.zeros(3)
+    for frame in range(num_frames):
+        jitter = 0.8 * jitter + rng.normal(0, 1, 3) * np.array([1.6, 2.2, 2.5]) * (0.3 + difficulty)
+        canvas = Canvas(background_crop(camera, background_start + background_speed * frame))
+        step = phase_step * frame
+        body = stranger = None
+        people = []  # painted in this order
+        if stranger_looks is not None:
+            view = replace(stranger_view, x=stranger_view.x + stranger_speed * frame)
+            stranger = project(walk(stranger_looks, phase + 1.0 + step), view)
+            people.append((stranger, view, stranger_looks, STRANGER_LAYERS))
+        if appearance is not None:
+            x, y, height = own_view.x + jitter[0], own_view.y + jitter[1], own_view.height + jitter[2]
+            view = replace(own_view, yaw=own_view.yaw + turn * frame, x=x, y=y, height=height)
+            body = project(walk(appearance, phase + step), view)
+            people.append((body, view, appearance, LAYERS))
+        for person in reversed(people) if stranger_in_front else people:
+            paint_person(canvas, *person)
+        if occluder is not None:
+            paint_occluder(canvas, occluder, frame)
+        picture, layers = canvas.finish()
+        own, other = seen_keypoints(body, layers, LAYERS), seen_keypoints(stranger, layers, STRANGER_LAYERS)
+        yield SyntheticFrame(expose(picture, camera, gain, rng), own, other)
+
+
+def seen_keypoints(body: Points | None, layers: np.ndarray, own: dict[str, int]) -> np.ndarray:
+    """float32 (17, 3): the joints in pixels, and whether each can be seen; all zero without a body.
+
+    `layers` is the canvas's map, `own` the numbers there of the body's pieces.
+    """
+    height, width = layers.shape
+    result = np.zeros((NUM_JOINTS, 3), np.float32)
+    if body is None:
+        return result
+    for index, name in enumerate(JOINTS):
+        x, y, near = body[name]
+        result[index, :2] = x, y
+        column, row = int(x), int(y)
+        if not (0 <= column < width and 0 <= row < height):
+            continue
+        side, _, joint = name.rpartition("_")
+        if joint in _SEEN_ON:
+            pieces = [piece.format(side=side) for piece in _SEEN_ON[joint]]
+            seen = layers[row, column] in [own[piece] for piece in pieces]
+        else:  # on the head: turned towards the camera, or on its rim
+            patch = layers[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            seen = near > body["head"][2] - 0.012 and (patch == own["head"]).any()
+        result[index, 2] = float(seen)
+    return result

@@ -135,6 +135,16 @@ def test_a_checkpoint_that_is_not_on_the_workers_machine(tmp_path: Path) -> None
         load_checkpoint(elsewhere)
 
 
+def test_a_changed_bit_of_the_weights_is_noticed(tmp_path: Path) -> None:
+    model = pifpaf.build_network("mobilenetv3small", 1)
+    path = save(tmp_path / "network.pkl", model)
+    content, weights = bytearray(path.read_bytes()), next(model.parameters()).detach().numpy().tobytes()
+    content[content.index(weights)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot be read as an openpifpaf checkpoint .*data/0 is damaged"):
+        resolve_checkpoint(str(path))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

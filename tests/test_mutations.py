@@ -110,16 +110,12 @@ def make_images(folder: Path) -> tuple[Files, Read]:
 
 
 def make_model(folder: Path) -> tuple[Files, Read]:
-    import torch
     from evaluation_dataset import save_tiny_model
 
     from keyreid.model.network.weights import load_model
 
     saved = save_tiny_model(folder / "model")
-    return sorted(path for path in saved.rglob("*.*") if path.is_file()), lambda: [
-        (name, value.numpy().tobytes() if isinstance(value, torch.Tensor) else value)
-        for name, value in load_model(saved).state_dict().items()
-    ]
+    return sorted(path for path in saved.rglob("*.*") if path.is_file()), lambda: weights(load_model(saved))
 
 
 def make_config(folder: Path) -> tuple[Files, Read]:
@@ -141,7 +137,20 @@ def make_pifpaf(folder: Path) -> tuple[Files, Read]:
     own, pickled = folder / "own.safetensors", folder / "theirs.pkl"
     shutil.copy(SYNTHETIC_PATH, own)
     torch.save({"model": build_network("mobilenetv3small", 2), "epoch": 1}, pickled)
-    return [own, pickled], lambda: [load_checkpoint(resolve_checkpoint(str(path))) is None for path in (own, pickled)]
+
+    def read() -> object:
+        resolved = [resolve_checkpoint(str(path)) for path in (own, pickled)]
+        networks = [load_checkpoint(one) for one in resolved]
+        return [
+            (one.input_height, str(network), str([vars(meta) for meta in network.head_metas]), weights(network))
+            for one, network in zip(resolved, networks, strict=True)
+        ]
+
+    return [own, pickled], read
+
+
+def weights(network: Any) -> list[tuple[str, bytes]]:
+    return [(name, value.numpy().tobytes()) for name, value in network.state_dict().items()]
 
 
 def make_frame_list(folder: Path) -> tuple[Files, Read]:

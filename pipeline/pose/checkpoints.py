@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -65,11 +66,7 @@ def resolve_checkpoint(name: str, *, trust: bool = False) -> ResolvedCheckpoint:
             "a file, 'synthetic', or one of " + ", ".join(sorted(official)),
         )
     digest = sha256_of(path)
-    if path.suffix == SAFETENSORS:
-        return ResolvedCheckpoint(name, path, digest, int(pifpaf.load_network(path)[1]["input_height"]))
-    resolved = ResolvedCheckpoint(name, path, digest, OFFICIAL_INPUT_HEIGHT, trust)
-    load_checkpoint(resolved)  # refused here, before any worker starts
-    return resolved
+    return ResolvedCheckpoint(name, path, digest, _load(path, trust)[1], trust)  # refused before any worker starts
 
 
 def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
@@ -78,8 +75,6 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
     Raises:
         CheckpointError: the file is not there, changed since it was resolved, or does not hold a network for people.
     """
-    from . import pifpaf
-
     if not resolved.path.is_file():
         raise CheckpointError(
             f"{resolved.path} is not on the machine {platform.node()}",
@@ -89,30 +84,39 @@ def load_checkpoint(resolved: ResolvedCheckpoint) -> Any:
     digest = sha256_of(resolved.path)
     if digest != resolved.sha256:
         raise CheckpointError(f"{resolved.path} has SHA-256 {digest[:16]}...", f"{resolved.sha256[:16]}...")
-    if resolved.path.suffix == SAFETENSORS:
-        return pifpaf.load_network(resolved.path)[0]
+    return _load(resolved.path, resolved.trusted)[0]
+
+
+def _load(path: Path, trusted: bool) -> tuple[Any, int]:
+    """The network of a file, and the height in pixels that its frames are resized to."""
+    from . import pifpaf
+
+    if path.suffix == SAFETENSORS:
+        return pifpaf.load_network(path)
     try:
+        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch compares no checksums
+            raise ValueError(f"{damaged} is damaged")
         with torch.serialization.safe_globals(_allowed()):
-            model = torch.load(resolved.path, map_location="cpu", weights_only=not resolved.trusted)["model"]
+            model = torch.load(path, map_location="cpu", weights_only=not trusted)["model"]
         pifpaf.network.model_migration.model_migration(model)
         cif, caf = model.head_metas[:2]
     except Exception as error:  # whatever a pickle of another origin may raise
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
         if wanted:
             raise CheckpointError(
-                f"{resolved.path} wants {wanted[1]}, which no network of openpifpaf needs",
+                f"{path} wants {wanted[1]}, which no network of openpifpaf needs",
                 "openpifpaf's networks and head metas, layers of torch and torchvision",
                 "add --trust-checkpoint only if you know where the file comes from: it can then run any code",
             ) from error
         raise CheckpointError(
-            f"{resolved.path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
+            f"{path} cannot be read as an openpifpaf checkpoint ({type(error).__name__}: {error})",
             "a file that openpifpaf 0.12 or 0.13 wrote",
         ) from error
     metas = pifpaf.headmeta
     if not (isinstance(cif, metas.Cif) and isinstance(caf, metas.Caf) and cif.n_fields == NUM_JOINTS):
         heads = [meta.name for meta in model.head_metas]
-        raise CheckpointError(f"{resolved.path} has heads {heads}", "CIF and CAF of 17 COCO joints")
-    return model.eval()
+        raise CheckpointError(f"{path} has heads {heads}", "CIF and CAF of 17 COCO joints")
+    return model.eval(), OFFICIAL_INPUT_HEIGHT
 
 
 def _allowed() -> list[Any]:

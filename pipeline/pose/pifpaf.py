@@ -9,8 +9,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +65,20 @@ def build_network(base_name: str, upsample_stride: int) -> Any:
         return network.Factory(base_name=base_name).from_scratch([cif, caf])
 
 
-def load_network(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Read what tools/train_synthetic_pifpaf.py wrote: the network in eval mode, and the metadata."""
+def load_network(path: Path) -> tuple[Any, int]:
+    """Read what tools/train_synthetic_pifpaf.py wrote: the network in eval mode, and its frames' height in pixels."""
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["keyreid_pifpaf"])
         model = build_network(metadata["base_name"], metadata["upsample_stride"])
         state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
         model.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as error:
+        return model.eval(), int(metadata["input_height"])
+    except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} does not hold a PifPaf network of this project ({str(error).splitlines()[0]})",
             "safetensors written by tools/train_synthetic_pifpaf.py",
         ) from error
-    return model.eval(), metadata
 
 
 def official_urls() -> dict[str, str]:
@@ -126,14 +125,14 @@ class PifPafEstimator:
             network or the decoder is raised as it is: it says nothing about a picture.
         """
         tracklet_now, its_decoder = None, None
-        ready: list[_Decodable] = []
+        ready: list[tuple[Any, list[Tensor], int, Picture | None]] = []  # arguments of _decode
         with ThreadPoolExecutor(1) as pool:
             stream = iter(pictures)
             while chunk := list(islice(stream, CHUNK)):
                 heads: dict[int, tuple[list[Tensor], int]] = {}
                 done = 0
                 for rows in self._same_sized([picture for _, picture in chunk]):
-                    decoding = pool.submit(list, map(_decode, ready))
+                    decoding = pool.submit(list, starmap(_decode, ready))
                     batch = [picture.pixels for row in rows if (picture := chunk[row][1]) is not None]
                     fields = self._forward(torch.stack(batch))[:2] if batch else []
                     yield from decoding.result()
@@ -143,9 +142,9 @@ class PifPafEstimator:
                         tracklet, picture = chunk[done]
                         if tracklet != tracklet_now:
                             tracklet_now, its_decoder = tracklet, decoder.CifCaf([self._cif], [self._caf])
-                        ready.append(_Decodable(its_decoder, *heads.pop(done, ([], 0)), picture))
+                        ready.append((its_decoder, *heads.pop(done, ([], 0)), picture))
                         done += 1
-            yield from map(_decode, ready)
+            yield from starmap(_decode, ready)
 
     def _same_sized(self, pictures: Sequence[Picture | None]) -> list[list[int]]:
         """Indices in batches of one shape each, in order; never empty: unreadable frames are passed on."""
@@ -160,23 +159,14 @@ class PifPafEstimator:
         return batches or [[]]
 
 
-@dataclass(frozen=True)
-class _Decodable:
-    """A picture and its place in a batch's fields, with the decoder of its tracklet."""
-
-    decoder: Any
-    heads: list[Tensor]
-    position: int
-    picture: Picture | None
-
-
-def _decode(one: _Decodable) -> list[Person] | None:
-    if one.picture is None:
+def _decode(cif_caf: Any, heads: list[Tensor], position: int, picture: Picture | None) -> list[Person] | None:
+    """The people of a picture, whose fields are at a position of a batch's, by the decoder of its tracklet."""
+    if picture is None:
         return None
     people = []
-    for annotation in one.decoder([head[one.position].contiguous() for head in one.heads]):
+    for annotation in cif_caf([head[position].contiguous() for head in heads]):
         keypoints = annotation.data.astype(np.float32)
-        keypoints[:, :2] /= np.float32(one.picture.scale)
+        keypoints[:, :2] /= np.float32(picture.scale)
         people.append(Person(float(annotation.score), keypoints))
     return sorted(people, key=lambda person: -person.score)
 

@@ -107,19 +107,13 @@ def test_a_layer_of_somebodys_own_is_loaded_only_when_trusted(tmp_path: Path) ->
     assert set(torch.serialization.get_safe_globals()) == allowed, "the process allows no more than before"
 
 
-def test_official_names_lead_to_https_files_whose_names_end_in_their_hash() -> None:
-    urls = pifpaf.official_urls()
-    assert {"shufflenetv2k16", "shufflenetv2k30", "resnet50", "mobilenetv3small"} <= set(urls)
-    assert all(len(url.rsplit("-", 1)[1]) == len("12345678.pkl") for url in urls.values())
-    assert all(url.startswith("https://github.com/") for url in urls.values())
-
-
 def test_an_official_file_that_was_damaged_in_the_cache_or_cannot_be_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
+    assert all(url.startswith("https://github.com/") for url in pifpaf.official_urls().values())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(CheckpointError, match=r"'resnet50' could not be fetched .*no route to host.*put it at"):
@@ -127,12 +121,6 @@ def test_an_official_file_that_was_damaged_in_the_cache_or_cannot_be_fetched(
     (tmp_path / "checkpoints" / pifpaf.official_urls()["resnet50"].rsplit("/", 1)[1]).write_bytes(b"not the real one")
     with pytest.raises(CheckpointError, match=r"starts with .*; expected ecd30da4; delete it"):
         resolve_checkpoint("resnet50")
-
-
-def test_a_checkpoint_that_is_not_on_the_workers_machine(tmp_path: Path) -> None:
-    elsewhere = ResolvedCheckpoint("mine", tmp_path / "mine.pkl", "ab", 256)
-    with pytest.raises(CheckpointError, match=r"mine\.pkl is not on the machine .*the same path on every machine"):
-        load_checkpoint(elsewhere)
 
 
 def test_a_changed_bit_of_the_weights_is_noticed(tmp_path: Path) -> None:
@@ -157,4 +145,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, message: str) 
     if "." in name:
         (tmp_path / name).write_bytes(b"not a network")
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(resolve_checkpoint(str(tmp_path / name), trust=True))
+        resolve_checkpoint(str(tmp_path / name), trust=True)
+    elsewhere = ResolvedCheckpoint("mine", tmp_path / "mine.pkl", "ab", 256)
+    with pytest.raises(CheckpointError, match=r"mine\.pkl is not on the machine .*the same path on every machine"):
+        load_checkpoint(elsewhere)

@@ -56,11 +56,6 @@ def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "whatever was seen before"
 
 
-def test_batches_hold_as_many_pictures_as_suit_the_cpu(fast: FastForward) -> None:
-    shapes = [torch.Size((height, width, 3)) for height, width in ((129, 65), (257, 129), (2049, 2049))]
-    assert [fast.suitable_batch(shape) for shape in shapes] == [16, 4, 1]
-
-
 def test_an_official_kind_of_network_agrees_too() -> None:
     torch.manual_seed(0)
     model = pifpaf.build_network("shufflenetv2k16", 1).eval()
@@ -99,9 +94,6 @@ def test_each_worker_has_its_own_gpu(
     if worker is not None:
         monkeypatch.setenv(WORKER_VARIABLE, worker)
     assert choose_device(device) == chosen
-
-
-def test_cuda_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SettingsError, match=r"CUDA is not available on .*; expected .*; use --device auto"):
         choose_device("cuda")

@@ -84,7 +84,7 @@ def test_choice_is_the_best_of_all_chains(seed: int) -> None:
 
 
 def test_time_is_counted_in_frame_numbers() -> None:
-    """Person is on the left in frame 1, and two people are there in frame 500: they are no neighbours."""
+    """Somebody is on the left in frame 1, and two people are there in frame 500: they are no neighbours."""
     before, near, far = standing(0.3, 0.5), standing(0.3, 0.5), standing(0.7, 0.6)
     frames, sizes = [[before], [near, far]], [SIZE] * 2
     assert select_people(frames, sizes, numbers=[1, 2]) == select_people(frames, sizes) == [before, near]
@@ -105,8 +105,10 @@ def test_order_of_people_and_direction_of_time_do_not_matter(seed: int) -> None:
 
 
 def test_best_score_is_the_authors_rule() -> None:
-    first, second = standing(0.9, 0.5), standing(0.1, 0.6)
+    first, second = standing(0.6, 0.5), standing(0.1, 0.6)
     assert best_scores([[first, second], [second], [], None]) == [second, second, None, None]
+    frames = [None, [], [first], None]
+    assert select_people(frames, [(0, 0), SIZE, SIZE, (0, 0)]) == best_scores(frames) == [None, None, first, None]
     left, right = standing(0.4, 0.5), standing(0.6, 0.5)
     for rule in (best_scores, lambda frames: select_people(frames, [SIZE])):
         assert rule([[left, right]]) == rule([[right, left]]), "people who tie, whatever their order"
@@ -125,22 +127,6 @@ def test_a_stranger_is_not_followed_even_where_the_person_is_hidden() -> None:
     assert select_people(frames, [SIZE] * 10) == [*own[:4], None, None, *own[6:]]
 
 
-def test_each_piece_of_evidence_decides_where_the_others_are_equal() -> None:
-    for better, worse in (
-        (standing(0.5, 0.5), standing(0.5, 0.6, height=0.4)),
-        (standing(0.5, 0.5), standing(0.9, 0.6)),
-        (standing(0.5, 0.6), standing(0.5, 0.5)),
-    ):
-        assert select_people([[worse, better]], [SIZE]) == [better]
-
-
-def test_frames_without_people_and_unreadable_frames() -> None:
-    person = standing(0.5, 0.5)
-    assert select_people([None, [], [person], None], [(0, 0), SIZE, SIZE, (0, 0)]) == [None, None, person, None]
-    assert best_scores([None, [], [person]]) == [None, None, person]
-    assert select_people([], []) == []
-
-
 def test_evidence_of_a_body_that_is_partly_hidden() -> None:
     whole = in_crop(standing(0.75, 0.5).keypoints, SIZE)
     half = whole.copy()
@@ -152,6 +138,8 @@ def test_evidence_of_a_body_that_is_partly_hidden() -> None:
     assert body_height(half, 0.1) == pytest.approx(0.85, abs=0.01)
     assert body_height(nothing, 0.1) is None
     assert similarities(whole, np.stack([whole, nothing]), 0.1, 2.0) == pytest.approx([18 / 19, 0.5])
+    best, *worse = standing(0.5, 0.6), standing(0.5, 0.6, height=0.4), standing(0.9, 0.6), standing(0.5, 0.5)
+    assert all(select_people([[other, best]], [SIZE]) == [best] for other in worse), "size, place and score each tell"
 
 
 def somebody(x: float, y: float, confidence: float = 0.8, score: float = 0.5) -> Person:
@@ -171,18 +159,19 @@ def test_joints_move_in_a_line_and_confidence_decays_to_the_middle() -> None:
         assert pose.score == pytest.approx(0.5 * row[2] / 0.6)
 
 
-@pytest.mark.parametrize(("distance", "longest", "filled"), [(2, 4, True), (4, 4, True), (5, 4, False), (2, 1, False)])
-def test_only_short_gaps_are_filled(distance: int, longest: int, filled: bool) -> None:
-    chosen = [somebody(10, 20), *[None] * (distance - 1), somebody(12, 20)]
-    poses = fill_gaps(chosen, [SIZE] * len(chosen), GapSettings(max_distance=longest))
-    assert all((pose is not None) == filled for pose in poses[1:-1])
-
-
-def test_distances_are_counted_in_frame_numbers() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "longest", "confidence"),
+    [([0, 1, 2], 4, 0.4), ([0, 1, 4], 4, 0.4), ([10, 13, 15], 5, 0.2), ([0, 1, 5], 4, 0), ([0, 1, 2], 1, 0)],
+)
+def test_only_short_gaps_are_filled_counted_in_frame_numbers(
+    numbers: list[int], longest: int, confidence: float
+) -> None:
     chosen = [somebody(10, 20), None, somebody(20, 20)]
-    assert fill_gaps(chosen, [SIZE] * 3, numbers=[1, 250, 500])[1] is None
-    pose = fill_gaps(chosen, [SIZE] * 3, GapSettings(max_distance=5, decay=0.5), numbers=[10, 13, 15])[1]
-    np.testing.assert_allclose(pose.keypoints, [(16, 20, 0.2)] * 17, rtol=1e-6)
+    pose = fill_gaps(chosen, [SIZE] * 3, GapSettings(longest, decay=0.5), numbers)[1]
+    assert (pose is None) == (confidence == 0)
+    if pose is not None:
+        x = 10 + 10 * (numbers[1] - numbers[0]) / (numbers[2] - numbers[0])
+        np.testing.assert_allclose(pose.keypoints, [(x, 20, confidence)] * 17, rtol=1e-6)
 
 
 def test_unreadable_frames_and_both_ends_stay_empty() -> None:

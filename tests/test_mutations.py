@@ -26,9 +26,9 @@ MEMORY = 1 << 30  # bytes beyond what the reader takes for sound input
 SECONDS = 20  # for one input; the system then ends the process
 INPUTS = {
     "prepared": 500, "mars": 250, "ilids-vid": 150, "ilids-vid json": 100, "table csv": 200, "table parquet": 200,
-    "images": 300, "model": 100, "config": 150, "pifpaf": 30, "frame list": 50, "keypoints": 490,
+    "images": 300, "model": 100, "config": 150, "pifpaf": 15, "pifpaf pickle": 15, "frame list": 50, "keypoints": 490,
 }  # fmt: skip
-SEALED = ("prepared", "model")
+SEALED = ("prepared", "model", "pifpaf pickle")
 
 Files = list[Path]
 Read = Callable[[], object]
@@ -128,25 +128,30 @@ def make_config(folder: Path) -> tuple[Files, Read]:
     return [path], lambda: read_config(path)
 
 
-def make_pifpaf(folder: Path) -> tuple[Files, Read]:
-    import torch
+def make_pifpaf(name: str) -> Callable[[Path], tuple[Files, Read]]:
+    """A PifPaf network in this project's form, or in openpifpaf's, whose checksums must be compared."""
 
-    from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
-    from keyreid.pipeline.pose.pifpaf import build_network
+    def make(folder: Path) -> tuple[Files, Read]:
+        import torch
 
-    own, pickled = folder / "own.safetensors", folder / "theirs.pkl"
-    shutil.copy(SYNTHETIC_PATH, own)
-    torch.save({"model": build_network("mobilenetv3small", 2), "epoch": 1}, pickled)
+        from keyreid.pipeline.pose.checkpoints import SYNTHETIC_PATH, load_checkpoint, resolve_checkpoint
+        from keyreid.pipeline.pose.pifpaf import build_network
 
-    def read() -> object:
-        resolved = [resolve_checkpoint(str(path)) for path in (own, pickled)]
-        networks = [load_checkpoint(one) for one in resolved]
-        return [
-            (one.input_height, str(network), str([vars(meta) for meta in network.head_metas]), weights(network))
-            for one, network in zip(resolved, networks, strict=True)
-        ]
+        path = folder / ("theirs.pkl" if name == "pifpaf pickle" else "own.safetensors")
+        if name == "pifpaf pickle":
+            torch.save({"model": build_network("mobilenetv3small", 2), "epoch": 1}, path)
+        else:
+            shutil.copy(SYNTHETIC_PATH, path)
 
-    return [own, pickled], read
+        def read() -> object:
+            resolved = resolve_checkpoint(str(path))
+            network = load_checkpoint(resolved)
+            metas = str([vars(meta) for meta in network.head_metas])
+            return resolved.input_height, str(network), metas, weights(network)
+
+        return [path], read
+
+    return make
 
 
 def weights(network: Any) -> list[tuple[str, bytes]]:
@@ -191,7 +196,7 @@ READERS: dict[str, Callable[[Path], tuple[Files, Read]]] = {
     "images": make_images,
     "model": make_model,
     "config": make_config,
-    "pifpaf": make_pifpaf,
+    **{name: make_pifpaf(name) for name in ("pifpaf", "pifpaf pickle")},
     "frame list": make_frame_list,
     "keypoints": make_keypoints,
 }

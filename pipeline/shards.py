@@ -27,22 +27,14 @@ FRAME_TABLES = (("frame_index", (), np.int32), ("sizes", (2,), np.int32), ("keyp
 
 @dataclass(frozen=True)
 class TrackletFrames:
-    """The readable frames of one tracklet, in time order; F frames.
-
-    Attributes:
-        frame_index: int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent).
-        encoded: JPEG or PNG files' bytes, see images.encode_for_shard.
-        sizes: int32 (F, 2), width and height in pixels.
-        keypoints: float32 (F, 17, 3), see KeypointColumns; zero where no person was found.
-        heatmaps: uint8 (F, 6, 64, 32), part heatmaps over the frame, 255 for 1.0.
-    """
+    """The readable frames of one tracklet, in time order; F frames."""
 
     tracklet_id: int
-    frame_index: np.ndarray
-    encoded: tuple[bytes, ...]
-    sizes: np.ndarray
-    keypoints: np.ndarray
-    heatmaps: np.ndarray
+    frame_index: np.ndarray  # int32 (F,), position of each frame among the tracklet's frames (left-out ones are absent)
+    encoded: tuple[bytes, ...]  # JPEG or PNG files' bytes, see images.encode_for_shard
+    sizes: np.ndarray  # int32 (F, 2), width and height in pixels
+    keypoints: np.ndarray  # float32 (F, 17, 3), see KeypointColumns; zero where no person was found
+    heatmaps: np.ndarray  # uint8 (F, 6, 64, 32), part heatmaps over the frame, 255 for 1.0
 
     @property
     def num_frames(self) -> int:

@@ -30,18 +30,13 @@ _LAYERS = (
 
 @dataclass(frozen=True)
 class ResolvedCheckpoint:
-    """What the user asked for, and its file: safetensors (this project's) or a pickle (openpifpaf's).
-
-    Attributes:
-        input_height: pixels that frames are resized to, unless the user says otherwise.
-        trusted: whether a pickle may hold anything, and so run any code.
-    """
+    """What the user asked for, and its file: safetensors (this project's) or a pickle (openpifpaf's)."""
 
     name: str
     path: Path
     sha256: str
-    input_height: int
-    trusted: bool = False
+    input_height: int  # pixels that frames are resized to, unless the user says otherwise
+    trusted: bool = False  # whether a pickle may hold anything, and so run any code
 
 
 def resolve_checkpoint(name: str, *, trust: bool = False) -> ResolvedCheckpoint:

@@ -30,54 +30,32 @@ CPU_PIXELS, CUDA_PIXELS = 1 << 17, 1 << 21
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """openpifpaf's own thresholds, 0 to 1, and defaults; the authors' 0.005 and 0.1 come after (method, part 2).
+    """openpifpaf's own thresholds, 0 to 1, and defaults; the authors' 0.005 and 0.1 come after (method, part 2)."""
 
-    Attributes:
-        cif: evidence for a joint that is added up at all.
-        seed: confidence of a joint from which a person may be grown.
-        keypoint: confidence of a joint that is kept.
-        instance: score of a person that is kept.
-        force_complete: find every joint of a person whatever its confidence; `keypoint` then counts as 0.
-    """
-
-    cif: float = 0.3
-    seed: float = 0.2
-    keypoint: float = 0.15
-    instance: float = 0.15
-    force_complete: bool = False
+    cif: float = 0.3  # evidence for a joint that is added up at all
+    seed: float = 0.2  # confidence of a joint from which a person may be grown
+    keypoint: float = 0.15  # confidence of a joint that is kept
+    instance: float = 0.15  # score of a person that is kept
+    force_complete: bool = False  # find every joint of a person whatever its confidence; `keypoint` counts as 0
 
 
 @dataclass(frozen=True)
 class PoseSettings:
-    """How frames reach the network and people come out of it; part of the fingerprint of keypoints.
+    """How frames reach the network and people come out of it; part of the fingerprint of keypoints."""
 
-    Attributes:
-        input_height: pixels that every frame's height is resized to; None where `scale` is given.
-        scale: 1 to 3, pixels of the network's picture for a pixel of the frame; None where `input_height` is given.
-        batch_size: frames in one forward pass; None: as many as suit the device. Kernels may round differently for
-            other sizes.
-        decoder: thresholds.
-    """
-
-    input_height: int | None
-    scale: float | None = None
-    batch_size: int | None = None
+    input_height: int | None  # pixels that every frame's height is resized to; None where `scale` is given
+    scale: float | None = None  # 1 to 3, the picture's pixels for one of the frame; None where `input_height` is given
+    batch_size: int | None = None  # frames in one forward pass, by which kernels may round; None: what suits the device
     decoder: DecoderSettings = DecoderSettings()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame as the network sees it.
+    """One frame as the network sees it."""
 
-    Attributes:
-        frame_size: width and height of the frame in pixels.
-        scale: pixels of the picture for a pixel of the frame.
-        pixels: uint8 (H, W, 3) RGB; sides of the form 16k + 1, padded at the right and below.
-    """
-
-    frame_size: tuple[int, int]
-    scale: float
-    pixels: Tensor
+    frame_size: tuple[int, int]  # width and height of the frame in pixels
+    scale: float  # pixels of the picture for a pixel of the frame
+    pixels: Tensor  # uint8 (H, W, 3) RGB; sides of the form 16k + 1, padded at the right and below
 
 
 def make_picture(frame: np.ndarray, settings: PoseSettings) -> Picture:

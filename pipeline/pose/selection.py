@@ -33,17 +33,11 @@ UNITS = 1_000_000  # evidence is added in whole millionths: exact in any order, 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """A person in one frame.
+    """A person in one frame."""
 
-    Attributes:
-        score: 0 to 1; other programs' may be more.
-        keypoints: float32 (17, 3): x, y in pixels of the frame, confidence 0 to 1; zeros where a joint was not found.
-        interpolated: False for a detected person, True for one that was put between two others.
-    """
-
-    score: float
-    keypoints: np.ndarray
-    interpolated: bool = False
+    score: float  # 0 to 1; other programs' may be more
+    keypoints: np.ndarray  # float32 (17, 3): x, y in pixels of the frame, confidence 0 to 1; zeros where not found
+    interpolated: bool = False  # not detected, but put between two that were
 
 
 Frames = Sequence[Sequence[Person] | None]  # the people of each frame; None where the frame could not be read
@@ -53,46 +47,27 @@ Numbers = Sequence[int] | np.ndarray | None  # of the frames, rising; None for 0
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """Weights of the evidence; a frame for which nobody is chosen counts 0.
+    """Weights of the evidence; a frame for which nobody is chosen counts 0."""
 
-    Attributes:
-        person: reward of choosing anybody: a doubtful person is better than none.
-        score: times PifPaf's score; small: in the measurements place and continuity told more.
-        centre: cost at the crop's edge, growing with the square of the distance: crops are cut around their person.
-        size: cost of a body half or twice as high as expected, growing with the logarithm: a crop fits its person.
-        expected_height: of the person's body, in crop heights.
-        jump: cost of two successive choices that have nothing in common: people do not leap.
-        alike: similarity from which two successive choices may be one person, and cost nothing.
-        reach: frame numbers after which the earlier choice is forgotten: the cost of a jump falls to 0 in a line.
-        neutral: joints of similarity one half added to every comparison: few common joints say little.
-        min_confidence: joints under it count as not found; decoders may be told to give joints that they do not see.
-    """
-
-    person: float = 0.85
-    score: float = 0.2
-    centre: float = 2.75
-    size: float = 1.0
-    expected_height: float = 0.85
-    jump: float = 8.0
-    alike: float = 0.5
-    reach: int = 8
-    neutral: float = 2.0
-    min_confidence: float = 0.1
+    person: float = 0.85  # reward of choosing anybody: a doubtful person is better than none
+    score: float = 0.2  # times PifPaf's score; small: in the measurements place and continuity told more
+    centre: float = 2.75  # cost at the crop's edge, times the distance squared: crops are cut around their person
+    size: float = 1.0  # cost of a body half or twice as high as expected, by the logarithm: a crop fits its person
+    expected_height: float = 0.85  # of the person's body, in crop heights
+    jump: float = 8.0  # cost of two successive choices that have nothing in common: people do not leap
+    alike: float = 0.5  # similarity from which two successive choices may be one person, and cost nothing
+    reach: int = 8  # frame numbers in which the cost of a jump falls to 0 in a line: the earlier choice is forgotten
+    neutral: float = 2.0  # joints of similarity one half added to every comparison: few common joints say little
+    min_confidence: float = 0.1  # joints under it count as not found; decoders may give joints that they do not see
 
 
 @dataclass(frozen=True)
 class GapSettings:
-    """When and how gaps are filled.
+    """When and how gaps are filled."""
 
-    Attributes:
-        max_distance: frame numbers between the two poses that enclose a gap, at most; 1 fills nothing.
-        decay: confidence is multiplied with it for each frame number to the nearer of the two poses.
-        max_shift: a joint that moved further between them is left out, in crop heights: it swung, or was not the same.
-    """
-
-    max_distance: int = 5
-    decay: float = 0.8
-    max_shift: float = 0.15
+    max_distance: int = 5  # frame numbers between the two poses that enclose a gap, at most; 1 fills nothing
+    decay: float = 0.8  # times the confidence for each frame number to the nearer of the two poses
+    max_shift: float = 0.15  # crop heights; a joint that moved further is left out: it swung, or was not the same
 
 
 def best_scores(frames: Frames) -> list[Person | None]:

@@ -35,24 +35,15 @@ _IDENTITY, _GROUP, _CAMERA, _PASSAGE, _PLAN, _SPLITS = 1, 2, 3, 4, 5, 99
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """What a synthetic dataset depends on; equal settings give equal bytes.
+    """What a synthetic dataset depends on; equal settings give equal bytes."""
 
-    Attributes:
-        num_identities: people, half of them in the test split; even.
-        num_cameras: 2 to 9.
-        tracklets_per_camera: of each person under each camera.
-        min_frames, max_frames: length of a tracklet.
-        difficulty: 0 (own colours, clean pictures) to 1 (look-alikes, occluders, strangers, strong casts).
-        seed: of every draw.
-    """
-
-    num_identities: int = 48
-    num_cameras: int = 4
-    tracklets_per_camera: int = 2
-    min_frames: int = 6
+    num_identities: int = 48  # people, half of them in the test split; even
+    num_cameras: int = 4  # 2 to 9
+    tracklets_per_camera: int = 2  # of each person under each camera
+    min_frames: int = 6  # of a tracklet
     max_frames: int = 12
-    difficulty: float = 0.6
-    seed: int = 0
+    difficulty: float = 0.6  # 0 (own colours, clean pictures) to 1 (look-alikes, occluders, strangers, strong casts)
+    seed: int = 0  # of every draw
 
     def __post_init__(self) -> None:
         for fine, name, expected in (

@@ -106,19 +106,12 @@ def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np
 
 @dataclass(frozen=True)
 class View:
-    """How the body stands in front of the camera.
+    """How the body stands in front of the camera."""
 
-    Attributes:
-        yaw: radians; 0 faces the camera, pi / 2 walks to the right of the picture, pi turns the back.
-        elevation: radians; how far the camera looks down.
-        height: body height in pixels.
-        x, y: pixel of the point on the ground between the feet.
-    """
-
-    yaw: float
-    elevation: float
-    height: float
-    x: float
+    yaw: float  # radians; 0 faces the camera, pi / 2 walks to the right of the picture, pi turns the back
+    elevation: float  # radians; how far the camera looks down
+    height: float  # body height in pixels
+    x: float  # pixel of the point on the ground between the feet
     y: float
 
 

@@ -40,29 +40,17 @@ _SEEN_ON = {
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera.
+    """What all crops of one camera have in common."""
 
-    Attributes:
-        yaw: radians, the usual walking direction, see person.View.
-        elevation: radians, how far it looks down.
-        gain: light and colour cast, one factor a channel.
-        gamma: contrast.
-        blur: standard deviation in pixels.
-        resolution: share of the pixels that the sensor has; the crop is shrunk and enlarged again.
-        noise: standard deviation of the sensor noise, 0 to 255.
-        jpeg_quality: of the written files.
-        background: picture larger than a crop; tracklets pass before different parts of it.
-    """
-
-    yaw: float
-    elevation: float
-    gain: tuple[float, float, float]
-    gamma: float
-    blur: float
-    resolution: float
-    noise: float
+    yaw: float  # radians, the usual walking direction, see person.View
+    elevation: float  # radians, how far it looks down
+    gain: tuple[float, float, float]  # light and colour cast, one factor per channel
+    gamma: float  # contrast
+    blur: float  # standard deviation in pixels
+    resolution: float  # share of the pixels that the sensor has; the crop is shrunk and enlarged again
+    noise: float  # standard deviation of the sensor noise, 0 to 255
     jpeg_quality: int
-    background: Image.Image
+    background: Image.Image  # larger than a crop; tracklets pass before different parts of it
 
 
 def sample_camera(rng: np.random.Generator, difficulty: float) -> Camera:
@@ -109,20 +97,13 @@ def background_crop(camera: Camera, offset: float) -> Image.Image:
 
 @dataclass(frozen=True)
 class Occluder:
-    """A box that stands in the scene before the person: a bin, a bonnet, a pillar.
+    """A box that stands in the scene before the person: a bin, a bonnet, a pillar. Lengths are shares of the crop."""
 
-    Attributes:
-        x, y: centre of the box in the first frame, shares of the crop.
-        width, height: shares of the crop.
-        speed: share of the crop's width that it drifts a frame, against the walking direction.
-        colour: RGB.
-    """
-
-    x: float
+    x: float  # centre of the box in the first frame
     y: float
     width: float
     height: float
-    speed: float
+    speed: float  # share of the crop's width that it drifts per frame, against the walking direction
     colour: Colour
 
 
@@ -172,17 +153,11 @@ def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random
 
 @dataclass(frozen=True)
 class SyntheticFrame:
-    """One crop.
+    """One crop and what is true of it."""
 
-    Attributes:
-        image: RGB, 128 wide and 256 high.
-        keypoints: float32 (17, 3): x, y in pixels; 1 where the joint can be seen, 0 where it is hidden or outside.
-        stranger: the same for a second person; all zero where there is none.
-    """
-
-    image: Image.Image
-    keypoints: np.ndarray
-    stranger: np.ndarray
+    image: Image.Image  # RGB, 128 wide and 256 high
+    keypoints: np.ndarray  # float32 (17, 3): x, y in pixels; 1 where the joint can be seen, 0 where hidden or outside
+    stranger: np.ndarray  # the same for a second person; all zero where there is none
 
 
 def render_tracklet(

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from prepared_dataset import change_a_bit, make_prepared, rebuild_with_other_keypoints
+from prepared_dataset import change_a_bit, make_prepared
 
 from keyreid.pipeline import store as store_module
 from keyreid.pipeline.errors import FormatError
@@ -47,24 +47,3 @@ def test_a_shard_that_was_changed_is_refused_and_the_others_are_not(tmp_path):
 def read_all(store):
     for tracklet in store.tracklets("train"):
         store.read(tracklet.tracklet_id, [0])
-
-
-def test_a_shard_is_read_as_it_was_when_the_store_was_made_or_not_at_all(tmp_path, monkeypatch):
-    """One shard is open at a time, so that each is opened again and again."""
-    monkeypatch.setattr(store_module, "MAX_OPEN_SHARDS", 1)
-    store = TrackletStore(make_prepared(tmp_path))
-    read_all(store)
-    rebuild_with_other_keypoints(tmp_path)
-    with pytest.raises(FormatError, match=r"shards/0000\d.h5"):
-        read_all(store)
-    read_all(TrackletStore(tmp_path))
-
-
-def test_shards_of_keypoints_that_changed_since_are_refused(tmp_path):
-    make_prepared(tmp_path)
-    kept = {path: path.read_bytes() for path in (*tmp_path.glob("shards/*"), *tmp_path.glob("receipts/shards/*"))}
-    rebuild_with_other_keypoints(tmp_path)
-    for path, content in kept.items():
-        path.write_bytes(content)
-    with pytest.raises(FormatError, match=r"made from other keypoints .* than there are now; .* keyreid-prep build-sh"):
-        TrackletStore(tmp_path)

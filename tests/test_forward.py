@@ -40,6 +40,10 @@ def plain(model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
 def test_agrees_with_the_plain_forward_pass(synthetic: Any, fast: FastForward, count: int, size: Any) -> None:
     batch = pictures(count, size)
     torch.testing.assert_close(fast(batch), plain(synthetic, batch), atol=1e-4, rtol=1e-4)
+    if (count, size) == (2, (65, 49)):
+        torch.manual_seed(0)
+        official = pifpaf.build_network("shufflenetv2k16", 1).eval()
+        torch.testing.assert_close(FastForward(official, "cpu")(batch), plain(official, batch), atol=1e-4, rtol=1e-4)
 
 
 def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -> None:
@@ -54,13 +58,6 @@ def test_memory_does_not_grow_with_the_sizes_that_were_seen(fast: FastForward) -
         again = fast(pictures(2, size))
     assert process.memory_info().rss - before < 100e6
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "whatever was seen before"
-
-
-def test_an_official_kind_of_network_agrees_too() -> None:
-    torch.manual_seed(0)
-    model = pifpaf.build_network("shufflenetv2k16", 1).eval()
-    batch = pictures(2, (65, 49))
-    torch.testing.assert_close(FastForward(model, "cpu")(batch), plain(model, batch), atol=1e-4, rtol=1e-4)
 
 
 def test_folding_leaves_no_normalisation_and_the_given_network_as_it_was(synthetic: Any) -> None:

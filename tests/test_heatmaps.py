@@ -46,19 +46,6 @@ def test_agrees_with_the_definition_pixel_by_pixel(height: int, width: int) -> N
     np.testing.assert_allclose(fast, slow, atol=1e-6)
 
 
-def test_a_confident_joint_peaks_at_one_on_its_truncated_pixel() -> None:
-    keypoints = np.zeros((17, 3), np.float32)
-    keypoints[JOINT_INDEX["left_knee"]] = (10.9, 30.2, 0.8)
-    heatmap = render_part_heatmaps(keypoints, (64, 32))
-    part = list(PARTS).index("left_leg")
-    assert heatmap[part, 30, 10] == 1
-    assert heatmap[part].sum() > 1
-    others = [index for index in range(6) if index != part]
-    assert heatmap[others].abs().max() == 0
-    keypoints[:, 2] = 0.1
-    assert render_part_heatmaps(keypoints, (64, 32)).abs().max() == 0, "at the threshold"
-
-
 def test_stored_heatmaps_are_the_stretched_ones_averaged_over_four_by_four_pixels() -> None:
     rng = np.random.default_rng(0)
     keypoints = np.concatenate([random_keypoints(rng, 2, 256, 128), random_keypoints(rng, 1, 128, 64)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -251,7 +251,7 @@ def _write_frames(
     truth: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(_num_frames(planned), "synthesize", "frames"))
-        rendered = map(render, planned)
+        rendered: Iterator[tuple[list[bytes], np.ndarray]] = map(render, planned)
         if workers > 1:
             pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
             rendered = pool.map(render, planned, chunksize=4)

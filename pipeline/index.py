@@ -82,12 +82,21 @@ def number_names(pairs: Iterable[tuple[int | str, str]], noun: str, known: dict[
     Raises:
         SourceError: two names are the same number, such as 1 and 01, or a name or number has two of the other.
     """
-    pairs = list(dict.fromkeys(pairs))
-    numbers = dict(known)
+    numbers, text = dict(known), []
     name_of = {number: name for name, number in numbers.items()}
-    for number, name in pairs:
-        if isinstance(number, str) or (INTEGER.fullmatch(name) and int(name) == number):
-            continue
+    written = {int(name): name for name in numbers if INTEGER.fullmatch(name)}
+    for number, name in sorted(dict.fromkeys(pairs), key=lambda pair: (isinstance(pair[0], str), pair[1])):
+        value = int(name) if INTEGER.fullmatch(name) else None
+        if isinstance(number, str) or number == value:
+            if name in numbers:
+                continue
+            if value is not None and written.setdefault(value, name) != name:
+                found = f"{noun} {written[value]!r} and {noun} {name!r} are the same number"
+                raise SourceError(found, "one way of writing it", "rename one")
+            if value is None or value in name_of:  # an earlier generation may have given the number to a text
+                text.append(name)
+                continue
+            number = value
         if numbers.setdefault(name, number) != number or name_of.setdefault(number, name) != name:
             raise SourceError(
                 f"{noun} {name!r} has number {numbers[name]} and {number}, and number {number} is {noun} "
@@ -95,20 +104,6 @@ def number_names(pairs: Iterable[tuple[int | str, str]], noun: str, known: dict[
                 "one number for each name",
                 "rename one",
             )
-    written = {int(name): name for name in numbers if INTEGER.fullmatch(name)}
-    text = []
-    for name in sorted({name for _, name in pairs} - set(numbers)):
-        if INTEGER.fullmatch(name):
-            other = written.setdefault(int(name), name)
-            if other != name:
-                raise SourceError(
-                    f"{noun} {other!r} and {noun} {name!r} are the same number", "one way of writing it", "rename one"
-                )
-            if int(name) not in name_of:
-                numbers[name] = int(name)
-                name_of[int(name)] = name
-                continue
-        text.append(name)  # a number too, if an earlier generation gave it to a text
     following = max([0, *name_of]) + 1
     return numbers | {name: following + place for place, name in enumerate(text)}
 

@@ -13,9 +13,9 @@ import torch
 
 from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.embedding.tracklets import embed_tracklets
-from keyreid.model.evaluation.comparison import Comparison
-from keyreid.model.evaluation.measure import measure
+from keyreid.model.evaluation.measurement import measure
 from keyreid.model.evaluation.protocols import find_protocol
+from keyreid.model.evaluation.reranking import Comparison
 from keyreid.model.network.weights import load_model
 from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train

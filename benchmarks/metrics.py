@@ -28,11 +28,11 @@ from mars_tracklets import made_tracklets
 from peak_memory import peak, resident, run_alone
 
 from keyreid.model.embedding.descriptors import TrackletDescriptors
-from keyreid.model.evaluation.comparison import Comparison, distances_between
-from keyreid.model.evaluation.measure import measure_distances
+from keyreid.model.evaluation.distances import distances_between
+from keyreid.model.evaluation.measurement import Measurement
 from keyreid.model.evaluation.metrics import RankMetrics, rank_metrics
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
-from keyreid.model.evaluation.reranking import KReciprocal
+from keyreid.model.evaluation.reranking import Comparison, KReciprocal
 
 MAX_RANK = 50
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -140,7 +140,8 @@ def from_descriptors(
     comparison = Comparison(distance, KReciprocal() if rerank else None)
     distances = distances_between(descriptors, queries, gallery, comparison, device)
     between = time.perf_counter()
-    measurement = measure_distances("random", distances, protocol, chosen)
+    measurement = Measurement("random", protocol, chosen, distances)
+    measurement.to_dict()  # every figure
     return {
         "distances": distances.shape,
         "numbers": width,

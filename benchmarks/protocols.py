@@ -19,9 +19,9 @@ import numpy as np
 from mars_tracklets import made_tracklets, published_tracklets
 
 from keyreid.model.embedding.descriptors import TrackletDescriptors
-from keyreid.model.evaluation.measure import measure
+from keyreid.model.evaluation.measurement import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
-from keyreid.model.evaluation.tables import table_rows, text_table
+from keyreid.model.evaluation.tables import rank_table
 from keyreid.pipeline.records import Tracklet
 
 PROTOCOLS = ("standard", "mars-official", "authors-code")
@@ -71,7 +71,7 @@ def main() -> None:
         descriptors = TrackletDescriptors.of(tracklets, make_features(tracklets, bias, options.seed), "made")
         for name, selection in selections.items():
             measured.append(measure(f"bias {bias:g}", descriptors, find_protocol(name), selection))
-    print(text_table(table_rows(measured)))
+    print(rank_table(measured).text())
     for name, selection in selections.items():
         queries, gallery, stay, every = misalignment(selection)
         print(

@@ -31,7 +31,7 @@ def card(model: Path, reports: tuple[Path, ...]) -> None:
     """
     from keyreid.model.embedding.descriptors import model_fingerprint
     from keyreid.model.evaluation.checkpoint import load_network, weights_folder
-    from keyreid.model.evaluation.measured import read_metrics
+    from keyreid.model.evaluation.results import read_metrics
     from keyreid.model.network.model_card import write_model_card
 
     fingerprint = model_fingerprint(load_network(model, "cpu")) if reports else ""

@@ -59,11 +59,10 @@ def search(
     """
     from keyreid.model.device import choose_device
     from keyreid.model.embedding.file import load_descriptors
-    from keyreid.model.evaluation.comparison import Comparison
-    from keyreid.model.search.pictures import open_store, write_pictures
-    from keyreid.model.search.ranking import search as find_nearest
-    from keyreid.model.search.ranking import some, write_table
-    from keyreid.model.search.thresholds import threshold_for
+    from keyreid.model.evaluation.reranking import Comparison
+    from keyreid.model.search.calibration import threshold_for
+    from keyreid.model.search.nearest import open_store, some, write_pictures, write_table
+    from keyreid.model.search.nearest import search as find_nearest
     from keyreid.pipeline.errors import SettingsError
 
     if pictures and not prepared:

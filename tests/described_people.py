@@ -25,6 +25,7 @@ def people(
         100 + np.arange(count),
         identities,
         generator.integers(1, 4, count),
+        np.array(["gallery"] * count),
         np.array([8]),
         np.ones(1),
         "made",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,19 @@ def refuse(message: str, *arguments: object) -> None:
 def test_the_table_goes_to_standard_output_and_the_bars_to_standard_error(prepared, run_folder):
     result = call(run_folder, prepared)
     assert result.exit_code == 0, result.output
-    headline, header, _, row, thresholds, _, shares = result.stdout.splitlines()
+    lines = result.stdout.splitlines()
+    headline, header, _, row, intervals = lines[:5]
+    place = next(place for place, line in enumerate(lines) if "TMR" in line.split())
+    thresholds, _, shares = lines[place : place + 3]
     assert headline == (
         "striped (identity split: the only one), protocol standard: 4 queries against 5 gallery tracklets"
     )
     assert header.split()[:5] == ["method", "protocol", "distance", "re-ranking", "Rank-1"]
     assert row.split()[:4] == ["trained", "standard", "euclidean", "none"] and row.endswith("3 of 4")
+    assert re.fullmatch(r"( +\d+\.\d–\d+\.\d)+", intervals)  # below their figures
+    assert "Percent, with 95 % intervals: bootstrap over 2 persons." in lines
+    assert "Only 2 persons: the intervals themselves are rough." in lines
+    assert any("TMR @ 0.01 % 0 false matches" in line for line in lines)
     assert thresholds.split()[:3] == ["method", "protocol", "distance"] and "TMR @ 0.01 %" in thresholds
     assert shares.split()[:4] == ["trained", "standard", "euclidean", "none"]
     assert "embed (trained)" in result.stderr
@@ -109,7 +117,7 @@ def test_a_dataset_without_queries_or_gallery_is_refused(side, run_folder, tmp_p
 
 def test_queries_that_nobody_matches_are_refused(run_folder, tmp_path):
     refuse(
-        "none of the 1 queries has a match in the gallery under another camera",
+        "none of the 1 queries has a match in the gallery in another camera",
         run_folder,
         make_prepared(tmp_path, (("query", 1, 1, 2), ("gallery", 2, 2, 2))),
     )
@@ -167,7 +175,13 @@ def test_a_network_of_another_dataset_takes_any_split(with_splits, run_folder):
 
 def test_a_split_that_is_not_there_is_refused(with_splits, prepared, run_folder):
     refuse("identity split 2 of two, which has 2; expected 0 to 1", run_folder, with_splits, "--identity-split", 2)
-    refuse("identity split 1 of striped, which has one fixed split", run_folder, prepared, "--identity-split", 1)
+    refuse(
+        "identity split 1 of striped, which has 0; expected no --identity-split",
+        run_folder,
+        prepared,
+        "--identity-split",
+        1,
+    )
 
 
 def test_help_teaches():

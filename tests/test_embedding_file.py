@@ -26,7 +26,7 @@ def described(rows: range = range(7), parts: int = 2, dtype: type = np.float32) 
     values, visibility = generator.normal(size=(100, 5)).astype(dtype), generator.random((100, parts), np.float32)
     numbers = np.arange(300).reshape(3, 100)
     return TrackletDescriptors(
-        values[rows], visibility[rows], *(n[rows] for n in numbers),
+        values[rows], visibility[rows], *(n[rows] for n in numbers), np.array(["train", "gallery"] * 50)[rows],
         np.array([3, 1, 1]), np.array([1.0, 0.5, 0.5]), "made so", ORIGIN,
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_pieces_are_one_file(suffix, tmp_path):
 def test_the_table_is_for_other_programs(tmp_path):
     save_descriptors(tmp_path / "d.parquet", described())
     table = pq.read_table(tmp_path / "d.parquet")
-    assert table.column_names == ["tracklet_id", "identity", "camera", "visibility", "descriptor"]
+    assert table.column_names == ["tracklet_id", "identity", "camera", "split", "visibility", "descriptor"]
     assert table["descriptor"][3].as_py() == described().values[3].tolist()
     assert table["camera"].to_pylist() == list(range(200, 207))
 
@@ -114,7 +114,7 @@ def test_a_file_of_the_last_version_is_refused(tmp_path):
         file.attrs["format_version"] = 2
         del file.attrs["origin"]
     reseal(tmp_path / "d.h5")
-    with pytest.raises(FormatError, match=r"descriptor format version 2; expected version 4; .*: run keyreid embed"):
+    with pytest.raises(FormatError, match=r"descriptor format version 2; expected version 5; .*: run keyreid embed"):
         load_descriptors(tmp_path / "d.h5")
 
 

@@ -20,7 +20,7 @@ from keyreid.model.evaluation.baselines import (
     stretch_channels,
     untrained_twin,
 )
-from keyreid.model.evaluation.measure import measure
+from keyreid.model.evaluation.measurement import measure
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.pipeline.store import TrackletStore
 

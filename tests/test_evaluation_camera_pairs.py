@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keyreid.model.evaluation import pairs
-from keyreid.model.evaluation.camera_pairs import NUM_BINS, camera_pairs, distance_histogram
 from keyreid.model.evaluation.pairs import Ranking
+from keyreid.model.evaluation.report.plots import NUM_BINS, camera_pairs, distance_histogram
 
 
 def random_ranking(seed: int, ties: bool = False) -> Ranking:

@@ -8,8 +8,8 @@ from evaluation_dataset import make_prepared, tiny_model
 
 from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.embedding.tracklets import embed_tracklets
-from keyreid.model.evaluation.comparison import DISTANCES, Comparison, distances_between
-from keyreid.model.evaluation.contributions import FEATURES, contributions
+from keyreid.model.evaluation.distances import FEATURES, contributions, distances_between
+from keyreid.model.evaluation.reranking import DISTANCES, Comparison
 from keyreid.pipeline.store import TrackletStore
 
 NETWORKS = [{}, {"part_pooling": "average"}, {"variant": "reference"}]
@@ -36,7 +36,9 @@ def descriptors_of(visibility: list[list[float]]) -> TrackletDescriptors:
     values = np.array([[0.0] * 7, [1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0]], np.float32)
     ones = np.ones(2, np.int64)
     widths, weights = np.ones(7, np.int64), np.ones(7)
-    return TrackletDescriptors(values, np.array(visibility), ones, ones, ones, widths, weights, "")
+    return TrackletDescriptors(
+        values, np.array(visibility), ones, ones, ones, np.array(["gallery"] * len(ones)), widths, weights, ""
+    )
 
 
 def test_a_feature_adds_what_its_own_numbers_differ_by():

@@ -12,15 +12,15 @@ from evaluation_dataset import make_prepared, tiny_model
 from PIL import Image
 
 from keyreid.model.embedding.settings import EmbeddingSettings
-from keyreid.model.evaluation.comparison import Comparison
-from keyreid.model.evaluation.contributions import FEATURES, Contributions
+from keyreid.model.evaluation.distances import FEATURES, Contributions
 from keyreid.model.evaluation.evaluate import Evaluator
+from keyreid.model.evaluation.pictures import CELL, CELL_GAP, laid_over
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.report import plots
 from keyreid.model.evaluation.report.clip_maps import clip_maps
 from keyreid.model.evaluation.report.explanations import Answer, Explanation, explain
-from keyreid.model.evaluation.report.rankings import choose_strips, make_strips
-from keyreid.model.evaluation.report.thumbnails import CELL, GAP, laid_over
+from keyreid.model.evaluation.report.strips import choose_strips, page_strips
+from keyreid.model.evaluation.reranking import Comparison
 from keyreid.pipeline.skeleton import NUM_PARTS
 from keyreid.pipeline.store import TrackletStore
 
@@ -38,7 +38,7 @@ def explained(prepared: Path, settings: EmbeddingSettings, distance: str = "eucl
     )
     model = tiny_model(**fields)
     measurement = evaluator.network("trained", model)
-    return measurement, explain(model, evaluator.store, measurement, evaluator.selection, [0, 1, 2], settings)
+    return measurement, explain(model, evaluator.store, measurement, [0, 1, 2], settings)
 
 
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
@@ -83,7 +83,7 @@ def test_every_part_has_its_column(prepared, fields, num_maps):
     maps = clip_maps(tiny_model(**fields), store, store.tracklets("query")[0], "known")
     assert len(maps.heatmap_strips) == 4 and len(maps.attention_strips) == num_maps
     for strip in (*maps.heatmap_strips, *maps.attention_strips):
-        assert strip.size == ((1 + NUM_PARTS) * (CELL[1] + GAP) - GAP, CELL[0])
+        assert strip.size == ((1 + NUM_PARTS) * (CELL[1] + CELL_GAP) - CELL_GAP, CELL[0])
     assert maps.largest_shares.shape == maps.class_shares.shape == (NUM_PARTS,)
     assert (maps.largest_shares > 0).all() and (maps.largest_shares + maps.class_shares <= 1 + 1e-5).all()
 
@@ -139,8 +139,8 @@ def test_strips_are_the_worst_the_median_and_the_best():
 def test_strips_come_worst_first_and_know_who_is_right(prepared):
     evaluator = Evaluator.on(prepared, 0, find_protocol("standard"))
     measurement = evaluator.network("trained", tiny_model())
-    strips = make_strips(evaluator.store, measurement, evaluator.selection, [0, 1, 2], [1])
-    precision = [strip.row.average_precision for strip in strips]
+    strips = page_strips(evaluator.store, measurement, [0, 1, 2], [1])
+    precision = [strip.average_precision for strip in strips]
     assert precision == sorted(precision) and [strip.is_explained for strip in strips].count(True) == 1
     for strip in strips:
         first = [is_match for _, _, is_match, _ in strip.cells].index(True) + 1

@@ -7,7 +7,7 @@ import pytest
 from mars_shape import mars_rows
 from scipy.io import savemat
 
-from keyreid.model.evaluation.measure import measure_distances
+from keyreid.model.evaluation.measurement import Measurement
 from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import PROTOCOLS, authors_cameras, find_protocol, find_protocols
 from keyreid.pipeline.errors import SettingsError, SourceError
@@ -99,10 +99,11 @@ def test_the_counts_of_mars_come_out_of_its_tables(tmp_path, monkeypatch):
     for protocol in find_protocols("all", manifest):
         selection = protocol.select(manifest.tracklets)
         distances = np.zeros((len(selection.queries), len(selection.gallery)), np.float32)
-        metrics = measure_distances("", distances, protocol, selection).metrics
+        metrics = Measurement("", protocol, selection, distances).metrics
         counts[protocol.name] = (*distances.shape, metrics.num_valid_queries)
     assert counts["standard"] == (1980, 9330, 1840)
     assert counts["mars-official"] == (1980, 11_310, 1980)
+    assert counts["mars-matlab"] == counts["mars-official"]
     assert counts["authors-code"][:2] == (1980, 9330) and counts["authors-code"][2] != 1840
 
 
@@ -145,7 +146,8 @@ def test_a_mean_of_splits_says_of_how_many(splits, label):
 def test_protocols_of_ten_splits_are_for_their_dataset():
     ilids = Manifest("ilids-vid", tuple(DATASET), identity_splits=TEN)
     assert [p.name for p in find_protocols("ilids-vid", ilids)] == ["ilids-vid"]
-    assert [p.name for p in find_protocols("all", ilids)] == ["standard", "mars-official", "ilids-vid", "authors-code"]
+    names = ["standard", "mars-official", "mars-matlab", "ilids-vid", "authors-code"]
+    assert [p.name for p in find_protocols("all", ilids)] == names
     message = "protocol prid2011 for ilids-vid, which has 10 identity splits; expected the dataset prid2011 with its 10"
     with pytest.raises(SettingsError, match=message):
         find_protocols("prid2011", ilids)

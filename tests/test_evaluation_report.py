@@ -16,15 +16,15 @@ from evaluation_dataset import ROWS, make_prepared, tiny_model
 from PIL import Image
 
 from keyreid.model.evaluation.evaluate import Evaluator, evaluate
-from keyreid.model.evaluation.measure import Measurement
-from keyreid.model.evaluation.metrics import rank_metrics
-from keyreid.model.evaluation.protocols import find_protocol
-from keyreid.model.evaluation.report import Evaluation
-from keyreid.model.evaluation.report.thumbnails import CELL, GAP
+from keyreid.model.evaluation.measurement import Measurement, Share
+from keyreid.model.evaluation.pictures import CELL, CELL_GAP
+from keyreid.model.evaluation.protocols import Selection, find_protocol
 from keyreid.model.evaluation.report.write import write_report
-from keyreid.model.evaluation.tables import table_rows, text_table
+from keyreid.model.evaluation.results import RunResults
+from keyreid.model.evaluation.tables import NAMES, Table, percent, rank_table, span, threshold_table
 from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
+from keyreid.pipeline.records import Tracklet
 
 STANDARD = find_protocol("standard")
 METHODS = ["trained", "untrained", "colour histogram"]
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluation(prepared) -> Evaluation:
+def evaluation(prepared) -> RunResults:
     return evaluate(Evaluator.on(prepared, 0, STANDARD), Path("runs/first"), tiny_model(), baselines=True)
 
 
@@ -44,7 +44,7 @@ def evaluation(prepared) -> Evaluation:
 def folder(prepared, evaluation, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "report"
     evaluator = Evaluator.on(prepared, 0, STANDARD)
-    page = write_report(folder, evaluation, evaluator.store, evaluator.selection, tiny_model())
+    page = write_report(folder, evaluation, evaluator.store, tiny_model())
     assert page == folder / "report.html"
     return folder
 
@@ -77,7 +77,7 @@ def parse(folder: Path) -> References:
 
 def test_every_method_is_measured_under_the_same_protocol(evaluation):
     assert [one.method for one in evaluation.measurements] == METHODS
-    assert {one.protocol for one in evaluation.measurements} == {"standard"}
+    assert {one.protocol.name for one in evaluation.measurements} == {"standard"}
     for one in evaluation.measurements:  # the query of identity 9 is alone under its camera
         assert (one.metrics.num_queries, one.metrics.num_valid_queries) == (4, 3)
 
@@ -96,9 +96,11 @@ def test_the_page_loads_nothing(folder):
 
 def test_the_page_shows_every_number_with_its_protocol(folder, evaluation):
     text = parse(folder).text
-    for line in text_table(table_rows(evaluation.measurements)).splitlines()[2:]:
-        for cell in re.split(r"\s{2,}", line):
-            assert cell in text
+    for made in (rank_table(evaluation.measurements), threshold_table(evaluation.measurements)):
+        for cell in (cell for row in made.rows for cell in row):
+            words = (cell,) if isinstance(cell, str) else (percent(cell), span(cell.interval))
+            assert all(word in text for word in words)
+        assert all(note in text for note in made.notes) and len(made.notes) >= 3
     assert text.count("standard") >= 2 + len(METHODS)
     for name in ("3 of 4", "mINP", "Rank-20", "TMR", "torch", "camera_scale", "gallery", "the only one"):
         assert name in text
@@ -114,7 +116,7 @@ def test_pictures_in_the_page_are_whole(folder):
     assert {picture.format for picture in pictures} == {"WEBP"}
     for picture in pictures:
         picture.load()
-    strip, cell = (7 * (CELL[1] + GAP) - GAP, CELL[0]), CELL[::-1]
+    strip, cell = (7 * (CELL[1] + CELL_GAP) - CELL_GAP, CELL[0]), CELL[::-1]
     sizes = [picture.size for picture in pictures]
     assert set(sizes) == {strip, cell}
     # Three explained queries: four frames and one map, and a frame and a map for a right and a wrong answer.
@@ -162,7 +164,7 @@ def test_pictures_of_an_earlier_report_do_not_stay(folder, prepared, evaluation)
     old.write_bytes(b"old")
     evaluator = Evaluator.on(prepared, 0, STANDARD)
     before = (folder / "report.html").read_bytes()
-    write_report(folder, evaluation, evaluator.store, evaluator.selection, tiny_model())
+    write_report(folder, evaluation, evaluator.store, tiny_model())
     assert not old.exists() and len(list((folder / "explained").iterdir())) == 3
     assert (folder / "report.html").read_bytes() == before  # the same bytes again
 
@@ -191,7 +193,7 @@ def test_nothing_but_whole_files_is_left(folder):
 def test_another_protocol_gives_other_numbers(prepared, evaluation):
     official = Evaluator.on(prepared, 0, find_protocol("mars-official"))
     measurement = official.network("trained", tiny_model())
-    assert measurement.protocol == "mars-official" and measurement.distances.shape == (4, 9)
+    assert measurement.protocol.name == "mars-official" and measurement.distances.shape == (4, 9)
     assert not np.array_equal(measurement.metrics.cmc, evaluation.measurements[0].metrics.cmc)
 
 
@@ -224,16 +226,40 @@ def test_missing_shards_are_refused(tmp_path):
 
 def test_a_split_of_a_dataset_with_one_fixed_split_is_refused(prepared):
     with pytest.raises(
-        SettingsError, match="identity split 3 of <striped> & co, which has one fixed split; leave --id"
+        SettingsError, match="identity split 3 of <striped> & co, which has 0; expected no --identity-split"
     ):
         Evaluator.on(prepared, 3, STANDARD)
 
 
+def one_figure() -> Measurement:
+    """One query of one person, whose match is second."""
+    people = [Tracklet(n, split, identity, camera, 0, 1) for n, (split, identity, camera) in enumerate(
+        (("query", 1, 1), ("gallery", 2, 2), ("gallery", 1, 2)))]  # fmt: skip
+    chosen = Selection(tuple(people[:1]), tuple(people[1:]), (1,), (2, 2))
+    return Measurement("trained", STANDARD, chosen, np.array([[0.0, 1.0]]))
+
+
 def test_the_table_stands_in_columns():
-    metrics = rank_metrics(np.array([[0.0, 1.0]]), [1], [2, 1], [1], [2, 2])
-    table = text_table(table_rows([Measurement("trained", "standard", metrics, np.zeros((1, 2)))]))
-    assert table.splitlines() == [
+    table = rank_table([one_figure()])
+    assert table.text().splitlines() == [
         "method   protocol  distance   re-ranking  Rank-1  Rank-5  Rank-10  Rank-20   mAP  mINP  queries",
         "-----------------------------------------------------------------------------------------------",
-        "trained  standard  euclidean  none           0.0   100.0    100.0    100.0  50.0  50.0   1 of 1",
+        "trained  standard  euclidean  none          †0.0  †100.0   †100.0   †100.0  50.0  50.0   1 of 1",
+        "† rests on fewer than 30 errors (trained, standard): Rank-1 1 misses, Rank-5 0 misses, Rank-10 0 misses, "
+        "Rank-20 0 misses.",
     ]
+
+
+def test_tables_for_papers_have_intervals_protocol_and_escapes():
+    names = ("trained", "authors-code (not comparable)", "euclidean", "none")
+    table = Table((*NAMES, "TMR @ 1 %"), ((*names, Share(0.5, (0.25, 0.625), 4, "false matches")),), ("4 of 5 %",))
+    assert table.markdown().splitlines() == [
+        "| method | protocol | distance | re-ranking | TMR @ 1 % |",
+        "| --- | --- | --- | --- | ---: |",
+        "| trained | authors-code (not comparable) | euclidean | none | †50.0 (25.0–62.5) |",
+        "",
+        "4 of 5 %",
+    ]
+    lines = table.latex().splitlines()
+    assert lines[0] == r"\begin{tabular}{llllr}" and lines[2].endswith(r"& TMR @ 1 \% \\")
+    assert lines[4].endswith(r"& $^\dagger$50.0 (25.0--62.5) \\") and lines[-1].endswith(r"4 of 5 \%")

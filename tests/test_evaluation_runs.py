@@ -14,11 +14,13 @@ from click.testing import CliRunner, Result
 from evaluation_dataset import make_prepared, save_tiny_model
 
 from keyreid.cli.evaluate import main
-from keyreid.model.evaluation.protocols import find_protocol
-from keyreid.model.evaluation.summary import RunResult, summarise
-from keyreid.model.evaluation.tables import FIGURES, result_rows
+from keyreid.model.evaluation.measurement import HEADINGS, Measurement
+from keyreid.model.evaluation.protocols import Selection, find_protocol
+from keyreid.model.evaluation.results import summarise
+from keyreid.model.evaluation.tables import percent
 from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.manifest import IdentitySplit
+from keyreid.pipeline.records import Tracklet
 
 SPLITS = tuple(IdentitySplit(*((1, 2, 3), (5, 6, 7))[:: 1 if split % 2 else -1], 1) for split in range(10))
 ROWS = tuple(("train", identity, camera, 2) for identity in (1, 2, 3, 5, 6, 7) for camera in (1, 2))
@@ -59,7 +61,7 @@ def test_ten_splits_have_a_mean_a_deviation_and_each_its_row(ten_splits: Path, r
     assert [one["protocol"] for one in singles] == [f"ilids-vid (split {split} alone)" for split in range(10)]
     (summary,) = found["summary"]
     assert summary["protocol"] == "ilids-vid (mean of 10 splits)" and summary["mean_over"] == "identity splits"
-    for name in FIGURES:
+    for name in HEADINGS:
         values = [one[name] for one in singles]
         assert summary[name] == pytest.approx(np.mean(values))
         assert summary["deviations"][name] == pytest.approx(np.std(values, ddof=1))
@@ -92,30 +94,40 @@ def test_seeds_have_a_mean_under_any_protocol(prepared: Path, tmp_path: Path) ->
 
 
 def test_a_split_of_two_seeds_counts_once() -> None:
-    def result(split: int, value: float) -> list[RunResult]:
-        counts = dict.fromkeys(("num_queries", "num_valid_queries", "num_gallery"), 150)
-        names = {"method": "trained", "distance": "cosine", "reranking": "none"}
-        return [RunResult(split, find_protocol("ilids-vid"), {**names, **counts, **dict.fromkeys(FIGURES, value)})]
+    def run(split: int, found: bool) -> list[Measurement]:
+        """Two queries of persons 1 and 2; the second one finds its match first only where `found`."""
+        people = [Tracklet(n, "gallery", n % 2 + 1, n // 2, 0, 1) for n in range(4)]
+        sides = tuple(people[:2]), tuple(people[2:])
+        distances = np.array([[0.0, 1.0], [1.0, 0.0]] if found else [[0.0, 1.0], [0.0, 1.0]])
+        return [
+            Measurement(
+                "trained", find_protocol("ilids-vid"), Selection(*sides, (0, 0), (1, 1)), distances, split=split
+            )
+        ]
 
-    (summary,) = summarise([result(0, 0.2), result(0, 0.4), result(7, 0.9)])
-    assert summary["rank1"] == pytest.approx((0.3 + 0.9) / 2)
-    assert summary["deviations"]["rank1"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
-    assert summary["protocol"] == "ilids-vid (2 of 10 splits)"
-    (alone,) = summarise([result(3, 0.5)])
-    assert alone["deviations"] == {} and result_rows([alone])[1][4] == "50.0"
+    (summary,) = summarise([run(0, False), run(0, True), run(7, True)])
+    assert summary.rank_figures["rank1"].value == pytest.approx((0.75 + 1) / 2)
+    assert summary.rank_figures["rank1"].deviation == pytest.approx(np.std([0.75, 1], ddof=1))
+    low, high = summary.rank_figures["rank1"].interval
+    assert (low, high) == pytest.approx((0.75, 1))  # of persons 2 and 2, or 1 and 1
+    assert summary.protocol_label == "ilids-vid (2 of 10 splits)" and summary.counted == "2 of 2"
+    (alone,) = summarise([run(3, False)])
+    assert alone.to_dict()["deviations"] == {} and percent(alone.rank_figures["rank1"]) == "50.0"
 
 
-def test_all_protocols_stand_side_by_side_with_one_description(prepared: Path, tmp_path: Path) -> None:
+def test_all_protocols_stand_side_by_side_embedded_once(prepared: Path, tmp_path: Path) -> None:
     weights = save_tiny_model(tmp_path / "weights")
     result = call(weights, prepared, "--protocol", "all", "--baselines", "--report", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("embed (trained):   0%") == 1
-    labels = ["standard", "mars-official", "authors-code (not comparable)"]
+    labels = ["standard", "mars-official", "mars-matlab", "authors-code (not comparable)"]
     rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines() if line.startswith("trained")]
     assert [row[1] for row in rows] == 2 * labels
     kept = json.loads((tmp_path / "report/metrics.json").read_text())
     assert [one["protocol"] for one in kept["results"]] == 3 * labels
-    for protocol, one in zip(("standard", "mars-official", "authors-code"), kept["results"], strict=False):
+    for protocol, one in zip(
+        ("standard", "mars-official", "mars-matlab", "authors-code"), kept["results"], strict=False
+    ):
         (alone,) = content(weights, prepared, "--protocol", protocol)["results"]
         assert alone == one
     page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
@@ -129,9 +141,7 @@ def test_per_query_results_are_those_of_the_metrics(protocol: str, prepared: Pat
     rows = pq.read_table(path).to_pylist()
     assert [row["tracklet_id"] for row in rows] == [4, 5, 6, 7]
     assert [(row["identity"], row["camera"]) for row in rows] == [(5, 1), (6, 1), (6, 2), (9, 1)]
-    assert {(row["protocol"], row["distance"], row["reranking"]) for row in rows} == {
-        (figures["protocol"], "euclidean", "none")
-    }
+    assert {(row["protocol"], row["distance"], row["reranking"]) for row in rows} == {(protocol, "euclidean", "none")}
     valid = [row for row in rows if row["num_matches"]]
     assert len(valid) == figures["num_valid_queries"]
     for column, name in (("average_precision", "mAP"), ("inverse_negative_penalty", "mINP")):
@@ -157,12 +167,6 @@ def test_per_query_results_of_several_runs_lie_in_one_file(ten_splits: Path, run
     ("options", "distance", "reranking"),
     [
         (("--rerank", "--k1", 3, "--k2", 2, "--lambda", 0.5), "euclidean", "k-reciprocal (k1=3, k2=2, lambda=0.5)"),
-        (("--expand-queries", 2), "euclidean", "query expansion (2 neighbours, power 0)"),
-        (
-            ("--expand-queries", 2, "--expansion-power", 3, "--distance", "cosine"),
-            "cosine",
-            "query expansion (2 neighbours, power 3)",
-        ),
         (("--distance", "cosine"), "cosine", "none"),
         (("--distance", "visible-parts", "--rerank", "--k1", 4), "visible-parts", "k-reciprocal (k1=4, k2=6, lambda"),
     ],
@@ -184,11 +188,9 @@ def test_every_figure_says_distance_and_reranking(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--rerank", "--expand-queries", 2), "--rerank together with --expand-queries; expected one of them"),
+        (("--json", "--table", "latex"), "--json with --table latex; expected one of them"),
         (("--rerank",), "k1=20, k2=6 among 9 tracklets; expected at least 21 tracklets; choose a smaller --k1"),
         (("--rerank", "--k1", 0), "re-ranking with k1=0"),
-        (("--expand-queries", 9), "9 neighbours in a gallery of 5"),
-        (("--expand-queries", 2, "--expansion-power", 3), "power 3 under distance euclidean"),
         (("--protocol", "ilids-vid"), "protocol ilids-vid for striped, which has no identity splits"),
     ],
 )

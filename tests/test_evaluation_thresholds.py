@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keyreid.model.evaluation import pairs
-from keyreid.model.evaluation.open_set import identify
+from keyreid.model.evaluation import pairs, thresholds
 from keyreid.model.evaluation.pairs import Ranking
-from keyreid.model.evaluation.verification import verify
+from keyreid.model.evaluation.thresholds import identify, verify
 from keyreid.pipeline.errors import KeyReIDError, SettingsError
 
 RATES = (0.5, 0.29, 0.1, 0.01)
@@ -63,6 +62,7 @@ def plain_open_set(r: Ranking, rate: float) -> tuple[float, float]:
 @pytest.mark.parametrize("levels", [1, 3, 1000], ids=["all equal", "many ties", "hardly a tie"])
 def test_equal_the_definitions(levels: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(thresholds, "LEAST_KEPT", 1)
     for _ in range(60):
         ranking = random_ranking(levels)
         found, open_set = verify(ranking, RATES), identify(ranking, RATES)
@@ -115,6 +115,7 @@ def test_nan_is_refused_for_every_measure() -> None:
 def test_only_the_smallest_wrong_distances_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, a small share: the pool is cut while it grows, and the figures stay."""
     monkeypatch.setattr(pairs, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(thresholds, "LEAST_KEPT", 1)
     rng = np.random.default_rng(4)
     ids, cameras = ([rng.integers(0, top, n) for n in (40, 50)] for top in (9, 3))
     ranking = Ranking(rng.permutation(2000).reshape(40, 50).astype(np.float32), *ids, *cameras)

@@ -16,8 +16,9 @@ from keyreid.cli.evaluate import main
 from keyreid.model.embedding.descriptors import TrackletDescriptors
 from keyreid.model.embedding.file import load_descriptors
 from keyreid.model.embedding.tracklets import embed_tracklets
-from keyreid.model.evaluation import visible_parts
-from keyreid.model.evaluation.comparison import DISTANCES, PLAIN, Comparison, distances_between
+from keyreid.model.evaluation import distances as module
+from keyreid.model.evaluation.distances import distances_between
+from keyreid.model.evaluation.reranking import DISTANCES, PLAIN, Comparison
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.store import TrackletStore
 
@@ -38,7 +39,17 @@ def described(global_weight: float = 0.25, part_weight: float = 1 / 6, seed: int
     values = [w**0.5 * f / np.linalg.norm(f, axis=1, keepdims=True) for w, f in zip(weights, features, strict=True)]
     visibility = generator.random((7, 6)) * (generator.random((7, 6)) < 0.7)
     numbers = np.arange(7)
-    return TrackletDescriptors(np.hstack(values), visibility, numbers, numbers, numbers, widths, weights, "test")
+    return TrackletDescriptors(
+        np.hstack(values),
+        visibility,
+        numbers,
+        numbers,
+        numbers,
+        np.array(["gallery"] * len(numbers)),
+        widths,
+        weights,
+        "test",
+    )
 
 
 def one_pair(d: TrackletDescriptors, query: int, entry: int) -> float:
@@ -57,7 +68,7 @@ def one_pair(d: TrackletDescriptors, query: int, entry: int) -> float:
 
 @pytest.mark.parametrize("at_once", [1, 2, 1024], ids=["row by row", "two rows", "one block"])
 def test_is_the_weighted_mean_over_what_both_saw(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visible_parts, "QUERIES_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
     d = described()
     found = distances_between(d, QUERIES, GALLERY, VISIBLE)
     expected = [[one_pair(d, query, entry) for entry in GALLERY] for query in QUERIES]
@@ -148,7 +159,7 @@ def test_one_file_of_descriptors_serves_both_distances(prepared: Path, tmp_path:
     visible = call(weights, prepared, "--descriptors", file, "--distance", "visible-parts")
     assert visible.exit_code == 0, visible.output
     assert "embed:" in plain.stderr and "embed:" not in visible.stderr
-    assert visible.stdout.splitlines()[-1].startswith("trained  standard  visible-parts")
+    assert "\ntrained  standard  visible-parts" in visible.stdout
     descriptors = load_descriptors(file)
     assert descriptors.visibility.shape == (9, 6) and (descriptors.visibility > 0).any()
     with h5py.File(file) as stored:
@@ -166,7 +177,7 @@ def test_the_numbers_say_which_distance_they_belong_to(prepared: Path, tmp_path:
 def test_the_reference_variant_is_refused_before_any_work(prepared: Path, tmp_path: Path) -> None:
     weights = save_tiny_model(tmp_path / "weights", variant="reference")
     result = call(weights, prepared, "--distance", "visible-parts")
-    assert result.exit_code == 1 and "embed:" not in result.stderr
+    assert result.exit_code == 1 and "embed (" not in result.stderr
     assert "the network, of variant 'reference', says nothing of which parts were seen" in result.stderr
 
 

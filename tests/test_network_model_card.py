@@ -91,7 +91,7 @@ def test_figures_of_other_weights_are_refused(measured: tuple[Path, Path], tmp_p
     [
         (None, "expected metrics.json of keyreid-eval --report"),
         ("[]", "is not readable as JSON (a list at its top)"),
-        ('{"format_version": 2}', "is no metrics.json of version 2"),
+        ('{"format_version": 2}', "is not a metrics.json of version 2"),
         ("{", "is not readable as JSON"),
     ],
     ids=["none", "a list", "no results", "broken"],

@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluator = Evaluator.on(make_prepared(tmp_path_factory.mktemp("prepared"), ROWS), 0, find_protocol("standard"))
     model = tiny_model()
     evaluation = evaluate(evaluator, Path("runs/first"), model)
-    return write_report(tmp_path_factory.mktemp("report"), evaluation, evaluator.store, evaluator.selection, model)
+    return write_report(tmp_path_factory.mktemp("report"), evaluation, evaluator.store, model)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
 from ..network.keyreid import KeyReID
+
+ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras", "splits")  # one row per tracklet
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class TrackletDescriptors:
         visibility: float32 (K, P), in [0, 1]: how much of each part the tracklet's clips show; (K, 0) where the
             method does not say: a colour histogram, the `reference` variant.
         tracklet_ids, identities, cameras: int64 (K,), as in the manifest.
+        splits: str (K,), each tracklet's: "train", "query" or "gallery".
         widths: int64 (1 + P,), columns of `values` that are the global feature's and each part's; (D,) in one where
             there are no parts.
         weights: float64, as long as `widths`: the factor of each feature in the squared distance.
@@ -59,6 +62,7 @@ class TrackletDescriptors:
     tracklet_ids: np.ndarray
     identities: np.ndarray
     cameras: np.ndarray
+    splits: np.ndarray
     widths: np.ndarray
     weights: np.ndarray
     fingerprint: str
@@ -82,10 +86,15 @@ class TrackletDescriptors:
             np.array([tracklet.tracklet_id for tracklet in tracklets], np.int64),
             np.array([tracklet.identity for tracklet in tracklets], np.int64),
             np.array([tracklet.camera for tracklet in tracklets], np.int64),
+            np.array([tracklet.split for tracklet in tracklets], np.str_),
             np.array([values.shape[1]], np.int64) if widths is None else widths,
             np.ones(1) if weights is None else weights,
             fingerprint,
         )
+
+    def take(self, rows: np.ndarray) -> TrackletDescriptors:
+        """Only these rows, in this order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_ARRAYS})
 
     def rows(self, tracklets: Sequence[Tracklet]) -> np.ndarray:
         """Row of each tracklet, int64 (len(tracklets),); KeyError for one that is not there."""

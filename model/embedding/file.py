@@ -1,8 +1,9 @@
 """Descriptors on disk: HDF5, or Parquet where the path ends in .parquet; both hold the same and are read back alike.
 
 Each file carries its hash (sealed.py): HDF5 in its user block, Parquet in its footer. Parquet is for other programs:
-one row per tracklet with the columns tracklet_id, identity, camera, visibility (P numbers; absent where the method has
-none) and descriptor (D numbers); what belongs to the whole is JSON under the key "keyreid" of the schema's metadata.
+one row per tracklet with the columns tracklet_id, identity, camera, split, visibility (P numbers; absent where the
+method has none) and descriptor (D numbers); what belongs to the whole is JSON under the key "keyreid" of the schema's
+metadata.
 
 Letters: K tracklets, P parts, D descriptor length.
 """
@@ -24,11 +25,10 @@ from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.errors import FormatError
 
 from ..sealed import UNSEALED, require_sealed, seal
-from .descriptors import Origin, TrackletDescriptors
+from .descriptors import ROW_ARRAYS, Origin, TrackletDescriptors
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 USER_BLOCK = 512  # bytes before HDF5's own, the least it allows
-ROW_ARRAYS = ("values", "visibility", "tracklet_ids", "identities", "cameras")
 FEATURE_ARRAYS = ("widths", "weights")
 KEY = b"keyreid"  # of Parquet's metadata
 NUMBERS = {"tracklet_id": "tracklet_ids", "identity": "identities", "camera": "cameras"}  # Parquet's names of fields
@@ -97,12 +97,12 @@ def _write_hdf5(path: Path, num_tracklets: int, pieces: Iterable[TrackletDescrip
                     file.attrs["fingerprint"] = piece.fingerprint
                     file.attrs["origin"] = json.dumps(asdict(piece.origin), sort_keys=True)
                     for name in ROW_ARRAYS:
-                        array = getattr(piece, name)
+                        array = _on_disk(piece, name)
                         file.create_dataset(name, (num_tracklets, *array.shape[1:]), array.dtype)
                     for name in FEATURE_ARRAYS:
                         file[name] = getattr(piece, name)
                 for name in ROW_ARRAYS:
-                    array = getattr(piece, name)
+                    array = _on_disk(piece, name)
                     if array.size:
                         file[name][start : start + len(array)] = array
                 start += len(piece.values)
@@ -119,9 +119,16 @@ def _read_hdf5(path: Path) -> tuple[int, dict[str, Any]]:
         if sum(array.nbytes for array in arrays) > path.stat().st_size:  # HDF5 makes up what was never written
             raise ValueError(f"arrays of {[array.shape for array in arrays]} numbers in a smaller file")
         fields: dict[str, Any] = {array.name[1:]: array[:] for array in arrays}
+        fields["splits"] = fields["splits"].astype(str)
         fields["fingerprint"] = str(file.attrs["fingerprint"])
         fields["origin"] = json.loads(file.attrs["origin"])
         return version, fields
+
+
+def _on_disk(piece: TrackletDescriptors, name: str) -> np.ndarray:
+    """HDF5 takes no text of fixed length but bytes; the longest split is "gallery"."""
+    array = getattr(piece, name)
+    return array.astype("S7") if array.dtype.kind == "U" else array
 
 
 def _write_parquet(path: Path, pieces: Iterable[TrackletDescriptors]) -> None:
@@ -154,6 +161,7 @@ def _read_parquet(path: Path) -> tuple[int, dict[str, Any]]:
     fields |= {"widths": np.array(facts["widths"], np.int64), "weights": np.array(facts["weights"], np.float64)}
     for column, name in NUMBERS.items():
         fields[name] = table[column].to_numpy().astype(np.int64)
+    fields["splits"] = np.array(table["split"].to_pylist(), np.str_)
     for column, name in LISTS.items():
         fields[name] = _matrix(table, column)
     return int(facts["format_version"]), fields
@@ -161,6 +169,7 @@ def _read_parquet(path: Path) -> tuple[int, dict[str, Any]]:
 
 def _table(piece: TrackletDescriptors) -> pa.Table:
     columns = {column: pa.array(getattr(piece, name)) for column, name in NUMBERS.items()}
+    columns["split"] = pa.array(piece.splits.tolist(), pa.string()).dictionary_encode()
     for column, name in LISTS.items():
         matrix = getattr(piece, name)
         if matrix.shape[1]:

@@ -1,19 +1,22 @@
-"""Measuring a trained network: descriptors, protocols, metrics and the report."""
+"""Evaluation of a trained network: protocols, metrics with intervals, the report. Importing it alone loads nothing."""
 
-from .metrics import RankMetrics, measure_ranking, rank_metrics
-from .open_set import OpenSet, identify
-from .pairs import Ranking
-from .protocols import PROTOCOLS, Protocol, find_protocol
-from .query_expansion import QueryExpansion
-from .reranking import KReciprocal
-from .verification import Verification, verify
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .metrics import RankMetrics, measure_ranking, rank_metrics
+    from .pairs import Ranking
+    from .protocols import PROTOCOLS, Protocol, find_protocol
+    from .reranking import KReciprocal
+    from .thresholds import OpenSet, Verification, identify, verify
 
 __all__ = [
     "PROTOCOLS",
     "KReciprocal",
     "OpenSet",
     "Protocol",
-    "QueryExpansion",
     "RankMetrics",
     "Ranking",
     "Verification",
@@ -23,3 +26,18 @@ __all__ = [
     "rank_metrics",
     "verify",
 ]
+
+_HOMES = {
+    "metrics": ("RankMetrics", "measure_ranking", "rank_metrics"),
+    "pairs": ("Ranking",),
+    "protocols": ("PROTOCOLS", "Protocol", "find_protocol"),
+    "reranking": ("KReciprocal",),
+    "thresholds": ("OpenSet", "Verification", "identify", "verify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

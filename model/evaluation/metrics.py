@@ -5,8 +5,8 @@ Letters: Q queries, G gallery tracklets, n pairs of one identity.
 Ties count against the query: at equal distance every wrong entry comes before a match. So the figures do not depend
 on the order of the gallery, and a network that finds all people equally near gets nothing for it.
 
-A query's ranking is never made: the rank of a match is 1, plus the matches before it, plus the wrong entries that are
-as near or nearer, and these are counted.
+A query's distances are sorted, never its entries: the rank of a match is its place among the matches, plus the number
+of wrong entries that are as near or nearer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,10 @@ from keyreid.pipeline.errors import KeyReIDError
 
 from .pairs import Ranking, SameIdentity
 
-COUNTED_MATCHES = 64  # of a query with more, the row is sorted: counting costs a pass over the row for each match
-LIMITS_AT_ONCE = 128  # flags of 128 x 11,310 entries stay in a core's cache
-
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """What a ranking is worth; every mean is over the valid queries, in [0, 1].
+    """The figures of a ranking; every mean is over the valid queries, in [0, 1].
 
     Attributes:
         cmc: float64 (R,), cmc[k - 1] = share of queries with a match among their k nearest; R = min(max_rank, G).
@@ -64,6 +61,7 @@ def rank_metrics(
     gallery_cameras: np.ndarray,
     *,
     max_rank: int = 50,
+    trapezoid: bool = False,
 ) -> RankMetrics:
     """Rank the gallery of each query and measure where its matches are.
 
@@ -72,19 +70,23 @@ def rank_metrics(
 
     Args:
         distances: float (Q, G), smaller is nearer, finite.
-        query_ids, query_cameras: (Q,), one a tracklet: not one a frame.
+        query_ids, query_cameras: (Q,), one per tracklet: not one per frame.
         gallery_ids, gallery_cameras: (G,), likewise.
         max_rank: longest rank of the CMC.
+        trapezoid: average precision as the area of trapezoids under the curve of precision and recall (the MATLAB code
+            published with MARS and Market-1501), instead of the mean of the precisions (public Python code).
 
     Raises:
         KeyReIDError: lengths that differ, an empty side, distances that are NaN or infinite, no valid query at all.
     """
     if max_rank < 1:
         raise KeyReIDError(f"max_rank {max_rank}", "1 or more")
-    return measure_ranking(Ranking(distances, query_ids, gallery_ids, query_cameras, gallery_cameras), max_rank)
+    return measure_ranking(
+        Ranking(distances, query_ids, gallery_ids, query_cameras, gallery_cameras), max_rank, trapezoid
+    )
 
 
-def measure_ranking(ranking: Ranking, max_rank: int = 50) -> RankMetrics:
+def measure_ranking(ranking: Ranking, max_rank: int = 50, trapezoid: bool = False) -> RankMetrics:
     """rank_metrics of arrays that were checked."""
     num_queries, num_gallery = ranking.distances.shape
     matches, first = np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64)
@@ -97,12 +99,15 @@ def measure_ranking(ranking: Ranking, max_rank: int = 50) -> RankMetrics:
         ends = np.append(starts[1:], len(query)) - 1
         rows = query[starts]
         matches[rows], first[rows] = place[ends], ranks[starts]
-        precision[rows] = np.add.reduceat(place / ranks, starts) / place[ends]
+        precisions = place / ranks
+        if trapezoid:  # with the precision one rank earlier, which is 1 before the first rank
+            precisions = (precisions + np.where(ranks > 1, (place - 1) / np.maximum(ranks - 1, 1), 1)) / 2
+        precision[rows] = np.add.reduceat(precisions, starts) / place[ends]
         penalty[rows] = place[ends] / ranks[ends]
     valid = matches > 0
     if not valid.any():
         raise KeyReIDError(
-            f"none of the {num_queries} queries has a match in the gallery under another camera",
+            f"none of the {num_queries} queries has a match in the gallery in another camera",
             "at least one identity seen by two cameras",
             "check the identities and cameras of the query and gallery tracklets",
         )
@@ -126,7 +131,7 @@ def match_ranks(distances: np.ndarray, pairs: SameIdentity) -> tuple[np.ndarray,
 
     Returns:
         query (int64, position of the query), place (1 for a query's nearest match, 2 for the next ...) and rank (from
-        1), one number a match each.
+        1), one number per match each.
     """
     order = np.lexsort((pairs.distance, pairs.query))
     query, distance, is_match = pairs.query[order], pairs.distance[order], pairs.is_match[order]
@@ -142,38 +147,10 @@ def match_ranks(distances: np.ndarray, pairs: SameIdentity) -> tuple[np.ndarray,
 def _as_near_as(distances: np.ndarray, query: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """int64 (n,): for each limit, entries of its query's row at that distance or nearer; queries in order."""
     result = np.empty(len(query), np.int64)
-    starts = _run_starts(query)
-    sizes = np.diff(np.append(starts, len(query)))
-    many = sizes > COUNTED_MATCHES
-    for start, size in zip(starts[many], sizes[many], strict=True):
-        row = np.sort(distances[query[start]])
-        result[start : start + size] = np.searchsorted(row, limits[start : start + size], side="right")
-    few = np.flatnonzero(np.repeat(~many, sizes))
-    rows, columns = query[few].tolist(), limits[few, None]
-    near = np.zeros((LIMITS_AT_ONCE, -(-distances.shape[1] // 8) * 8), bool)
-    flags = near[:, : distances.shape[1]]
-    edges = np.union1d(_run_starts(query[few]), np.arange(0, len(few), LIMITS_AT_ONCE)).tolist()
-    for start, end in pairwise([*edges, len(few)]):  # limits of one row that are counted together
-        first = start % LIMITS_AT_ONCE
-        np.less_equal(distances[rows[start]], columns[start:end], flags[first : first + end - start])
-        if end % LIMITS_AT_ONCE == 0 or end == len(few):
-            result[few[start - first : end]] = _count_flags(near[: first + end - start])
+    starts = np.flatnonzero(np.append(True, query[1:] != query[:-1])[: len(query)])
+    for start, end in pairwise([*starts.tolist(), len(query)]):
+        result[start:end] = np.searchsorted(np.sort(distances[query[start]]), limits[start:end], side="right")
     return result
-
-
-def _count_flags(flags: np.ndarray) -> np.ndarray:
-    """int64 (n,): how many of each row of bool (n, a multiple of 8) are true.
-
-    Eight flags are added at once, as the bytes of a number of 64 bits; of 255 such numbers no byte overflows.
-    """
-    words = flags.view(np.uint64)
-    lanes = np.add.reduceat(words, np.arange(0, words.shape[1], 255), axis=1)
-    return lanes.view(np.uint8).sum(axis=1, dtype=np.int64)
-
-
-def _run_starts(values: np.ndarray) -> np.ndarray:
-    """int64: where each run of equal numbers starts."""
-    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
 
 
 def kept_ranking(

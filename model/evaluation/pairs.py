@@ -1,17 +1,17 @@
-"""What every measure of a matrix of distances starts from: arrays that fit it, and the pairs of one identity.
+"""What every measure of a matrix of distances starts from: arrays that fit it, its pairs, and thresholds on them.
 
 Letters: Q queries, G gallery tracklets, n pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from keyreid.pipeline.errors import KeyReIDError
+from keyreid.pipeline.errors import KeyReIDError, SettingsError
 
 PAIRS_AT_ONCE = 1 << 20  # bounds the arrays of a block to a few times 8 MB
 ROWS_AT_ONCE = 512  # and the copies of distances to 512 x G numbers
@@ -21,12 +21,12 @@ ROWS_AT_ONCE = 512  # and the copies of distances to 512 x G numbers
 class Ranking:
     """Distances with the identity and camera of both sides, checked; what is removed is the same for every measure.
 
-    Of each query's gallery, entries with the query's identity AND camera are removed. Entries of its identity under
+    Of each query's gallery, entries with the query's identity AND camera are removed. Entries of its identity in
     another camera are its matches, all others are wrong.
 
     Attributes:
         distances: float (Q, G), smaller is nearer, finite.
-        query_ids, query_cameras: (Q,), one a tracklet: not one a frame.
+        query_ids, query_cameras: (Q,), one per tracklet: not one per frame.
         gallery_ids, gallery_cameras: (G,), likewise.
 
     Raises:
@@ -48,8 +48,8 @@ class Ranking:
             )
         sides = (("query", "rows", self.distances.shape[0]), ("gallery", "columns", self.distances.shape[1]))
         for side, axis, count in sides:
-            for name, field in (("identities", "ids"), ("cameras", "cameras")):
-                _check_length(getattr(self, f"{side}_{field}"), count, f"{side} {name}", side, axis)
+            for name, words in (("ids", "identities"), ("cameras", "cameras")):
+                _check_length(getattr(self, f"{side}_{name}"), count, f"{side} {words}", side, axis)
         _check_finite(self.distances)
 
     @cached_property
@@ -104,13 +104,69 @@ class SameIdentity:
         return block
 
 
+@dataclass
+class Lowest:
+    """The smallest of the distances that come in, and whose they are; memory holds a few times `keep` of them.
+
+    Attributes:
+        keep: how many are kept.
+        bound: distances at or above it need not be added.
+        values: float (at most 2 `keep` after `add`), in no order.
+        persons: int64, a number or a row of numbers for each of them.
+    """
+
+    keep: int
+    bound: float = np.inf
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    persons: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def add(self, values: np.ndarray, persons: np.ndarray) -> None:
+        if len(self.values):
+            values, persons = np.concatenate([self.values, values]), np.concatenate([self.persons, persons])
+        if len(values) > 2 * self.keep:
+            near = np.argpartition(values, self.keep - 1)[: self.keep]
+            values, persons = values[near], persons[near]
+            self.bound = float(values.max())
+        self.values, self.persons = values, persons
+
+
+def check_rates(rates: Sequence[float]) -> np.ndarray:
+    """float64 (R,).
+
+    Raises:
+        SettingsError: none, or one that is not between 0 and 1.
+    """
+    asked = np.asarray(rates, float)
+    if not asked.size or not ((asked > 0) & (asked < 1)).all():
+        raise SettingsError(f"rates {list(rates)}", "one or more numbers between 0 and 1, such as 0.01")
+    return asked
+
+
+def num_allowed(rates: np.ndarray, count: float) -> np.ndarray:
+    """int64 (R,): how many of `count` a rate allows; 0.29 of 100 is 29, though the product is 28.999999999999996."""
+    return np.minimum(np.floor(rates * count * (1 + 1e-12)).astype(np.int64), max(int(count) - 1, 0))
+
+
+def thresholds_at(lowest: np.ndarray, count: int, rates: np.ndarray) -> np.ndarray:
+    """The largest threshold for each rate, such that at most that share of `count` numbers lies below it.
+
+    Args:
+        lowest: float, the smallest of the numbers in ascending order, one more than the largest rate allows.
+        count: how many numbers there are.
+
+    Returns:
+        float64 (R,), NaN where count is 0.
+    """
+    return lowest[num_allowed(rates, count)].astype(float) if count else np.full(len(rates), np.nan)
+
+
 def _check_length(array: np.ndarray, count: int, what: str, side: str, axis: str) -> None:
     if array.shape != (count,):
         size = len(array) if array.ndim == 1 else f"an array of shape {array.shape} as"
         raise KeyReIDError(
             f"{size} {what} for {count} {axis} of distances",
             f"{count}, one for each {side} tracklet",
-            "give one number a tracklet, not one a frame or clip",
+            "give one number per tracklet, not one per frame or clip",
         )
 
 

@@ -35,7 +35,7 @@ class Selection:
 
     @property
     def tracklets(self) -> tuple[Tracklet, ...]:
-        """Both sides together, each tracklet once, in order of tracklet_id: what has to be described."""
+        """Both sides together, each tracklet once, in order of tracklet_id: what has to be embedded."""
         unique = {tracklet.tracklet_id: tracklet for tracklet in (*self.queries, *self.gallery)}
         return tuple(unique[tracklet_id] for tracklet_id in sorted(unique))
 
@@ -53,6 +53,7 @@ class Protocol:
         misaligned_cameras: filter with the camera of another tracklet, as `authors_cameras` says.
         num_splits: divisions of the identities whose mean is the result; 0 where any single one is.
         own_splits: these divisions are not those of published results.
+        trapezoid: average precision as in the published MATLAB code; see rank_metrics.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Protocol:
     misaligned_cameras: bool = False
     num_splits: int = 0
     own_splits: bool = False
+    trapezoid: bool = False
 
     @property
     def comparable(self) -> bool:
@@ -131,7 +133,7 @@ def authors_cameras(tracklets: Sequence[Tracklet]) -> tuple[int, ...]:
     """The camera that the public code of KeyRe-ID and VID-Trans-ReID takes for each tracklet (finding M6).
 
     It lists a camera once for each frame that it samples (clips of four, the last one filled up, at most 41 clips) and
-    reads the list as if there were one a tracklet: tracklet i gets the i-th frame's camera, which is an earlier
+    reads the list as if there were one per tracklet: tracklet i gets the i-th frame's camera, which is an earlier
     tracklet's.
     """
     clips = [len(evaluation_clips(t.num_frames, AUTHORS_CLIP_LENGTH, "reference")) for t in tracklets]
@@ -154,13 +156,21 @@ PROTOCOLS = {
         Protocol(
             "standard",
             "Each query is ranked against the gallery tracklets, without those of its own identity and camera; "
-            "queries without a match under another camera are skipped.",
+            "queries without a match in another camera are skipped.",
         ),
         Protocol(
             "mars-official",
             "As standard, but the queries themselves are part of the gallery, as in the evaluation published with "
-            "MARS: a query may be matched by another camera's query of the same person.",
+            "MARS: a query may be matched by another camera's query of the same person. Average precision is the plain "
+            "one of public Python code, not the trapezoid one of that evaluation (mars-matlab).",
             ("query", "gallery"),
+        ),
+        Protocol(
+            "mars-matlab",
+            "As mars-official, with the average precision of the MATLAB code published with MARS: the area of "
+            "trapezoids under the curve of precision and recall, which is never larger than the plain one.",
+            ("query", "gallery"),
+            trapezoid=True,
         ),
         _ten_splits("ilids-vid"),
         _ten_splits("prid2011"),

@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), blocked and sparse.
+"""How tracklets are compared, by name; and re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), sparse.
 
 Letters: N tracklets of both sides, Q queries, G gallery tracklets.
 
@@ -18,8 +18,7 @@ from scipy.sparse import csr_matrix
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import SettingsError
 
-from .neighbours import nearest
-
+DISTANCES = ("euclidean", "cosine", "visible-parts")
 ROWS_AT_ONCE = 256  # copies of distances: 256 x 11,310 float64 take 23 MB
 
 
@@ -115,6 +114,34 @@ class KReciprocal:
         return result
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that decides a distance between two tracklets of a gallery.
+
+    Attributes:
+        distance: one of DISTANCES; "euclidean" is squared, as in the paper.
+        reranking: None, or what makes new distances of all the old ones.
+
+    Raises:
+        SettingsError: an unknown distance.
+    """
+
+    distance: str = "euclidean"
+    reranking: KReciprocal | None = None
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise SettingsError(f"distance is {self.distance!r}", f"one of {', '.join(DISTANCES)}")
+
+    @property
+    def reranking_name(self) -> str:
+        """What stands beside every figure: "none", or the method with its numbers."""
+        return str(self.reranking or "none")
+
+
+PLAIN = Comparison()
+
+
 def _adjacency(neighbours: np.ndarray) -> csr_matrix:
     """int32 (N, N): 1 where the column is among the row's neighbours."""
     count, k = neighbours.shape
@@ -134,3 +161,21 @@ def _overlap(places: np.ndarray, weights: np.ndarray, columns: csr_matrix) -> np
     positions = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
     smaller = np.minimum(np.repeat(weights, sizes), columns.data[positions])
     return np.bincount(columns.indices[positions], smaller, columns.shape[0])
+
+
+def nearest(distances: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the `count` smallest numbers of each row, from small to large, equal ones in the order of the columns.
+
+    The same as a stable sort of each row, cut off, without sorting the rest.
+
+    Args:
+        distances: float (rows, N), N >= count, without NaN.
+
+    Returns:
+        int64 (rows, count).
+    """
+    last = np.partition(distances, count - 1, axis=1)[:, count - 1 : count]
+    rows, columns = np.divmod(np.flatnonzero(distances <= last), distances.shape[1])
+    order = np.lexsort((distances[rows, columns], rows))  # stable: columns ascend within equal numbers
+    starts = np.searchsorted(rows, np.arange(len(distances)))
+    return columns[order][starts[:, None] + np.arange(count)]

@@ -1,75 +1,122 @@
-"""The tables of keyreid-eval: every row says protocol, distance and re-ranking.
-
-A result is a Mapping as Measurement.to_dict makes it; of several runs, `deviations` holds the deviation of each figure.
-"""
+"""The tables of keyreid-eval, for a terminal, Markdown, LaTeX and the page; rows say what their figures belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from .measure import RANKS, Measurement
+from .intervals import FEW_PERSONS, RULE_OF_30, Interval
+from .measurement import HEADINGS, Measurement, Share
+from .results import Summary
 
 NAMES = ("method", "protocol", "distance", "re-ranking")
-FIGURES = (*(f"rank{k}" for k in RANKS), "mAP", "mINP")
-HEADERS = (*(f"Rank-{k}" for k in RANKS), "mAP", "mINP")
-
-Result = Mapping[str, Any]
-
-
-def table_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Cells of the table of rank figures, the header first; shares in percent."""
-    return result_rows([one.to_dict() for one in measurements])
+ROUGH = "†"  # before a figure that rests on few errors
+Row = tuple[str | Share, ...]
+LATEX = {"\\": r"\textbackslash{}", **{mark: "\\" + mark for mark in "&%$#_{}"}, "±": r"$\pm$", ROUGH: r"$^\dagger$"}
 
 
-def result_rows(results: Sequence[Result]) -> list[list[str]]:
-    """As table_rows, of results."""
-    rows = [[*NAMES, *HEADERS, "queries"]]
-    for result in results:
-        deviations = result.get("deviations", {})
-        cells = [_percent(result[name], deviations.get(name)) for name in FIGURES]
-        rows.append([*_names(result), *cells, f"{result['num_valid_queries']} of {result['num_queries']}"])
-    return rows
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, with what has to be said of them.
 
-
-def threshold_rows(results: Sequence[Result]) -> list[list[str]]:
-    """Cells of the table of figures that need a threshold, the header first; shares in percent.
-
-    TMR: true-match rate at a false-match rate, over pairs. DIR: detection and identification rate at a false-alarm
-    rate, over queries.
+    Attributes:
+        header: one text per column.
+        rows: texts, and figures as themselves.
+        notes: sentences below the table.
     """
-    known = [result for result in results if "verification" in result and "open_set" in result]
-    if not known:
-        return []
-    rates = known[0]["verification"]["false_match_rates"], known[0]["open_set"]["false_alarm_rates"]
-    header = [f"TMR @ {100 * rate:g} %" for rate in rates[0]] + [f"DIR @ {100 * rate:g} %" for rate in rates[1]]
-    rows = [[*NAMES, *header]]
-    for result in known:
-        verification, open_set = result["verification"], result["open_set"]
-        shares = [*verification["true_match_rates"], *open_set["detection_and_identification_rates"]]
-        rows.append([*_names(result), *(_percent(share) for share in shares)])
-    return rows
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """For a terminal: names to the left, numbers to the right, intervals below their figures."""
+        lines = [list(self.header)]
+        for row in self.rows:
+            lines.append([percent(cell) if isinstance(cell, Share) else cell for cell in row])
+            if any(isinstance(cell, Share) and cell.interval for cell in row):
+                lines.append([span(cell.interval) if isinstance(cell, Share) else "" for cell in row])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        texts = ["  ".join(map(_pad, line, widths, range(len(line)))).rstrip() for line in lines]
+        return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:], *self.notes])
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---" if place < len(NAMES) else "---:" for place in range(len(self.header))]]
+        lines += [[_with_span(cell) for cell in row] for row in self.rows]
+        return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + [f"\n{note}" for note in self.notes])
+
+    def latex(self) -> str:
+        columns = "l" * len(NAMES) + "r" * (len(self.header) - len(NAMES))
+        lines = [[_escape(_with_span(cell)).replace("–", "--") for cell in row] for row in (self.header, *self.rows)]
+        body = [" & ".join(line) + r" \\" for line in lines]
+        notes = [rf"\\ {_escape(note).replace('–', '--')}" for note in self.notes]
+        start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join([start, r"\hline", body[0], r"\hline", *body[1:], r"\hline", end, *notes])
+
+    def render(self, form: str) -> str:
+        """As "text", "markdown" or "latex"."""
+        return {"text": self.text, "markdown": self.markdown, "latex": self.latex}[form]()
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of the tables above for a terminal: names to the left, numbers to the right, a line under the header."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < len(NAMES) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
+def rank_table(results: Sequence[Measurement | Summary]) -> Table:
+    """CMC, mAP and mINP in percent."""
+    rows: list[Row] = [(*_names(one), *one.rank_figures.values(), one.counted) for one in results]
+    notes = _notes(results, [one.rank_figures for one in results])
+    return Table((*NAMES, *HEADINGS.values(), "queries"), tuple(rows), notes)
 
 
-def _names(result: Result) -> list[str]:
-    return [result["method"], result["protocol"], result["distance"], result["reranking"]]
+def threshold_table(results: Sequence[Measurement]) -> Table:
+    """True-match rates (TMR) and detection and identification rates (DIR) in percent."""
+    figures = [one.threshold_figures for one in results]
+    rows: list[Row] = [(*_names(one), *found.values()) for one, found in zip(results, figures, strict=True)]
+    return Table((*NAMES, *figures[0]), tuple(rows), _notes(results, figures))
 
 
-def _percent(share: float | None, deviation: float | None = None) -> str:
-    if share is None:
+def percent(figure: Share) -> str:
+    """Such as "63.2", "†63.2" where few errors decide, "63.2 ± 0.4" of several runs, "-" of nothing."""
+    if figure.value is None:
         return "-"
-    return f"{100 * share:.1f}" + (f" ± {100 * deviation:.1f}" if deviation is not None else "")
+    deviation = "" if figure.deviation is None else f" ± {100 * figure.deviation:.1f}"
+    return f"{ROUGH * figure.is_rough}{100 * figure.value:.1f}{deviation}"
+
+
+def span(interval: Interval) -> str:
+    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}" if interval else ""
+
+
+def few_persons(count: int) -> str:
+    """What has to be said of an interval over so few persons; nothing of 50 or more."""
+    return f"Only {count} persons: the intervals themselves are rough." if count < FEW_PERSONS else ""
+
+
+def _names(one: Measurement | Summary) -> tuple[str, ...]:
+    return one.method, one.protocol_label, one.comparison.distance, one.comparison.reranking_name
+
+
+def _notes(results: Sequence[Measurement | Summary], figures: Sequence[dict[str, Share]]) -> tuple[str, ...]:
+    counts = sorted({one.num_persons for one in results})
+    notes: list[str] = []
+    if any(figure.interval for found in figures for figure in found.values()):
+        persons = " or ".join(f"{count:,}" for count in counts)
+        notes.append(f"Percent, with 95 % intervals: bootstrap over {persons} persons.")
+        notes += filter(None, [few_persons(counts[0])])
+    for one, found in zip(results, figures, strict=True):
+        rough = [f"{HEADINGS.get(name, name)} {f.num_errors} {f.errors}" for name, f in found.items() if f.is_rough]
+        if rough:
+            row = f"{one.method}, {one.protocol_label}"
+            notes.append(f"{ROUGH} rests on fewer than {RULE_OF_30} errors ({row}): {', '.join(rough)}.")
+    return tuple(notes)
+
+
+def _with_span(cell: str | Share) -> str:
+    if not isinstance(cell, Share):
+        return cell
+    return f"{percent(cell)} ({span(cell.interval)})" if cell.interval else percent(cell)
+
+
+def _pad(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column < len(NAMES) else text.rjust(width)
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.sampler import numpy_generator
 from keyreid.model.embedding.tracklets import embed_tracklets
-from keyreid.model.evaluation.measure import measure
+from keyreid.model.evaluation.measurement import measure
 from keyreid.model.evaluation.protocols import Selection, find_protocol, own_cameras
 from keyreid.model.network.keyreid import KeyReID
 from keyreid.pipeline.errors import SettingsError

@@ -17,7 +17,7 @@ from ...data.transform import normalise_frames, part_weights_from_heatmaps
 from ...embedding.settings import camera_rows, mean_camera
 from ...network.attention_maps import AttentionMaps, attention_maps
 from ...network.keyreid import KeyReID
-from .thumbnails import laid_over, side_by_side, small_frame
+from ..pictures import laid_over, side_by_side, small_frame
 
 LEAST_PEAK = 4
 

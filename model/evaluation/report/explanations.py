@@ -15,10 +15,8 @@ from ...embedding.descriptors import TrackletDescriptors
 from ...embedding.settings import PLAIN, EmbeddingSettings
 from ...embedding.tracklets import embed_tracklets
 from ...network.keyreid import KeyReID
-from ..contributions import FEATURES, Contributions, contributions
-from ..measure import Measurement
-from ..metrics import kept_ranking
-from ..protocols import Selection
+from ..distances import FEATURES, Contributions, contributions
+from ..measurement import Measurement
 from .clip_maps import ClipMaps, clip_maps
 
 BATCH_SIZE = 16
@@ -83,20 +81,20 @@ def explain(
     model: KeyReID,
     store: TrackletStore,
     measurement: Measurement,
-    selection: Selection,
     queries: Sequence[int],
     settings: EmbeddingSettings = PLAIN,
 ) -> list[Explanation]:
-    """Describe the queries and their nearest answers again, a few tracklets, and take the distances apart.
+    """Embed the queries and their nearest answers again, a few tracklets, and take the distances apart.
 
     Args:
         model: the network that `measurement` is of, in eval mode.
         store: where frames and heatmaps are.
-        measurement, selection: of the same protocol.
+        measurement: says which answers are nearest.
         queries: positions of queries that have a match.
         settings: as `measurement` was made.
     """
-    nearest = [_nearest(measurement, selection, query) for query in queries]
+    selection = measurement.selection
+    nearest = [_nearest(measurement, query) for query in queries]
     wanted = {selection.queries[query] for query in queries}
     wanted |= {selection.gallery[entry] for answers in nearest for entry, _ in answers}
     tracklets = sorted(wanted, key=lambda tracklet: tracklet.tracklet_id)
@@ -112,25 +110,15 @@ def explain(
     for query, answers in zip(queries, nearest, strict=True):
         tracklet = selection.queries[query]
         row = descriptors.rows([tracklet])[0]
-        compared = tuple(
-            _answer(descriptors, measurement, selection, query, entry, rank, maps) for entry, rank in answers
-        )
+        compared = tuple(_answer(descriptors, measurement, query, entry, rank, maps) for entry, rank in answers)
         found.append(Explanation(tracklet, query, descriptors.visibility[row], maps[tracklet.tracklet_id], compared))
     return found
 
 
-def _nearest(measurement: Measurement, selection: Selection, query: int) -> list[tuple[int, int]]:
+def _nearest(measurement: Measurement, query: int) -> list[tuple[int, int]]:
     """Gallery position and rank of the nearest match and of the nearest wrong tracklet."""
-    identities = np.array([tracklet.identity for tracklet in selection.gallery])
-    identity = selection.queries[query].identity
-    ranking = kept_ranking(
-        measurement.distances[query],
-        identity,
-        selection.query_cameras[query],
-        identities,
-        np.array(selection.gallery_cameras),
-    )
-    is_match = identities[ranking] == identity
+    ranking = measurement.nearest(query)
+    is_match = measurement.ranking.gallery_ids[ranking] == measurement.ranking.query_ids[query]
     places = [np.flatnonzero(kind)[:1] for kind in (is_match, ~is_match)]
     return [(int(ranking[place]), int(place) + 1) for found in places for place in found]
 
@@ -138,13 +126,12 @@ def _nearest(measurement: Measurement, selection: Selection, query: int) -> list
 def _answer(
     descriptors: TrackletDescriptors,
     measurement: Measurement,
-    selection: Selection,
     query: int,
     entry: int,
     rank: int,
     maps: dict[int, ClipMaps],
 ) -> Answer:
-    asked, tracklet = selection.queries[query], selection.gallery[entry]
+    asked, tracklet = measurement.selection.queries[query], measurement.selection.gallery[entry]
     left, right = descriptors.rows([asked, tracklet])
     return Answer(
         tracklet,

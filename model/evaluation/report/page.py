@@ -8,21 +8,21 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from keyreid.model.html import STYLE, table
 from keyreid.pipeline.environment import package_versions
 from keyreid.pipeline.skeleton import PARTS
 
-from ..camera_pairs import CameraPairs
-from ..contributions import FEATURES
-from ..tables import table_rows, threshold_rows
+from ..distances import FEATURES
+from ..measurement import Share
+from ..pictures import webp_uri
+from ..results import PACKAGES, RunResults
+from ..tables import few_persons, percent, rank_table, span, threshold_table
 from .clip_maps import LEAST_PEAK
-from .evaluation import PACKAGES, Evaluation
 from .explanations import Answer, Explanation
-from .rankings import NUM_STRIPS, Strip
-from .thumbnails import webp_uri
+from .plots import CameraPairs
+from .strips import NUM_STRIPS, Strip
 
 PART_NAMES = tuple(name.replace("_", " ") for name in PARTS)
 
@@ -32,14 +32,14 @@ class Contents:
     """What a page is made of.
 
     Attributes:
-        evaluation: the numbers.
+        run: the numbers.
         figures: name -> <svg> element.
         cameras: Rank-1 between cameras.
         strips: in the order in which they are first shown.
         explanations: of some of the strips' queries.
     """
 
-    evaluation: Evaluation
+    run: RunResults
     figures: Mapping[str, str]
     cameras: CameraPairs
     strips: Sequence[Strip]
@@ -47,40 +47,42 @@ class Contents:
 
 
 def render_page(contents: Contents) -> str:
-    """HTML that loads nothing."""
-    evaluation = contents.evaluation
-    trained = evaluation.measurements[0]
-    results = [one.to_dict() for one in evaluation.measurements]
-    thresholds = threshold_rows(results)
+    """A self-contained page."""
+    run = contents.run
+    trained = run.measurements[0]
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_resource), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters.update(percent=_percent, fine_percent=_fine_percent, number=_number, webp=webp_uri)
+    environment.filters.update(
+        percent=_percent, fine_percent=_fine_percent, number=_number, webp=webp_uri, share=percent, span=span
+    )
+    environment.tests["figure"] = lambda cell: isinstance(cell, Share)
     return environment.get_template("page.html").render(
         style=Markup(STYLE + _resource("page.css")),
         script=Markup(_resource("page.js")),
-        evaluation=evaluation,
-        stamp=evaluation.stamp(),
+        run=run,
+        stamp=run.stamp(),
         trained=trained,
         metrics=trained.metrics,
-        results=Markup(table(table_rows(evaluation.measurements))),
-        thresholds=Markup(table(thresholds)) if thresholds else "",
+        few_persons=few_persons(trained.num_persons),
+        results=rank_table(run.measurements),
+        thresholds=threshold_table(run.measurements),
         figures={name: Markup(figure) for name, figure in contents.figures.items()},
         cameras=_camera_cells(contents.cameras),
         strips=contents.strips,
         num_strips=NUM_STRIPS,
-        query_cameras=sorted({strip.row.query.camera for strip in contents.strips}),
+        query_cameras=sorted({strip.query.camera for strip in contents.strips}),
         explanations=contents.explanations,
         contribution_bars=_contribution_bars,
         parts=PART_NAMES,
         least_peak=LEAST_PEAK,
-        variant=evaluation.model["variant"],
-        pooling=evaluation.model["part_pooling"],
-        guidance=evaluation.model["guidance"],
-        counts=Markup(table(_count_rows(evaluation.dataset))),
-        facts=Markup(table([["", ""], *_facts(evaluation)])),
-        model=Markup(table([["setting", "value"], *([key, str(value)] for key, value in evaluation.model.items())])),
+        variant=run.model["variant"],
+        pooling=run.model["part_pooling"],
+        guidance=run.model["guidance"],
+        counts=Markup(table(_count_rows(run.dataset))),
+        facts=Markup(table([["", ""], *_facts(run)])),
+        model=Markup(table([["setting", "value"], *([key, str(value)] for key, value in run.model.items())])),
     )
 
 
@@ -101,14 +103,13 @@ def _number(value: float) -> str:
 
 
 def _camera_cells(cameras: CameraPairs) -> dict[str, Any]:
-    """Rows of cells: share and counts, or None where no query counts."""
-    rank1 = cameras.rank1
+    """Rows of cells: Rank-1 and counts; no figure where no query counts."""
     rows = [
         {
             "camera": int(camera),
             "cells": [
-                {"share": share, "found": int(found), "queries": int(queries)} if np.isfinite(share) else None
-                for share, found, queries in zip(rank1[row], cameras.found[row], cameras.queries[row], strict=True)
+                {"figure": cameras.figure(row, column), "found": int(found), "queries": int(queries)}
+                for column, (found, queries) in enumerate(zip(cameras.found[row], cameras.queries[row], strict=True))
             ],
         }
         for row, camera in enumerate(cameras.query_cameras)
@@ -142,11 +143,11 @@ def _count_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
     return [["split", *columns], *([split, *(str(row[name]) for name in columns)] for split, row in counts.items())]
 
 
-def _facts(evaluation: Evaluation) -> list[list[str]]:
+def _facts(run: RunResults) -> list[list[str]]:
     facts = {
-        "checkpoint": evaluation.checkpoint,
-        "weights and configuration": f"fingerprint {evaluation.fingerprint}",
-        "data": f"fingerprint {evaluation.dataset['fingerprint']}",
+        "checkpoint": run.checkpoint,
+        "weights and configuration": f"fingerprint {run.fingerprint}",
+        "data": f"fingerprint {run.dataset['fingerprint']}",
         **package_versions(*PACKAGES),
     }
     return [[key, str(value)] for key, value in facts.items()]

@@ -1,9 +1,10 @@
-"""Figures of an evaluation, as PNG for papers and as SVG that takes the page's colours."""
+"""Figures of an evaluation, as PNG for papers and as SVG that takes the page's colours; and the counts in them."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -12,10 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ..camera_pairs import CameraPairs, DistanceHistogram
-from ..measure import Measurement
+from ..intervals import Interval, Resampling
+from ..measurement import Measurement, Share
+from ..pairs import Ranking
+from ..tables import percent, span
 
 LAST_RANK = 20
+NUM_BINS = 60
 # Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ in their dashes, too.
 MATCH, OTHER, GREY = "#009e73", "#d55e00", "#808080"
 LINES = (("#1f83c9", "-", "o"), ("#d55e00", "--", "s"), ("#009e73", "-.", "^"), ("#cc79a7", ":", "D"))
@@ -24,15 +28,104 @@ INK = "#123457"  # of text and axes in an SVG, where it becomes the page's
 Draw = Callable[[Axes], None]
 
 
+@dataclass(frozen=True)
+class DistanceHistogram:
+    """Distances of a protocol's pairs, counted in bins of one width.
+
+    Attributes:
+        edges: float64 (NUM_BINS + 1,).
+        matches: int64 (NUM_BINS,), pairs of one person, cross-camera.
+        others: int64 (NUM_BINS,), pairs of two persons, cross-camera.
+        same_camera: int64 (NUM_BINS,), pairs of two persons in one camera.
+    """
+
+    edges: np.ndarray
+    matches: np.ndarray
+    others: np.ndarray
+    same_camera: np.ndarray
+
+
+@dataclass(frozen=True)
+class CameraPairs:
+    """Rank-1 of each query camera in each gallery camera alone.
+
+    Attributes:
+        query_cameras, gallery_cameras: int64 (C,) and (E,), ascending.
+        queries: int64 (C, E), queries of the camera that have a match in the gallery camera.
+        found: int64 (C, E), those of them whose nearest tracklet in the gallery camera is a match; at equal
+            distance it is not.
+        intervals: Rank-1's over persons, row by row.
+    """
+
+    query_cameras: np.ndarray
+    gallery_cameras: np.ndarray
+    queries: np.ndarray
+    found: np.ndarray
+    intervals: tuple[tuple[Interval, ...], ...]
+
+    def figure(self, row: int, column: int) -> Share | None:
+        """Rank-1 of one pair of cameras; None where no query counts."""
+        queries, found = int(self.queries[row, column]), int(self.found[row, column])
+        return Share(found / queries, self.intervals[row][column], queries - found, "misses") if queries else None
+
+    @property
+    def rank1(self) -> np.ndarray:
+        """float64 (C, E) in [0, 1], NaN where no query counts."""
+        return np.divide(self.found, self.queries, out=np.full(self.queries.shape, np.nan), where=self.queries > 0)
+
+
+def distance_histogram(ranking: Ranking) -> DistanceHistogram:
+    """Count every pair that the protocol leaves, by kind; memory holds a block of queries."""
+    low, high = float(ranking.distances.min()), float(ranking.distances.max())
+    limits = low, high if high > low else low + 1
+    counts = np.zeros((3, NUM_BINS), np.int64)
+    for pairs in ranking.blocks():
+        block = ranking.distances[pairs.rows]
+        same_camera = ranking.query_cameras[pairs.rows, None] == ranking.gallery_cameras
+        other = np.ones(block.shape, bool)
+        other[pairs.query - pairs.rows.start, pairs.entry] = False
+        kinds = (pairs.distance[pairs.is_match], block[other & ~same_camera], block[other & same_camera])
+        counts += [np.histogram(values.astype(float), NUM_BINS, limits)[0] for values in kinds]
+    return DistanceHistogram(np.linspace(*limits, NUM_BINS + 1), *counts)
+
+
+def camera_pairs(ranking: Ranking) -> CameraPairs:
+    """Rank-1 between cameras: each query asks each gallery camera for itself."""
+    query_cameras, row = np.unique(ranking.query_cameras, return_inverse=True)
+    gallery_cameras = np.unique(ranking.gallery_cameras)
+    shape = len(ranking.query_ids), len(query_cameras), len(gallery_cameras)
+    queries, found = np.zeros(shape, bool), np.zeros(shape, bool)
+    for pairs in ranking.blocks():
+        wrong = pairs.wrong_distances(ranking.distances)
+        places = np.arange(pairs.rows.start, pairs.rows.stop)
+        for column, camera in enumerate(gallery_cameras):
+            here = pairs.is_match & (ranking.gallery_cameras[pairs.entry] == camera)
+            nearest = np.full(len(wrong), np.inf)
+            np.minimum.at(nearest, pairs.query[here] - pairs.rows.start, pairs.distance[here])
+            has_match = np.isfinite(nearest)
+            queries[places, row[pairs.rows], column] = has_match
+            is_found = has_match & (nearest < wrong[:, ranking.gallery_cameras == camera].min(axis=1))
+            found[places, row[pairs.rows], column] = is_found
+    resampling = Resampling.of(ranking.query_ids)
+    draws = resampling.means(found.reshape(shape[0], -1), queries.reshape(shape[0], -1))
+    intervals, width = resampling.intervals(draws), len(gallery_cameras)
+    rows = tuple(intervals[start : start + width] for start in range(0, len(intervals), width))
+    return CameraPairs(query_cameras, gallery_cameras, queries.sum(axis=0), found.sum(axis=0), rows)
+
+
 def cmc(measurements: Sequence[Measurement]) -> Draw:
-    """Share of queries with a match among the k nearest, against k: one line a method."""
+    """Share of queries with a match among the k nearest, against k: one line per method, in its 95 % band."""
 
     def draw(axes: Axes) -> None:
         for place, one in enumerate(measurements):
             shares = 100 * one.metrics.cmc[:LAST_RANK]
+            ranks = range(1, len(shares) + 1)
             colour, dashes, marker = LINES[place % len(LINES)]
-            label = f"{one.label} (Rank-1 {shares[0]:.1f})"
-            axes.plot(range(1, len(shares) + 1), shares, dashes, color=colour, marker=marker, markersize=3, label=label)
+            label = f"{one.label} (Rank-1 {percent(one.rank_figures['rank1'])})"
+            axes.plot(ranks, shares, dashes, color=colour, marker=marker, markersize=3, label=label)
+            ends = [found or (share / 100,) * 2 for share, found in zip(shares, one.rank_intervals, strict=False)]
+            low, high = 100 * np.array(ends).T
+            axes.fill_between(ranks, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.set(xlabel="rank k", ylabel="queries with a match in the k nearest [%]", ylim=(0, 102))
         axes.set_xticks([1, *range(5, LAST_RANK + 1, 5)])
         axes.legend(loc="best", framealpha=0)
@@ -45,8 +138,8 @@ def histogram(counts: DistanceHistogram, distance: str) -> Draw:
 
     def draw(axes: Axes) -> None:
         kinds = (
-            (counts.matches, "one person, two cameras", MATCH, "-", 0.3),
-            (counts.others, "two persons, two cameras", OTHER, "--", 0.3),
+            (counts.matches, "one person, cross-camera", MATCH, "-", 0.3),
+            (counts.others, "two persons, cross-camera", OTHER, "--", 0.3),
             (counts.same_camera, "two persons, one camera", GREY, ":", 0),
         )
         for values, label, colour, dashes, alpha in kinds:
@@ -63,15 +156,22 @@ def histogram(counts: DistanceHistogram, distance: str) -> Draw:
 
 
 def camera_matrix(pairs: CameraPairs) -> Draw:
-    """Rank-1 of each query camera in each gallery camera, with counts."""
+    """Rank-1 of each query camera in each gallery camera, with 95 % interval and counts."""
 
     def draw(axes: Axes) -> None:
-        rank1 = pairs.rank1
-        axes.imshow(100 * rank1, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-        for (row, column), share in np.ndenumerate(rank1):
-            if np.isfinite(share):
-                text = f"{100 * share:.0f}\n{pairs.found[row, column]}/{pairs.queries[row, column]}"
-                axes.text(column, row, text, ha="center", va="center", color="black" if share > 0.5 else "white")
+        axes.imshow(100 * pairs.rank1, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        for row, column in np.ndindex(pairs.queries.shape):
+            figure = pairs.figure(row, column)
+            if figure is not None:
+                lines = (
+                    percent(figure),
+                    span(figure.interval),
+                    f"{pairs.found[row, column]}/{pairs.queries[row, column]}",
+                )
+                colour = "black" if pairs.rank1[row, column] > 0.5 else "white"
+                axes.text(
+                    column, row, "\n".join(filter(None, lines)), ha="center", va="center", color=colour, fontsize=7
+                )
         axes.set_xticks(range(len(pairs.gallery_cameras)), [str(camera) for camera in pairs.gallery_cameras])
         axes.set_yticks(range(len(pairs.query_cameras)), [str(camera) for camera in pairs.query_cameras])
         axes.set(xlabel="gallery camera", ylabel="query camera")

@@ -1,4 +1,4 @@
-"""The gallery tracklets that are nearest to queries, of one file of descriptors or of two."""
+"""The gallery tracklets that are nearest to queries, of one file of descriptors or of two: as a table, as pictures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from keyreid.pipeline.commit import commit_file
 from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.manifest import read_manifest
+from keyreid.pipeline.store import TrackletStore
 
-from ..embedding.descriptors import TrackletDescriptors
-from ..evaluation.comparison import Comparison, distances_between
-from ..evaluation.neighbours import nearest
+from ..embedding.descriptors import ROW_ARRAYS, Origin, TrackletDescriptors, data_fingerprint
+from ..evaluation.distances import distances_between
+from ..evaluation.pictures import BLUE, GREEN, GREY, THUMBNAIL, Framed, draw_strip, middle_frame
+from ..evaluation.reranking import Comparison, nearest
 
 QUERIES_AT_ONCE = 256
 FACTS = {"tracklet": "tracklet_ids", "identity": "identities", "camera": "cameras"}
@@ -91,11 +95,10 @@ def joined(
             raise SettingsError(
                 f"the queries' descriptors are of another {what} ({theirs}) than the gallery's ({ours})",
                 "the same",
-                "embed both with the same settings (keyreid embed)",
+                "embed both alike with keyreid embed",
             )
-    names = ("values", "visibility", "tracklet_ids", "identities", "cameras")
     both = replace(
-        gallery, **{name: np.concatenate([getattr(queries, name), getattr(gallery, name)]) for name in names}
+        gallery, **{name: np.concatenate([getattr(queries, name), getattr(gallery, name)]) for name in ROW_ARRAYS}
     )
     count = len(queries.values)
     return both, np.arange(count), np.arange(count, count + len(gallery.values))
@@ -114,9 +117,7 @@ def some(descriptors: TrackletDescriptors, tracklet_ids: Sequence[int], path: Pa
             f"{path} holds no tracklet {missing[0]}",
             f"numbers of its {len(place):,} tracklets, such as {next(iter(place), 'none')}",
         )
-    rows = [place[number] for number in tracklet_ids]
-    names = ("values", "visibility", "tracklet_ids", "identities", "cameras")
-    return replace(descriptors, **{name: getattr(descriptors, name)[rows] for name in names})
+    return descriptors.take(np.array([place[number] for number in tracklet_ids], np.int64))
 
 
 def write_table(path: Path, found: pd.DataFrame) -> None:
@@ -140,3 +141,59 @@ def _rows(
     columns["rank"] = np.tile(np.arange(1, count + 1), len(queries))
     columns |= {name: getattr(gallery, field)[entries].reshape(-1) for name, field in FACTS.items()}
     return pd.DataFrame({**columns, "distance": distances.reshape(-1)})
+
+
+def open_store(prepared: Path, origin: Origin, option: str) -> TrackletStore:
+    """The prepared dataset that descriptors were made from.
+
+    Args:
+        prepared: its folder.
+        origin: of the descriptors.
+        option: that names the folder.
+
+    Raises:
+        SettingsError: it is another.
+        FormatError: it is none.
+    """
+    for split in range(max(1, len(read_manifest(prepared).identity_splits))):
+        store = TrackletStore(prepared, split)
+        if data_fingerprint(store) == origin.data:
+            return store
+    raise SettingsError(
+        f"{prepared} is not the prepared dataset that the descriptors were made from",
+        f"{origin.dataset}, fingerprint {origin.data}",
+        f"name that one with {option}",
+    )
+
+
+def write_pictures(folder: Path, found: pd.DataFrame, queries: TrackletStore, gallery: TrackletStore) -> list[Path]:
+    """One PNG for each query of a table of `search`: the middle frame of each tracklet, nearest first.
+
+    The query is framed in blue; what lies below the threshold in green; everything else in grey.
+
+    Returns:
+        The paths, query-00017.png for tracklet 17.
+    """
+    paths = []
+    groups = found.groupby("query", sort=False)
+    with progress_bar(len(groups), "pictures", "queries") as bar:
+        for number, rows in groups:
+            path = folder / f"query-{number:05d}.png"
+            picture = _picture(rows, queries, gallery)
+            commit_file(path, lambda partial, drawn=picture: drawn.save(partial, "PNG"))  # type: ignore[misc]
+            paths.append(path)
+            bar.update()
+    return paths
+
+
+def _picture(rows: pd.DataFrame, queries: TrackletStore, gallery: TrackletStore) -> Image.Image:
+    records = rows.to_dict("records")
+    first = records[0]
+    lines = "query", f"tracklet {first['query']}", f"id {first['query_identity']} cam {first['query_camera']}"
+    query = Framed(middle_frame(queries, first["query"], THUMBNAIL), BLUE, lines)
+    found = []
+    for row in records:
+        colour = GREEN if row.get("same_person") else GREY
+        lines = f"d {row['distance']:.4g}", f"tracklet {row['tracklet']}", f"id {row['identity']} cam {row['camera']}"
+        found.append(Framed(middle_frame(gallery, row["tracklet"], THUMBNAIL), colour, lines))
+    return draw_strip(query, found, len(found))

@@ -1,4 +1,4 @@
-"""Ranking pictures: colours of the frames at known pixels, who is shown, and which queries are chosen."""
+"""Ranked strips: colours of the frames at known pixels, who is shown, and which queries are chosen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from evaluation_dataset import make_prepared
 from PIL import Image
 
-from keyreid.model.evaluation import figures
-from keyreid.model.evaluation.figures import (
+from keyreid.model.evaluation import pictures
+from keyreid.model.evaluation.measurement import Measurement
+from keyreid.model.evaluation.pictures import (
     BLUE,
     BORDER,
     GAP,
@@ -19,16 +20,12 @@ from keyreid.model.evaluation.figures import (
     RED,
     THUMBNAIL,
     TITLE,
-    RankedQuery,
-    choose_queries,
-    draw_ranking,
     png_bytes,
-    ranked_query,
     stack_pictures,
 )
-from keyreid.model.evaluation.measure import Measurement
-from keyreid.model.evaluation.metrics import rank_metrics
 from keyreid.model.evaluation.protocols import find_protocol
+from keyreid.model.evaluation.report import strips
+from keyreid.model.evaluation.report.strips import Strip, choose_explained, make_strip, strip_picture
 from keyreid.pipeline.store import TrackletStore
 
 CELL = THUMBNAIL[1] + 2 * BORDER + GAP
@@ -39,14 +36,11 @@ def store(tmp_path_factory) -> TrackletStore:
     return TrackletStore(make_prepared(tmp_path_factory.mktemp("prepared")))
 
 
-def measured(store) -> tuple[Measurement, object]:
+def measured(store) -> Measurement:
     """Under `standard`, with distances such that each query's gallery is ranked in the manifest's order."""
     selection = find_protocol("standard").select(store.tracklets("query", "gallery"))
     distances = np.tile(np.arange(len(selection.gallery), dtype=np.float32), (len(selection.queries), 1))
-    sides = selection.queries, selection.gallery
-    identities, cameras = ([np.array([getattr(t, n) for t in s]) for s in sides] for n in ("identity", "camera"))
-    metrics = rank_metrics(distances, *identities, *cameras)
-    return Measurement("trained", "standard", metrics, distances), selection
+    return Measurement("trained", find_protocol("standard"), selection, distances)
 
 
 def frame_colour(picture: Image.Image, place: int) -> tuple[int, ...]:
@@ -59,38 +53,35 @@ def frame_colour(picture: Image.Image, place: int) -> tuple[int, ...]:
 
 
 def test_frames_are_blue_for_the_query_green_for_its_person_and_red_for_others(store):
-    measurement, selection = measured(store)
-    row = ranked_query(measurement, selection, 0)  # identity 5 under camera 1
+    row = make_strip(measured(store), 0)  # identity 5 under camera 1
     assert [(t.identity, t.camera) for t in row.nearest] == [(5, 2), (6, 3), (0, 2), (9, 1)]
-    picture = draw_ranking(store, row)
+    picture = strip_picture(store, row)
     assert [frame_colour(picture, place) for place in range(6)] == [BLUE, GREEN, RED, RED, RED, PAPER]
 
 
 def test_the_query_s_person_under_its_own_camera_is_left_out(store):
-    measurement, selection = measured(store)
-    for query, tracklet in enumerate(selection.queries):
-        shown = ranked_query(measurement, selection, query).nearest
+    measurement = measured(store)
+    for query, tracklet in enumerate(measurement.selection.queries):
+        shown = make_strip(measurement, query).nearest
         assert (tracklet.identity, tracklet.camera) not in {(t.identity, t.camera) for t in shown}
 
 
 def test_distances_stay_beside_their_tracklets(store):
-    measurement, selection = measured(store)
-    row = ranked_query(measurement, selection, 0)
+    row = make_strip(measured(store), 0)
     assert row.distances.tolist() == [1, 2, 3, 4]  # 0 was the query's own camera
     assert row.average_precision == 1
 
 
 def test_captions_say_distance_identity_and_camera(store, monkeypatch):
     written = []
-    monkeypatch.setattr(figures.ImageDraw.ImageDraw, "text", lambda self, xy, text, *rest: written.append(text))
-    measurement, selection = measured(store)
-    draw_ranking(store, ranked_query(measurement, selection, 1))
+    monkeypatch.setattr(pictures.ImageDraw.ImageDraw, "text", lambda self, xy, text, *rest: written.append(text))
+    strip_picture(store, make_strip(measured(store), 1))
     assert written[:4] == ["query, AP 33 %", "id 6 cam 1", "d 0", "id 5 cam 1"]
 
 
 def test_the_middle_frame_is_shown(store):
     tracklet = store.tracklets("query")[0]
-    picture = draw_ranking(store, RankedQuery(tracklet, (), np.zeros(0), 1.0))
+    picture = strip_picture(store, Strip(tracklet, (), np.zeros(0), 1.0, 1))
     encoded, _ = store.read(tracklet.tracklet_id, [2])  # of five frames
     expected = np.array(Image.open(io.BytesIO(encoded[0])).convert("RGB"), float)
     inside = np.array(picture, float)[GAP + BORDER :, GAP + BORDER :][: THUMBNAIL[0], : THUMBNAIL[1]]
@@ -99,15 +90,13 @@ def test_the_middle_frame_is_shown(store):
 
 
 def test_never_more_than_ten_are_shown(store, monkeypatch):
-    monkeypatch.setattr(figures, "NUM_NEAREST", 2)
-    measurement, selection = measured(store)
-    assert len(ranked_query(measurement, selection, 0).nearest) == 2
+    monkeypatch.setattr(strips, "NUM_NEAREST", 2)
+    assert len(make_strip(measured(store), 0).nearest) == 2
 
 
 def test_pictures_are_the_same_bytes_again(store):
-    measurement, selection = measured(store)
-    row = ranked_query(measurement, selection, 0)
-    assert png_bytes(draw_ranking(store, row)) == png_bytes(draw_ranking(store, row))
+    row = make_strip(measured(store), 0)
+    assert png_bytes(strip_picture(store, row)) == png_bytes(strip_picture(store, row))
 
 
 def test_pictures_are_stacked_in_order_under_the_title():
@@ -128,4 +117,4 @@ def test_pictures_are_stacked_in_order_under_the_title():
     ],
 )
 def test_choice_mixes_failures_and_successes(first_match, precision, count, chosen):
-    assert choose_queries(np.array(first_match), np.array(precision), count) == chosen
+    assert choose_explained(np.array(first_match), np.array(precision), count) == chosen

@@ -133,7 +133,7 @@ class Match:
 def spool_people(names: FrameNames, entries: Iterable[SourceEntry], folder: Path) -> Match:
     """Read a source once and lay its people out in one file per shard; memory holds some bytes per frame.
 
-    A person without any joint is nobody. A person who is named twice with the same numbers counts once.
+    A person without any joint does not count; one who is named twice with the same numbers counts once.
 
     Raises:
         SourceError: an entry fits several frames, two names fit one frame, or no entry fits any.

@@ -64,6 +64,6 @@ def own_halves(persons: Sequence[str]) -> list[Halves]:
     halves = []
     for index in range(NUM_OWN_SPLITS):
         keys = {person: sha256(f"{OWN_SPLITS_SEED}/{index}/{person}".encode()).digest() for person in persons}
-        drawn = sorted(persons, key=keys.__getitem__)
-        halves.append((drawn[len(drawn) // 2 :], drawn[: len(drawn) // 2]))
+        ordered = sorted(persons, key=keys.__getitem__)
+        halves.append((ordered[len(ordered) // 2 :], ordered[: len(ordered) // 2]))
     return halves

@@ -17,7 +17,7 @@ from keyreid.model.evaluation.measurement import measure
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.evaluation.reranking import Comparison
 from keyreid.model.network.weights import load_model
-from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.commit import write_json
 from keyreid.pipeline.environment import keep_freed_memory

@@ -22,7 +22,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from keyreid.model.data.labels import LabelTables
-from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step
 

@@ -123,8 +123,8 @@ def make_batch(config: RunConfig, num_identities: int, num_cameras: int) -> Clip
     """Random clips in host memory."""
     generator = torch.Generator().manual_seed(1)
     people, each = config.training.scaled_identities, config.training.clips_per_identity
-    clips, length = people * each, config.model["clip_length"]
-    frames = (clips, length, 3, *config.model["frame_size"])
+    clips, length = people * each, config.model.clip_length
+    frames = (clips, length, 3, *config.model.frame_size)
     heatmaps = (clips, length, NUM_PARTS, 64, 32)
     tensors = (
         torch.randint(0, 256, frames, generator=generator, dtype=torch.uint8),

@@ -136,7 +136,7 @@ def main(
     Several GPUs share one batch, whose identities must be a multiple of them:
       torchrun --no-python --nproc-per-node 8 keyreid-train prepared/ --out runs/mars --preset vit-base-8gpu
     """
-    from keyreid.model.training.settings import resolve_config
+    from keyreid.model.training.config import resolve_config
 
     if seed is not None:
         assignments = (*assignments, f"training.seed={seed}")
@@ -152,7 +152,7 @@ def main(
         file = file or (recipe if preset is None else None)
     config = resolve_config(preset, file=file, assignments=assignments, variant=variant, model=model)
     if print_config:
-        from keyreid.model.training.config_file import config_text
+        from keyreid.model.training.config import config_text
 
         click.echo(config_text(config.to_dict()), nl=False)
         return

@@ -13,9 +13,9 @@ from keyreid.cli.train import main
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.build import build_model
 from keyreid.model.presets import preset_summaries
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.dry_run import dry_run
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.settings import resolve_config
 
 CPU = torch.device("cpu")
 TINY = [
@@ -133,7 +133,7 @@ def test_a_rehearsal_that_does_not_fit_says_what_to_lower(prepared, tmp_path, mo
 
     monkeypatch.setattr("keyreid.model.training.rehearsal.train_step", full)
     result = run(prepared, "--out", tmp_path / "run", *OPTIONS, option)
-    assert result.exit_code == 1 and "--set training.checkpoint_blocks=99 recomputes the blocks" in result.stderr
+    assert result.exit_code == 1 and "--set training.checkpoint_blocks=true recomputes the blocks" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -27,8 +27,8 @@ from keyreid.model.embedding.settings import EmbeddingSettings
 from keyreid.model.embedding.tracklets import Compute
 from keyreid.model.evaluation.distances import cosine_distances, squared_distances
 from keyreid.model.training import state as training_state
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step
 from keyreid.model.training.trainer import train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,7 +199,7 @@ def test_the_model_fingerprint_tells_weights_and_settings_apart():
     assert model_fingerprint(tiny_model(0)) != model_fingerprint(tiny_model(1))
     model = tiny_model(0)
     before = model_fingerprint(model)
-    model.config = replace(model.config, part_weight=0.5)
+    model.config = model.config.model_copy(update={"part_weight": 0.5})
     assert model_fingerprint(model) != before
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -91,5 +89,5 @@ def test_the_untrained_twin_is_random_reproducible_and_of_the_same_shape():
 
 
 def test_the_untrained_twin_of_a_pretrained_network_is_random_too():
-    config = replace(tiny_config(), pretrained="no/such/file.pth")
+    config = tiny_config().model_copy(update={"pretrained": "no/such/file.pth"})
     assert untrained_twin(config).config == config

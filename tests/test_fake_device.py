@@ -17,9 +17,9 @@ from keyreid.model.data.reading import read_clips
 from keyreid.model.embedding.settings import EmbeddingSettings, camera_rows
 from keyreid.model.embedding.tracklets import _launch, plan_clips
 from keyreid.model.network.attention_maps import attention_maps
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
 from keyreid.model.training.learner import Clips, Learner
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.pipeline.store import TrackletStore
 

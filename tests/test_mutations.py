@@ -119,7 +119,7 @@ def make_model(folder: Path) -> tuple[Files, Read]:
 
 
 def make_config(folder: Path) -> tuple[Files, Read]:
-    from keyreid.model.training.config_file import read_config
+    from keyreid.model.training.config import read_config
 
     path = folder / "config.yaml"
     path.write_text(

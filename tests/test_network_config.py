@@ -36,17 +36,17 @@ def test_camera_table_is_what_the_source_calls_them() -> None:
         ({"clip_length": 0}, "clip_length is 0; expected 1 or more"),
         ({"part_weight": -1.0}, "part_weight is -1.0; expected 0 or more"),
         ({"weight_floor": 0.0}, "weight_floor is 0.0; expected more than 0"),
-        ({"shift_share": 1.5}, "shift_share is 1.5; expected a share from 0 to 1"),
+        ({"shift_share": 1.5}, "shift_share is 1.5; expected between 0 and 1"),
         ({"shift_share": 0.7, "shuffle_share": 0.7}, "is 1.4; expected at most 1"),
         ({"drop_path": 1.0}, "drop_path is 1.0; expected 0 or more and less than 1"),
         ({"frame_size": [256]}, r"frame_size is \(256,\); expected height and width in pixels"),
         ({"camera_numbers": [1, 2, 3]}, "camera_numbers has 3 entries and num_cameras is 2"),
         ({"variant": "reference", "part_pooling": "average"}, "'average' with variant 'reference'; expected 'attenti"),
-        ({"clip_lenght": 4}, "unknown model field 'clip_lenght'.*did you mean clip_length?"),
+        ({"clip_lenght": 4}, "unknown key model.clip_lenght.*did you mean clip_length?"),
         ({"clip_length": "4"}, "clip_length is '4'; expected a value of type int"),
         ({"clip_length": True}, "clip_length is True; expected a value of type int"),
         ({"normalise_descriptor": 1}, "normalise_descriptor is 1; expected a value of type bool"),
-        ({"frame_size": "256x128"}, "frame_size is '256x128'; expected a value of type list"),
+        ({"frame_size": "256x128"}, "frame_size is '256x128'; expected height and width in pixels"),
     ],
 )
 def test_what_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -55,7 +55,7 @@ def test_what_is_refused(fields: dict[str, Any], message: str) -> None:
 
 
 def test_counts_are_needed() -> None:
-    with pytest.raises(SettingsError, match="lacks num_cameras; expected the counts of the training split"):
+    with pytest.raises(SettingsError, match=r"model\.num_cameras is missing; expected a value of type int"):
         ModelConfig.from_dict({"num_identities": 3})
 
 

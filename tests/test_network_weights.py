@@ -83,8 +83,8 @@ def rewrite(path: Path, **model_fields: Any) -> None:
         (lambda f: (f / "model.safetensors").write_bytes(b"oops"), r"model\.safetensors holds no hash of itself"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json is not readable as JSON"),
         (lambda f: (f / "config.json").write_text("[]"), r"a list at its top"),
-        (lambda f: rewrite(f / "config.json", variant="fast"), r"config\.json: variant is 'fast'; expected one of"),
-        (lambda f: rewrite(f / "config.json", widht=24), r"unknown model field 'widht'.*did you mean width"),
+        (lambda f: rewrite(f / "config.json", variant="fast"), r"config\.json: model\.variant is 'fast'; expected"),
+        (lambda f: rewrite(f / "config.json", widht=24), r"unknown key model\.widht.*did you mean width"),
     ],
     ids=["no config", "no weights", "broken weights", "broken config", "no version", "variant", "unknown field"],
 )

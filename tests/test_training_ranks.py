@@ -12,7 +12,7 @@ import pytest
 from prepared_dataset import make_prepared
 from training_fixtures import CPU, TINY, assignments, records, same_results
 
-from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.trainer import train
 
 SCRIPT = Path(__file__).with_name("train_in_ranks.py")

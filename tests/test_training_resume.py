@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from training_fixtures import CPU, TINY, assignments, records, same_results
 
 from keyreid.model.training import loop
-from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.signals import EXIT_CODE, TrainingStopped
 from keyreid.model.training.trainer import train
 

@@ -5,16 +5,14 @@ import pytest
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.sampler import check_shares
 from keyreid.model.presets import preset_summaries, read_preset
-from keyreid.model.training.config_file import config_text
-from keyreid.model.training.config_keys import check_key
-from keyreid.model.training.settings import resolve_config
+from keyreid.model.training.config import check_keys, config_text, resolve_config
 from keyreid.pipeline.errors import SettingsError
 
 
 def test_the_default_preset_is_the_papers_recipe_but_for_the_balance():
     training, authors = resolve_config("vit-base").training, resolve_config("authors")
     assert (training.epochs, training.learning_rate, training.ema_decay) == (120, 0.008, 0.995)
-    assert (training.global_share, authors.training.global_share, authors.model["variant"]) == (0.25, 0.75, "reference")
+    assert (training.global_share, authors.training.global_share, authors.model.variant) == (0.25, 0.75, "reference")
     assert training.identities_per_batch * training.clips_per_identity == 16
 
 
@@ -23,7 +21,7 @@ def test_file_wins_over_preset_and_set_over_file(tmp_path):
     file.write_text("training: {epochs: 7, weight_decay: 1e-3}\nmodel: {depth: 2}\n")
     config = resolve_config("demo", file=file, assignments=["training.epochs=9", "augment.erase_area=[0.1, 0.2]"])
     assert config.training.epochs == 9 and config.training.weight_decay == 1e-3
-    assert config.training.optimizer == "adamw" and config.model["depth"] == 2
+    assert config.training.optimizer == "adamw" and config.model.depth == 2
     assert config.augment.erase_area == (0.1, 0.2)
 
 
@@ -47,9 +45,13 @@ def test_what_is_written_reads_back_the_same(tmp_path):
         ("training.epochs=0", "training.epochs is 0; expected 1 or more"),
         ("training.epochs=true", "training.epochs is True; expected a value of type int"),
         ("training.mixed_precision=1", "training.mixed_precision is 1; expected a value of type bool"),
-        ("training.optimizer=adam", "training.optimizer is 'adam'; expected sgd or adamw"),
-        ("training.global_share=2", "training.global_share is 2.0; expected between 0 and 1"),
-        ("augment.flip=2", "augment.flip is 2.0; expected a probability"),
+        ("training.optimizer=adam", "training.optimizer is 'adam'; expected one of sgd, adamw"),
+        ("training.compile=off", "training.compile is False; expected one of auto, none, default, reduce-overhead"),
+        ("training.checkpoint_blocks=-1", "training.checkpoint_blocks is -1; expected true, false or a number"),
+        ("training.learning_rate=.inf", "training.learning_rate is inf; expected a finite number"),
+        ("training.learning_rate=-1", "training.learning_rate is -1; expected 0 or more"),
+        ("training.global_share=2", "training.global_share is 2; expected between 0 and 1"),
+        ("augment.flip=2", "augment.flip is 2; expected between 0 and 1"),
         ("augment.erase_area=0.4", "augment.erase_area is 0.4; expected a list of 2 numbers"),
         ("augment.erase_area=[0.4, 0.1]", r"augment.erase_area is \(0.4, 0.1\); expected two shares, low first"),
         ("model.num_cameras=6", "model.num_cameras is set by hand; expected nothing: it is counted in the dataset"),
@@ -81,6 +83,38 @@ def test_wrong_files_say_what_is_right(tmp_path, text, message):
         resolve_config("demo", file=file)
 
 
+def bomb(depth):
+    """A list of a few letters that stands for 2^depth numbers."""
+    text = "&a0 [1, 1]"
+    for level in range(1, depth):
+        text = f"&a{level} [{text}, *a{level - 1}]"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {epochs: " + bomb(40) + "}", r"training.epochs is \(\[\[.*; expected a value of type int"),
+        ("augment: {erase_area: " + bomb(40) + "}", r"augment.erase_area is \[\[.*; expected a list of 2 numbers"),
+        (bomb(40), "is not a valid config"),
+        ("training: {epochs: " + "9" * 5000 + "}", "cannot be read as a config"),
+        ("training: {epochs: " + "9" * 400 + "}", r"training.epochs is 9+\.\.\.9+; expected a number below 2\^63"),
+        ("training: {learning_rate: .nan}", "training.learning_rate is nan; expected a finite number"),
+        ("training: {learning_rate: 1e999}", "training.learning_rate is inf; expected a finite number"),
+        ("training: {1: 2}", "unknown key training.1"),
+        ("training: {? [a] : 2}", "cannot be read as a config"),
+        ("model: {frame_size: {a: 1}}", r"model.frame_size is \{'a': 1\}; expected height and width"),
+        ("model: {backbone: [[[]]]}", r"model.backbone is \(\[\[\]\],\); expected a value of type str"),
+    ],
+)
+def test_hostile_files_are_one_error(tmp_path, text, message):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        resolve_config("demo", file=file)
+    assert len(str(caught.value)) < 2000
+
+
 def test_unknown_preset():
     with pytest.raises(
         SettingsError, match="preset is 'vit-huge'; expected one of authors, demo, vit-base, vit-base-8gpu, vit-small"
@@ -96,14 +130,13 @@ def test_the_preset_for_eight_devices_has_an_identity_for_each():
 @pytest.mark.parametrize("name", preset_summaries())
 def test_presets_have_known_keys_and_good_values_and_say_what_they_are_for(name):
     for section, entries in read_preset(name).items():
-        for key in entries:
-            check_key(section, key)
+        check_keys(section, entries)
     assert resolve_config(name).preset == name and preset_summaries()[name].endswith(".")
 
 
 def test_the_demos_preset_learns_from_scratch():
     config = resolve_config("demo")
-    assert (config.model["pretrained"], config.model["frame_size"], config.model["stem"]) == ("", [128, 64], "conv")
+    assert (config.model.pretrained, config.model.frame_size, config.model.stem) == ("", (128, 64), "conv")
     assert (config.training.optimizer, config.training.learning_rate, config.training.global_share) == (
         "adamw",
         1e-3,

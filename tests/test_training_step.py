@@ -11,8 +11,8 @@ from training_fixtures import CPU, TINY
 from keyreid.model.precision import compute_dtype
 from keyreid.model.training import schedule
 from keyreid.model.training import state as training_state
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.step import train_step
 
@@ -67,16 +67,16 @@ class KeptBytes(torch.autograd.graph.saved_tensors_hooks):
 def test_checkpointed_blocks_train_alike_and_keep_less(prepared, variant):
     """To the bit, under random depth: the second computation has the draws of the first."""
     found = {}
-    for blocks in (0, 2, 99):
+    for blocks in (0, 2, True):
         config, state, batches = begin(
-            prepared, *DEEP, f"model.variant={variant}", f"training.checkpoint_blocks={blocks}"
+            prepared, *DEEP, f"model.variant={variant}", f"training.checkpoint_blocks={str(blocks).lower()}"
         )
         kept = KeptBytes()
         with kept:
             found[blocks] = (*steps(config, state, batches), kept.total)
-    for blocks in (2, 99):
+    for blocks in (2, True):
         assert torch.equal(found[blocks][0], found[0][0]) and torch.equal(found[blocks][1], found[0][1])
-    assert found[99][2] < found[2][2] < found[0][2]
+    assert found[True][2] < found[2][2] < found[0][2]
 
 
 def with_scaler(state, scale):

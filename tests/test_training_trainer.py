@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.weights import load_model, read_config
 from keyreid.model.training import loop
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.ema import MovingAverage
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.state import build_state
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, SettingsError

@@ -10,8 +10,8 @@ from training_fixtures import CPU, TINY, records, tensors
 from keyreid.model.evaluation.evaluate import Evaluator
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.network.weights import load_model, read_config
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train
 from keyreid.model.training.validation import Validation, choose_holdout
 from keyreid.pipeline.errors import SettingsError

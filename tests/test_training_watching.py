@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from prepared_dataset import make_prepared
 
+from keyreid.model.training.config import resolve_config
 from keyreid.model.training.curves import draw_curves
 from keyreid.model.training.run_folder import RunFolder
 from keyreid.model.training.run_page import run_page
-from keyreid.model.training.settings import resolve_config
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.environment import duration
 from keyreid.pipeline.errors import SettingsError
@@ -93,7 +93,7 @@ def test_the_runs_config_starts_the_same_run_again(finished):
     config = resolve_config(file=finished / "config.yaml")
     saved = json.loads((finished / "config.json").read_text())["settings"]
     assert config.preset == "demo" and config.to_dict()["training"] == saved["training"]
-    assert config.model == {key: saved["model"][key] for key in config.model}
+    assert config.model.to_dict() == {key: saved["model"][key] for key in config.model.to_dict()}
 
 
 def test_tensorboard_has_the_numbers_of_the_metrics_file(finished):

@@ -7,11 +7,13 @@ erased heatmap, computed from the overlaps of patches and heatmap cells without 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from keyreid.model.typed_settings import Settings
 from keyreid.pipeline.errors import SettingsError
 
 from .transform import Draw, transform_frames, transform_heatmaps
@@ -19,44 +21,32 @@ from .transform import Draw, transform_frames, transform_heatmaps
 _ATTEMPTS = 20  # rectangles drawn for a frame until one fits; one in ten or so does not
 
 
-@dataclass(frozen=True)
-class AugmentSettings:
-    """The paper's augmentation (method, section 3).
+class AugmentSettings(Settings):
+    """The paper's augmentation (method, section 3)."""
 
-    Attributes:
-        flip: probability of a horizontal flip.
-        pad: border in pixels of a 256x128 frame that the random crop moves over; scaled with the frame size.
-        whole_clip: draw flip and shift once for a clip instead of once for a frame. The paper's recipe draws for each
-            frame; with aligned rows (position i of all frames in one token) that mixes places.
-        erase: probability that a frame gets a random rectangle erased; drawn for each frame, as the attention loss
-            needs clips with some frames erased.
-        erase_area: smallest and largest share of the frame that is erased.
-        erase_aspect: smallest and largest height / width of the rectangle.
-        erase_fill: value of the erased pixels for red, green, blue, after normalisation, as re-identification code has
-            it.
-    """
+    section: ClassVar[str] = "augment"
 
-    flip: float = 0.5
-    pad: int = 10
+    flip: float = Field(0.5, ge=0, le=1)  # probability of a horizontal flip
+    pad: int = Field(
+        10, ge=0
+    )  # border in pixels of a 256x128 frame that the crop moves over; scaled with the frame size
+    # draw flip and shift once for a clip instead of once for a frame. The paper's recipe draws for each frame; with
+    # aligned rows (position i of all frames in one token) that mixes places
     whole_clip: bool = False
-    erase: float = 0.5
-    erase_area: tuple[float, float] = (0.02, 0.4)
-    erase_aspect: tuple[float, float] = (0.3, 3.3)
-    erase_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    # probability that a frame gets a random rectangle erased; drawn for each frame, as the attention loss needs clips
+    # with some frames erased
+    erase: float = Field(0.5, ge=0, le=1)
+    erase_area: tuple[float, float] = (0.02, 0.4)  # smallest and largest share of the frame that is erased
+    erase_aspect: tuple[float, float] = (0.3, 3.3)  # smallest and largest height / width of the rectangle
+    erase_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)  # erased red, green, blue, after normalisation
 
-    def __post_init__(self) -> None:
-        for name in ("flip", "erase"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability")
-        _check("pad", self.pad, self.pad >= 0, "0 or more")
-        _check(
-            "erase_area", self.erase_area, 0 < self.erase_area[0] <= self.erase_area[1] <= 1, "two shares, low first"
-        )
-        _check("erase_aspect", self.erase_aspect, 0 < self.erase_aspect[0] <= self.erase_aspect[1], "two, low first")
-
-
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise SettingsError(f"augment.{name} is {value}", expected)
+    @model_validator(mode="after")
+    def _low_first(self) -> AugmentSettings:
+        if not 0 < self.erase_area[0] <= self.erase_area[1] <= 1:
+            raise SettingsError(f"augment.erase_area is {self.erase_area}", "two shares, low first")
+        if not 0 < self.erase_aspect[0] <= self.erase_aspect[1]:
+            raise SettingsError(f"augment.erase_aspect is {self.erase_aspect}", "two, low first")
+        return self
 
 
 def augment_batch(

@@ -41,9 +41,9 @@ def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
 
 def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException) -> NotEnoughMemoryError:
     training = config.training
-    height, width = config.model["frame_size"]
-    size = f"{training.clips_per_batch} clips of {config.model['clip_length']} frames of {height}x{width}"
-    recompute = "training.checkpoint_blocks=99 recomputes the blocks in the backward pass, with the same result; or "
+    height, width = config.model.frame_size
+    size = f"{training.clips_per_batch} clips of {config.model.clip_length} frames of {height}x{width}"
+    recompute = "training.checkpoint_blocks=true recomputes the blocks in the backward pass, with the same result; or "
     smaller = "smaller batches: training.batch_scale, training.identities_per_batch, training.clips_per_identity"
     return NotEnoughMemoryError(
         f"the {device.type} has no memory left for batches of {size} "

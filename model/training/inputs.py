@@ -63,12 +63,12 @@ def open_inputs(
     store = TrackletStore(prepared, identity_split)
     tracklets = trained_tracklets(store, config.training)
     labels = LabelTables.of(tracklets)
-    validation = open_validation(store, labels, config.training, config.model["camera_scale"], num_workers)
+    validation = open_validation(store, labels, config.training, config.model.camera_scale, num_workers)
     loader = TrainingLoader(
         store,
         labels,
-        clip_length=config.model["clip_length"],
-        frame_size=tuple(config.model["frame_size"]),
+        clip_length=config.model.clip_length,
+        frame_size=config.model.frame_size,
         identities_per_batch=config.training.scaled_identities,
         clips_per_identity=config.training.clips_per_identity,
         seed=config.training.seed,

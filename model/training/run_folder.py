@@ -14,7 +14,7 @@ from keyreid.pipeline.errors import CheckpointError, SettingsError
 from keyreid.pipeline.store import TrackletStore
 
 from .checkpoint import checkpoint_path
-from .config_file import config_text
+from .config import config_text
 from .metrics_file import Record, append_record, keep_records, read_records
 from .tensorboard_log import TensorBoardLog, require_tensorboard
 

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from keyreid.model.evaluation.checkpoint import weights_folder
-from keyreid.model.network.config import ModelConfig
+from keyreid.model.network.config import ModelConfig, NetworkSettings
 from keyreid.model.network.keyreid import KeyReID
 from keyreid.model.network.state_dict import load_exactly, read_state_dict
 from keyreid.model.network.weights import WEIGHTS_FILE, load_model, read_config
 from keyreid.pipeline.commit import sha256_of
 from keyreid.pipeline.errors import SettingsError
-
-from .config_keys import FROM_DATA
 
 CLASSIFIERS = ("global_head.classifier.weight", "part_heads.classifiers")
 CAMERAS = "backbone.camera_embedding.weight"
@@ -50,7 +48,7 @@ def start_values(checkpoint: Path) -> tuple[dict[str, Any], Path | None]:
     folder = weights_folder(checkpoint)
     values = read_config(folder)[0].to_dict()
     recipe = folder.parent / "config.yaml"
-    return {key: values[key] for key in values if key not in FROM_DATA}, recipe if recipe.is_file() else None
+    return {key: values[key] for key in NetworkSettings.model_fields}, recipe if recipe.is_file() else None
 
 
 def read_start(checkpoint: Path) -> Start:

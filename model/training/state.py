@@ -69,7 +69,7 @@ def build_state(
     model = build_model(model_config, load_backbone=adopt is None).train()
     if adopt is not None:
         adopt(model)
-    model.backbone.checkpoint_blocks = config.checkpoint_blocks
+    model.backbone.checkpoint_blocks = config.recomputed_blocks
     loss = KeyReIDLoss(
         num_identities=model_config.num_identities,
         global_width=model.global_head.classifier.in_features,

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from keyreid.model import KeyReID, ModelConfig, build_model
-from keyreid.model.data.decode import decode_clip
+from keyreid.model.data.reading import ClipPlan, read_clips
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.embedding.settings import PLAIN
 from keyreid.model.embedding.tracklets import clips_of, embed_tracklets
@@ -78,14 +78,14 @@ class OneTracklet(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         tracklet = self.tracklets[place]
         clips = clips_of(self.store, tracklet, self.config, PLAIN)
-        read = [self.store.read(tracklet.tracklet_id, clip.frames) for clip in clips]
-        frames = torch.stack([decode_clip(images, self.config.frame_size) for images, _ in read])
-        return frames, torch.from_numpy(np.stack([heatmaps for _, heatmaps in read]))
+        plan = ClipPlan([tracklet.tracklet_id] * len(clips), np.array([clip.frames for clip in clips]))
+        read = read_clips(self.store, plan, self.config.frame_size)
+        return read.frames, read.heatmaps
 
 
 def plain(model: KeyReID, store: TrackletStore, tracklets: Sequence[Tracklet], workers: int) -> np.ndarray:
     """Descriptors, one tracklet at a time."""
-    device = next(model.parameters()).device
+    device = model.device
     loader: DataLoader = DataLoader(OneTracklet(model, store, tracklets), batch_size=None, num_workers=workers)
     described = []
     with torch.inference_mode():

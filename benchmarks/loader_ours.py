@@ -11,7 +11,7 @@ from torch import Tensor
 
 from keyreid.model.data.augment import AugmentSettings, augment_batch
 from keyreid.model.data.batch import EpochPlans
-from keyreid.model.data.decode import decode_clip
+from keyreid.model.data.decode import decode_frame
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader
 from keyreid.model.data.sampler import IdentitySampler, torch_generator
@@ -63,7 +63,7 @@ class OurLoader:
                 clips = list(zip(plan.tracklet_ids, plan.frames.tolist(), strict=True))
                 images = self._timed(spent, "read images", self._images, clips)
                 self._timed(spent, "read heatmaps", self._heatmaps, clips)
-                self._timed(spent, "decode", decode_clip, images, SIZE)
+                self._timed(spent, "decode", self._decode, images)
                 self._timed(spent, "augment", self._augmented, epoch, plan.step, batch.frames, batch.heatmaps)
         loading = ("read images", "read heatmaps", "decode")
         spent["rest"] = max(0.0, spent.pop("whole") - sum(spent[part] for part in loading))
@@ -76,6 +76,10 @@ class OurLoader:
 
     def _images(self, clips: list[tuple[int, list[int]]]) -> list[bytes]:
         return [image for tracklet_id, frames in clips for image in self._store.images(tracklet_id, frames)]
+
+    @staticmethod
+    def _decode(images: list[bytes]) -> list[Tensor]:
+        return [decode_frame(image, SIZE) for image in images]
 
     def _heatmaps(self, clips: list[tuple[int, list[int]]]) -> list[Any]:
         return [self._store.heatmaps(tracklet_id, frames) for tracklet_id, frames in clips]

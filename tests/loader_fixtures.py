@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from keyreid.model.data.batch import ClipBatch
-from keyreid.model.data.decode import decode_clip
+from keyreid.model.data.decode import decode_frame
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.loader import TrainingLoader
 from keyreid.model.data.sampler import IdentitySampler, numpy_generator, training_clip
@@ -42,6 +42,6 @@ def plain_batches(store: TrackletStore, epoch: int, *, seed: int = 0) -> Iterato
         generator = numpy_generator("clips", seed, epoch, step)
         read = [store.read(t, training_clip(store.num_frames(t), 4, generator)) for t in tracklets]
         yield (
-            torch.stack([decode_clip(encoded, (32, 16)) for encoded, _ in read]),
+            torch.stack([torch.stack([decode_frame(image, (32, 16)) for image in encoded]) for encoded, _ in read]),
             torch.stack([torch.from_numpy(heatmaps) for _, heatmaps in read]),
         )

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from prepared_dataset import encode
 
-from keyreid.model.data.decode import decode_clip, decode_frame
+from keyreid.model.data.decode import decode_frame
 from keyreid.model.data.labels import LabelTables, camera_indices
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.pipeline.errors import FormatError, SettingsError
@@ -37,7 +37,7 @@ def test_jpeg_is_close_to_the_picture():
 
 
 def test_other_sizes_are_resized_bicubically():
-    frame = decode_clip([encode(PICTURE)], (24, 16))[0].permute(1, 2, 0).numpy()
+    frame = decode_frame(encode(PICTURE), (24, 16)).permute(1, 2, 0).numpy()
     expected = np.asarray(Image.fromarray(PICTURE).resize((16, 24), Image.Resampling.BICUBIC))
     assert np.abs(frame.astype(int) - expected).max() <= 2
 

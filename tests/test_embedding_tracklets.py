@@ -11,7 +11,7 @@ from evaluation_dataset import ROWS, make_prepared, tiny_model
 from PIL import Image
 from prepared_dataset import encode
 
-from keyreid.model.data.decode import decode_clip
+from keyreid.model.data.decode import decode_frame
 from keyreid.model.data.sampler import evaluation_clips
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
 from keyreid.model.embedding.descriptors import data_fingerprint, model_fingerprint
@@ -36,7 +36,7 @@ def describe(model, store, batch_size=4, splits=("query", "gallery"), **options)
 def one_clip(model, store, tracklet, frames, padding=0) -> np.ndarray:
     """The descriptor of some consecutive frames alone, as the authors' evaluation computes it."""
     encoded, heatmaps = store.read(tracklet.tracklet_id, frames)
-    images = normalise_frames(decode_clip(encoded, model.config.frame_size)[None])
+    images = normalise_frames(torch.stack([decode_frame(image, model.config.frame_size) for image in encoded])[None])
     weights = part_weights_from_heatmaps(torch.from_numpy(heatmaps)[None], model.patch_grid, model.config.variant)
     if model.config.variant == "reference" and padding:
         weights[:, -padding:] = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,11 +13,6 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from keyreid.pipeline.errors import FormatError
-
-
-def decode_clip(encoded: Sequence[bytes], frame_size: tuple[int, int]) -> Tensor:
-    """Decode the frames of one clip; uint8 (T, 3, H, W), see decode_frame."""
-    return torch.stack([decode_frame(image, frame_size) for image in encoded])
 
 
 def decode_frame(encoded: bytes, frame_size: tuple[int, int]) -> Tensor:

@@ -258,7 +258,7 @@ def _launch(
     model: KeyReID, batch: HostClips[PartPlan], cameras: Tensor, flip: bool, mixed_precision: bool
 ) -> tuple[ClipDescriptors, torch.cuda.Event | None]:
     """Descriptors of the clips, with `flip` of their mirror images after them; on the host once the event is over."""
-    device, config = model.device, model.config
+    device = model.device
     frames, heatmaps, cameras = (
         tensor.to(device, non_blocking=True) for tensor in (batch.frames, batch.heatmaps, cameras)
     )
@@ -266,20 +266,33 @@ def _launch(
     for mirrored in (False, True)[: 1 + flip]:
         if mirrored:
             frames, heatmaps = frames.flip(-1), heatmaps.flip(-1)
-            heatmaps = heatmaps[:, :, list(PART_FLIP)] if config.variant == "aligned" else heatmaps
-        weights = part_weights_from_heatmaps(heatmaps, model.patch_grid, config.variant)
-        if config.variant == "reference":  # finding M8: repeated frames carry the weight 0, which is mid-range
-            originals = config.clip_length - torch.tensor(batch.plan.padding)
-            is_original = torch.arange(config.clip_length) < originals[:, None]
-            weights *= is_original.to(device)[:, :, None, None]
+            heatmaps = heatmaps[:, :, list(PART_FLIP)] if model.config.variant == "aligned" else heatmaps
+        inputs = network_inputs(model, frames, heatmaps, batch.plan.padding)
         with autocast(device, compute_dtype(device, mixed_precision)):
-            embedded.append(model.describe(normalise_frames(frames), weights, cameras))
+            embedded.append(model.describe(*inputs, cameras))
     clips = _each_tensor(lambda *values: torch.cat(values).float().to("cpu", non_blocking=True), *embedded)
     event = None
     if device.type == "cuda":
         event = torch.cuda.Event()
         event.record()
     return clips, event
+
+
+def network_inputs(model: KeyReID, frames: Tensor, heatmaps: Tensor, padding: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Frames and part weights as KeyReID.describe takes them.
+
+    Args:
+        model: says which; on the device of the clips.
+        frames: uint8 (n, T, 3, H, W).
+        heatmaps: uint8 (n, T, P, 64, 32).
+        padding: of each clip, n numbers; see Clip.
+    """
+    config = model.config
+    weights = part_weights_from_heatmaps(heatmaps, model.patch_grid, config.variant)
+    if config.variant == "reference":  # finding M8: repeated frames carry the weight 0, which is mid-range
+        is_original = torch.arange(config.clip_length) < config.clip_length - torch.tensor(padding)[:, None]
+        weights *= is_original.to(weights.device)[:, :, None, None]
+    return normalise_frames(frames), weights
 
 
 def _arrived(

@@ -12,7 +12,7 @@ from keyreid.pipeline.environment import progress_bar
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ..data.decode import decode_clip
+from ..data.decode import decode_frame
 from ..embedding.descriptors import TrackletDescriptors
 from ..network.build import build_model
 from ..network.config import ModelConfig
@@ -47,8 +47,8 @@ def describe_colours(store: TrackletStore, tracklets: Sequence[Tracklet]) -> Tra
         for tracklet in tracklets:
             count = store.num_frames(tracklet.tracklet_id)
             chosen = np.linspace(0, count - 1, min(count, FRAMES_OF_A_TRACKLET)).round().astype(int)
-            encoded, _ = store.read(tracklet.tracklet_id, chosen.tolist())
-            frames = decode_clip(encoded, FRAME_SIZE).permute(0, 2, 3, 1).numpy()
+            images = store.images(tracklet.tracklet_id, chosen.tolist())
+            frames = [decode_frame(image, FRAME_SIZE).permute(1, 2, 0).numpy() for image in images]
             rows.append(np.sqrt(np.mean([colour_histogram(stretch_channels(frame)) for frame in frames], axis=0)))
             bar.update()
     return TrackletDescriptors.of(tracklets, np.stack(rows).astype(np.float32), "colour histogram")

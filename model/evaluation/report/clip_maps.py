@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.store import TrackletStore
 
-from ...data.decode import decode_clip
-from ...data.sampler import Clip, evaluation_clips
-from ...data.transform import normalise_frames, part_weights_from_heatmaps
+from ...data.reading import ClipPlan, read_clips
+from ...data.sampler import evaluation_clips
 from ...embedding.settings import camera_rows, mean_camera
-from ...network.attention_maps import AttentionMaps, attention_maps
+from ...embedding.tracklets import network_inputs
+from ...network.attention_maps import attention_maps
 from ...network.keyreid import KeyReID
 from ..pictures import laid_over, side_by_side, small_frame
 
@@ -60,7 +59,7 @@ class ClipMaps:
 
 
 def clip_maps(model: KeyReID, store: TrackletStore, tracklet: Tracklet, cameras: str) -> ClipMaps:
-    """Describe the clip of a tracklet that shows the most of the parts, and draw what decided.
+    """Embed the clip of a tracklet that shows the most of the parts, and draw what decided.
 
     Args:
         model: in eval mode.
@@ -72,9 +71,14 @@ def clip_maps(model: KeyReID, store: TrackletStore, tracklet: Tracklet, cameras:
     clips = evaluation_clips(store.num_frames(tracklet.tracklet_id), config.clip_length, config.variant)
     seen = [float(store.heatmaps(tracklet.tracklet_id, clip.frames).mean()) for clip in clips]
     number = int(np.argmax(seen))
-    encoded, heatmaps = store.read(tracklet.tracklet_id, clips[number].frames)
-    maps = _maps(model, tracklet, clips[number], encoded, heatmaps, cameras)
-    cells = [small_frame(image) for image in encoded]
+    plan = ClipPlan([tracklet.tracklet_id], np.array([clips[number].frames]))
+    read = read_clips(store, plan, config.frame_size)
+    frames, weights = network_inputs(
+        model, read.frames.to(model.device), read.heatmaps.to(model.device), [clips[number].padding]
+    )
+    with mean_camera(model, cameras):
+        maps = attention_maps(model, frames, weights, camera_rows([tracklet], config, cameras).to(model.device))
+    cells = [small_frame(image) for image in store.images(tracklet.tracklet_id, clips[number].frames)]
     shares = maps.patches[0].cpu().unflatten(-1, model.patch_grid).numpy()  # (P, T, rows, columns)
     largest = shares.max(axis=(1, 2, 3))
     even = (1 - maps.class_tokens[0].cpu().numpy()) / shares[0].size
@@ -85,25 +89,11 @@ def clip_maps(model: KeyReID, store: TrackletStore, tracklet: Tracklet, cameras:
         len(clips),
         tuple(frame + 1 for frame in clips[number].frames),
         maps.frames[0].cpu().numpy(),
-        tuple(_strip(cell, heat / 255, True) for cell, heat in zip(cells, heatmaps, strict=True)),
+        tuple(_strip(cell, heat / 255, True) for cell, heat in zip(cells, read.heatmaps[0].numpy(), strict=True)),
         tuple(_strip(cells[frame], scaled[:, frame], False) for frame in shown),
         largest * (len(cells) if maps.one_map else 1),
         maps.class_tokens[0].cpu().numpy(),
     )
-
-
-def _maps(
-    model: KeyReID, tracklet: Tracklet, clip: Clip, encoded: list[bytes], heatmaps: np.ndarray, known: str
-) -> AttentionMaps:
-    """Of one clip, as descriptors are made of it."""
-    device, config = model.device, model.config
-    frames = normalise_frames(decode_clip(encoded, config.frame_size)[None].to(device))
-    weights = part_weights_from_heatmaps(torch.from_numpy(heatmaps)[None].to(device), model.patch_grid, config.variant)
-    if config.variant == "reference":  # finding M8: repeated frames carry the weight 0
-        weights[:, config.clip_length - clip.padding :] = 0
-    cameras = camera_rows([tracklet], config, known).to(device)
-    with mean_camera(model, known):
-        return attention_maps(model, frames, weights, cameras)
 
 
 def _strip(frame: np.ndarray, values: np.ndarray, smooth: bool) -> Image.Image:

@@ -101,7 +101,7 @@ class JsonReader:
         return value
 
     def _peek(self) -> str:
-        """The next character that is no white space; "" at the end. From there on, the buffer holds a complete element."""
+        """The next character that is no white space, "" at the end; from it on, the buffer holds a complete element."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._ended or len(self._text) - self._at >= MAX_ELEMENT:

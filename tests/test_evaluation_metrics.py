@@ -64,14 +64,15 @@ def assert_equals_plain_loop(case, max_rank=10, trapezoid=False) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "rows"),
-    [(1 << 20, 512), (7, 512), (1 << 20, 3), (1, 1)],
-    ids=["one block", "few pairs", "few rows", "one query at a time"],
+    ("pairs", "rows", "counted"),
+    [(1 << 20, 512, 64), (7, 512, 64), (1 << 20, 3, 1), (1, 1, 0)],
+    ids=["one block", "few pairs", "few rows, some sorted", "one query at a time, sorted"],
 )
 @pytest.mark.parametrize("trapezoid", [False, True], ids=["plain", "trapezoid"])
-def test_random_cases_equal_the_plain_loop(pairs, rows, trapezoid, monkeypatch):
+def test_random_cases_equal_the_plain_loop(pairs, rows, counted, trapezoid, monkeypatch):
     monkeypatch.setattr("keyreid.model.evaluation.pairs.PAIRS_AT_ONCE", pairs)
     monkeypatch.setattr("keyreid.model.evaluation.pairs.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr("keyreid.model.evaluation.metrics.COUNTED_MATCHES", counted)
     rng = np.random.default_rng(0)
     assert sum(assert_equals_plain_loop(random_case(rng), trapezoid=trapezoid) for _ in range(250)) > 170
 
@@ -101,6 +102,13 @@ def random_case(rng: np.random.Generator):
     distances = rng.integers(0, rng.integers(1, 30), (num_queries, num_gallery)).astype(np.float32)
     query_ids, gallery_ids = rng.integers(1, 6, num_queries), rng.integers(0, 6, num_gallery)
     return distances, query_ids, gallery_ids, rng.integers(1, 4, num_queries), rng.integers(1, 4, num_gallery)
+
+
+def test_flags_are_counted_where_bytes_would_overflow():
+    """300 words of eight flags, all true: more than the 255 that a byte can count."""
+    near = np.arange(2400, dtype=np.float32)[None]
+    metrics = rank_metrics(near, [1], np.append(np.zeros(2399), 1), [1], np.full(2400, 2))
+    assert metrics.first_match.tolist() == [2400]
 
 
 def one_query(distances, gallery_ids, gallery_cameras) -> RankMetrics:

@@ -5,8 +5,8 @@ Letters: Q queries, G gallery tracklets, n pairs of one identity.
 Ties count against the query: at equal distance every wrong entry comes before a match. So the figures do not depend
 on the order of the gallery, and a network that finds all people equally near gets nothing for it.
 
-A query's distances are sorted, never its entries: the rank of a match is its place among the matches, plus the number
-of wrong entries that are as near or nearer.
+A query's ranking is never made: the rank of a match is its place among the matches, plus the number of wrong entries
+that are as near or nearer, which are counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from keyreid.pipeline.errors import KeyReIDError
 
 from .pairs import Ranking, SameIdentity
+
+COUNTED_MATCHES = 64  # of a query with more, the row is sorted: counting costs a pass over the row for each match
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,19 @@ def match_ranks(distances: np.ndarray, pairs: SameIdentity) -> tuple[np.ndarray,
 def _as_near_as(distances: np.ndarray, query: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """int64 (n,): for each limit, entries of its query's row at that distance or nearer; queries in order."""
     result = np.empty(len(query), np.int64)
+    width = distances.shape[1]
+    flags = np.zeros((COUNTED_MATCHES, -(-width // 8) * 8), bool)
     starts = np.flatnonzero(np.append(True, query[1:] != query[:-1])[: len(query)])
     for start, end in pairwise([*starts.tolist(), len(query)]):
-        result[start:end] = np.searchsorted(np.sort(distances[query[start]]), limits[start:end], side="right")
+        row, own, near = distances[query[start]], limits[start:end], flags[: end - start]
+        if len(own) > COUNTED_MATCHES:
+            result[start:end] = np.searchsorted(np.sort(row), own, side="right")
+            continue
+        np.less_equal(row, own[:, None], out=near[:, :width])
+        # Eight flags are added at once, as the bytes of a number of 64 bits; of 255 such numbers no byte overflows.
+        words = near.view(np.uint64)
+        lanes = np.add.reduceat(words, np.arange(0, words.shape[1], 255), axis=1)
+        result[start:end] = lanes.view(np.uint8).sum(axis=1)
     return result
 
 

@@ -30,12 +30,13 @@ class Table:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """For a terminal: names to the left, numbers to the right, intervals below their figures."""
+        """For a terminal: names to the left, numbers to the right, what they rest on below them."""
         lines = [list(self.header)]
         for row in self.rows:
             lines.append([percent(cell) if isinstance(cell, Share) else cell for cell in row])
-            if any(isinstance(cell, Share) and cell.interval for cell in row):
-                lines.append([span(cell.interval) if isinstance(cell, Share) else "" for cell in row])
+            for below in (lambda share: span(share.interval), few_errors):
+                added = [below(cell) if isinstance(cell, Share) else "" for cell in row]
+                lines += [added] * any(added)
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         texts = ["  ".join(map(_pad, line, widths, range(len(line)))).rstrip() for line in lines]
         return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:], *self.notes])
@@ -84,6 +85,11 @@ def span(interval: Interval) -> str:
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}" if interval else ""
 
 
+def few_errors(share: Share) -> str:
+    """Such as "misses: 9" where fewer than 30 errors decide."""
+    return f"{share.errors}: {share.num_errors}" if share.is_rough else ""
+
+
 def few_persons(count: int) -> str:
     """What has to be said of an interval over so few persons; nothing of 50 or more."""
     return f"Only {count} persons: the intervals themselves are rough." if count < FEW_PERSONS else ""
@@ -95,23 +101,22 @@ def _names(one: Measurement | Summary) -> tuple[str, ...]:
 
 def _notes(results: Sequence[Measurement | Summary], figures: Sequence[dict[str, Share]]) -> tuple[str, ...]:
     counts = sorted({one.num_persons for one in results})
-    notes: list[str] = []
-    if any(figure.interval for found in figures for figure in found.values()):
+    notes = []
+    shares = [share for found in figures for share in found.values()]
+    if any(share.interval for share in shares):
         persons = " or ".join(f"{count:,}" for count in counts)
         notes.append(f"Percent, with 95 % intervals: bootstrap over {persons} persons.")
         notes += filter(None, [few_persons(counts[0])])
-    for one, found in zip(results, figures, strict=True):
-        rough = [f"{HEADINGS.get(name, name)} {f.num_errors} {f.errors}" for name, f in found.items() if f.is_rough]
-        if rough:
-            row = f"{one.method}, {one.protocol_label}"
-            notes.append(f"{ROUGH} rests on fewer than {RULE_OF_30} errors ({row}): {', '.join(rough)}.")
+    if any(share.is_rough for share in shares):
+        notes.append(f"{ROUGH} rests on fewer than {RULE_OF_30} errors; how many stands with it.")
     return tuple(notes)
 
 
 def _with_span(cell: str | Share) -> str:
     if not isinstance(cell, Share):
         return cell
-    return f"{percent(cell)} ({span(cell.interval)})" if cell.interval else percent(cell)
+    basis = "; ".join(filter(None, (span(cell.interval), few_errors(cell))))
+    return f"{percent(cell)} ({basis})" if basis else percent(cell)
 
 
 def _pad(text: str, width: int, column: int) -> str:

@@ -18,7 +18,7 @@ from ..distances import FEATURES
 from ..measurement import Share
 from ..pictures import webp_uri
 from ..results import PACKAGES, RunResults
-from ..tables import few_persons, percent, rank_table, span, threshold_table
+from ..tables import few_errors, few_persons, percent, rank_table, span, threshold_table
 from .clip_maps import LEAST_PEAK
 from .explanations import Answer, Explanation
 from .plots import CameraPairs
@@ -55,7 +55,13 @@ def render_page(contents: Contents) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters.update(
-        percent=_percent, fine_percent=_fine_percent, number=_number, webp=webp_uri, share=percent, span=span
+        percent=_percent,
+        fine_percent=_fine_percent,
+        number=_number,
+        webp=webp_uri,
+        share=percent,
+        span=span,
+        few_errors=few_errors,
     )
     environment.tests["figure"] = lambda cell: isinstance(cell, Share)
     return environment.get_template("page.html").render(

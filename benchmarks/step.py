@@ -29,7 +29,7 @@ from step_ways import Ways, build_ways
 
 from keyreid.model.device import choose_device
 from keyreid.model.training.config import RunConfig, resolve_config
-from keyreid.model.training.phases import Phases
+from keyreid.model.training.rehearsal import Phases
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s, dense bfloat16, as the maker states them
 MARS_TRACKLETS, MARS_EPOCHS = 8298, 120

@@ -20,10 +20,8 @@ from torch.nn import functional
 from keyreid.model.network.keyreid import TrainingOutput
 from keyreid.model.precision import autocast
 from keyreid.model.training.config import TrainingConfig
-from keyreid.model.training.learner import Clips
-from keyreid.model.training.phases import BACKWARD, FORWARD, UPDATE, Phases
-from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE
-from keyreid.model.training.state import TrainingState
+from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE, BACKWARD, FORWARD, UPDATE, Phases
+from keyreid.model.training.state import Clips, TrainingState
 
 
 class PlainTraining:

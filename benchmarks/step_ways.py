@@ -16,10 +16,8 @@ from keyreid.model.data.batch import ClipBatch
 from keyreid.model.data.labels import LabelTables
 from keyreid.model.data.sampler import torch_generator, torch_seed
 from keyreid.model.training.config import RunConfig
-from keyreid.model.training.learner import Clips, Learner
-from keyreid.model.training.phases import Phases, watched
-from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE
-from keyreid.model.training.state import TrainingState, build_state
+from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE, Phases, watched
+from keyreid.model.training.state import Clips, Learner, TrainingState, build_state
 from keyreid.model.training.step import train_step
 from keyreid.pipeline.skeleton import NUM_PARTS
 

@@ -158,7 +158,7 @@ def main(
         return
     from keyreid.model.device import choose_device
     from keyreid.model.distributed import EndedElsewhere, is_first_process
-    from keyreid.model.training.signals import EXIT_CODE, TrainingStopped
+    from keyreid.model.training.failures import EXIT_CODE, TrainingStopped
     from keyreid.model.training.trainer import train
 
     prepared = _required(context, "prepared", prepared)

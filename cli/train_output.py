@@ -36,8 +36,8 @@ def print_summary(summary: TrainingSummary, *, as_json: bool) -> None:
 
 def print_dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.device, *, as_json: bool) -> None:
     """A few steps, and what the run would take."""
-    from keyreid.model.training.dry_run import dry_run
     from keyreid.model.training.failures import explained
+    from keyreid.model.training.rehearsal import dry_run
 
     with explained(config, device):
         found = dry_run(inputs, config, device)
@@ -47,7 +47,7 @@ def print_dry_run(inputs: TrainingInputs, config: RunConfig, device: torch.devic
 def print_profile(inputs: TrainingInputs, config: RunConfig, device: torch.device, run: Path) -> None:
     """A few steps under the profiler: its trace goes into RUN/profile, a table to standard output."""
     from keyreid.model.training.failures import explained
-    from keyreid.model.training.profiling import profile_steps
+    from keyreid.model.training.rehearsal import profile_steps
 
     with explained(config, device):
         path, lines = profile_steps(inputs, config, device, run)

@@ -14,8 +14,8 @@ from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.build import build_model
 from keyreid.model.presets import preset_summaries
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.dry_run import dry_run
 from keyreid.model.training.inputs import open_inputs
+from keyreid.model.training.rehearsal import dry_run
 
 CPU = torch.device("cpu")
 TINY = [

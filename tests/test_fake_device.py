@@ -19,8 +19,7 @@ from keyreid.model.embedding.tracklets import _launch, plan_clips
 from keyreid.model.network.attention_maps import attention_maps
 from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
-from keyreid.model.training.learner import Clips, Learner
-from keyreid.model.training.state import build_state
+from keyreid.model.training.state import Clips, Learner, build_state
 from keyreid.pipeline.store import TrackletStore
 
 CUDA = torch.device("cuda", 0)

@@ -17,7 +17,7 @@ from training_fixtures import CPU, TINY, assignments, records, same_results
 
 from keyreid.model.training import loop
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.signals import EXIT_CODE, TrainingStopped
+from keyreid.model.training.failures import EXIT_CODE, TrainingStopped
 from keyreid.model.training.trainer import train
 
 COMMAND = Path(sys.executable).with_name("keyreid-train")
@@ -85,7 +85,7 @@ def test_a_signal_while_measuring_ends_the_run_at_once(prepared, tmp_path, monke
     train(prepared, tmp_path / "straight", config, device=CPU)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "keyreid.model.training.validation.embed_tracklets",
+            "keyreid.model.training.inputs.embed_tracklets",
             lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or pytest.fail("went on"),
         )
         with pytest.raises(TrainingStopped, match=r"stopped by SIGTERM; everything .*last.safetensors; .*--resume"):

@@ -6,9 +6,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from keyreid.model.training.config import TrainingConfig
-from keyreid.model.training.ema import MovingAverage
 from keyreid.model.training.losses import KeyReIDLoss
-from keyreid.model.training.schedule import (
+from keyreid.model.training.state import (
+    MovingAverage,
     build_center_optimizer,
     build_optimizer,
     cosine_schedule,

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import CPU, TINY
 
 from keyreid.model.precision import compute_dtype
-from keyreid.model.training import schedule
 from keyreid.model.training import state as training_state
 from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs
@@ -111,8 +110,8 @@ def test_a_first_step_that_overflows_is_as_if_it_had_not_been(prepared, monkeypa
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        chosen = schedule.optimizer_kernels(torch.device("cuda"), scaled=True)
-        monkeypatch.setattr(schedule, "optimizer_kernels", lambda device, scaled: chosen)
+        chosen = training_state.optimizer_kernels(torch.device("cuda"), scaled=True)
+        monkeypatch.setattr(training_state, "optimizer_kernels", lambda device, scaled: chosen)
         config, state, batches = begin(prepared, *options)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-117, growth_interval=1000)
         object.__setattr__(state, "scaler", scaler)
@@ -131,7 +130,7 @@ def test_what_a_device_does_in_half_precision(prepared, monkeypatch, dtype, opti
     """On a CPU, which has the same autocast, fused optimisers and scaler: the losses stay those of float32."""
     exact = steps(*begin(prepared, *STEADY, *options))
     monkeypatch.setattr(training_state, "compute_dtype", lambda device, mixed: dtype)
-    monkeypatch.setattr(schedule, "optimizer_kernels", lambda device, scaled: {"fused": True})
+    monkeypatch.setattr(training_state, "optimizer_kernels", lambda device, scaled: {"fused": True})
     config, state, batches = begin(prepared, *STEADY, *options)
     rough = steps(config, with_scaler(state, 1024.0) if dtype == torch.float16 else state, batches)
     torch.testing.assert_close(rough[0], exact[0], rtol=0.02, atol=0.02)

@@ -9,8 +9,7 @@ from keyreid.model.data.labels import LabelTables
 from keyreid.model.network.weights import load_model, read_config
 from keyreid.model.training import loop
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.ema import MovingAverage
-from keyreid.model.training.state import build_state
+from keyreid.model.training.state import MovingAverage, build_state
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import CheckpointError, FormatError, KeyReIDError, SettingsError
 

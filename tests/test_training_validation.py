@@ -11,9 +11,8 @@ from keyreid.model.evaluation.evaluate import Evaluator
 from keyreid.model.evaluation.protocols import find_protocol
 from keyreid.model.network.weights import load_model, read_config
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.inputs import open_inputs
+from keyreid.model.training.inputs import Validation, choose_holdout, open_inputs
 from keyreid.model.training.trainer import train
-from keyreid.model.training.validation import Validation, choose_holdout
 from keyreid.pipeline.errors import SettingsError
 from keyreid.pipeline.records import Tracklet
 

@@ -11,9 +11,8 @@ from PIL import Image
 from prepared_dataset import make_prepared
 
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.curves import draw_curves
 from keyreid.model.training.run_folder import RunFolder
-from keyreid.model.training.run_page import run_page
+from keyreid.model.training.run_page import draw_curves, run_page
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.environment import duration
 from keyreid.pipeline.errors import SettingsError

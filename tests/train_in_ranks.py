@@ -15,7 +15,7 @@ from training_fixtures import CPU
 from keyreid.cli.train import main
 from keyreid.model.training import loop
 from keyreid.model.training.config import resolve_config
-from keyreid.model.training.signals import TrainingStopped
+from keyreid.model.training.failures import TrainingStopped
 from keyreid.model.training.trainer import train
 from keyreid.pipeline.errors import KeyReIDError
 

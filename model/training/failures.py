@@ -1,13 +1,20 @@
-"""Errors of libraries in the middle of training, in words that say what to do."""
+"""How a run ends before its time: signals, and errors of libraries as messages that say what to do; and its memory."""
 
 from __future__ import annotations
 
+import resource
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 import torch
 
-from keyreid.model.data.reading import worker_death
+from keyreid.model.data.reading import STOP_SIGNALS, worker_death
+from keyreid.model.distributed import EndedTogether
 from keyreid.pipeline.commit import FULL
 from keyreid.pipeline.errors import KeyReIDError, NotEnoughMemoryError
 
@@ -51,3 +58,79 @@ def _out_of_memory(config: RunConfig, device: torch.device, error: BaseException
         "",
         f"--set {'' if training.checkpoint_blocks else recompute}{smaller}",
     )
+
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: come back later
+
+
+class TrainingStopped(EndedTogether):
+    """A signal ended a run that can go on."""
+
+
+class StopRequest:
+    """Whether a signal has come.
+
+    Attributes:
+        signal_name: such as "SIGTERM"; "" before one came.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        self._saved: Path | None = None
+
+    @property
+    def requested(self) -> bool:
+        return bool(self.signal_name)
+
+    @contextmanager
+    def at_once(self, checkpoint: Path) -> Iterator[None]:
+        """Within, a signal raises TrainingStopped where it strikes: for long work that may be lost, after a save."""
+        self._saved = checkpoint
+        try:
+            if self.requested:
+                raise self.stopped(checkpoint)
+            yield
+        finally:
+            self._saved = None
+
+    def stopped(self, checkpoint: Path) -> TrainingStopped:
+        """What ends the run once `checkpoint` holds its state."""
+        return TrainingStopped(
+            f"stopped by {self.signal_name or 'a signal to another process of the run'}; "
+            f"everything up to here is saved in {checkpoint}",
+            "",
+            "the same command with --resume goes on",
+        )
+
+    def remember(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.signal_name = signal.Signals(number).name
+        if self._saved is not None:
+            raise self.stopped(self._saved)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Within, SIGTERM and SIGUSR1 are remembered instead of ending the process. Only a main thread can do that."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.remember) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_MIB = 1 << 20
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """MiB of this process's host memory, without its worker processes, and of the CUDA device's, where there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // _MIB}
+    if device.type == "cuda":
+        peaks["device_peak_mib"] = torch.cuda.max_memory_allocated(device) // _MIB
+    return peaks

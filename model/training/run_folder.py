@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyreid.pipeline.commit import commit_file, exclusive, fingerprint, read_json, write_json
 from keyreid.pipeline.environment import package_versions
@@ -16,7 +16,9 @@ from keyreid.pipeline.store import TrackletStore
 from .checkpoint import checkpoint_path
 from .config import config_text
 from .metrics_file import Record, append_record, keep_records, read_records
-from .tensorboard_log import TensorBoardLog, require_tensorboard
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 UNUSED = ("profile", ".lock")  # what may be in a folder where no run was started
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors")
@@ -112,8 +114,10 @@ class RunFolder:
 
     def write_page(self) -> None:
         """Draw what was logged so far: curves/*.png, and training.html with all of them."""
-        from .curves import draw_curves  # matplotlib is slow to load, and not every process draws
-        from .run_page import run_page
+        from .run_page import (
+            draw_curves,  # matplotlib is slow to load, and not every process draws
+            run_page,
+        )
 
         records = read_records(self.metrics)
         pictures = draw_curves(records)
@@ -159,3 +163,48 @@ def _commit(path: Path, content: bytes) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+_PLACE = ("kind", "epoch", "steps")
+
+
+class TensorBoardLog:
+    """Writes each number of a record as the scalar KIND/NAME at its number of steps; on disk at once.
+
+    Args:
+        folder: where the event file goes.
+        steps_done: what an earlier process logged after these steps is hidden: those steps are done again.
+
+    Raises:
+        SettingsError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, *, steps_done: int) -> None:
+        self._writer = _writer_class()(str(folder), purge_step=steps_done + 1)
+
+    def add(self, record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if name not in _PLACE and isinstance(value, int | float):
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["steps"])
+        self._writer.flush()
+
+
+def require_tensorboard() -> None:
+    """Find out before anything is written.
+
+    Raises:
+        SettingsError: the package tensorboard is not installed.
+    """
+    _writer_class()
+
+
+def _writer_class() -> type[SummaryWriter]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise SettingsError(
+            f"TensorBoard events were asked for, and tensorboard cannot be imported ({error})",
+            "the package tensorboard",
+            "pip install 'keyreid[tensorboard]', or leave out --tensorboard: metrics.jsonl has the same numbers",
+        ) from error
+    return SummaryWriter

@@ -10,10 +10,8 @@ from keyreid.model.data.batch import ClipBatch
 from keyreid.model.data.sampler import torch_generator, torch_seed
 
 from .config import RunConfig
-from .learner import Clips, falls_back
 from .losses import LossTerms
-from .schedule import scale_center_gradients
-from .state import TrainingState
+from .state import Clips, TrainingState, falls_back, scale_center_gradients
 
 Place = tuple[int, int, int]  # seed, epoch, step
 

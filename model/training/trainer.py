@@ -16,12 +16,10 @@ from keyreid.model.distributed import Ranks, joined
 
 from .checkpoint import Progress, load_checkpoint
 from .config import RunConfig
-from .failures import explained
+from .failures import explained, peak_memory, stop_signals
 from .inputs import TrainingInputs, compare_shards, open_inputs, remarks
 from .loop import TrainingLoop
-from .memory import peak_memory
 from .run_folder import RunFolder, dataset_settings
-from .signals import stop_signals
 from .start import Start, read_start, refuse_seen_test_people, start_from
 from .state import build_state
 

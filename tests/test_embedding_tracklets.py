@@ -18,7 +18,7 @@ from keyreid.model.embedding.descriptors import data_fingerprint, model_fingerpr
 from keyreid.model.embedding.settings import EmbeddingSettings
 from keyreid.model.embedding.tracklets import ClipPool, embed_tracklets
 from keyreid.model.network.keyreid import ClipDescriptors
-from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.errors import NotEnoughMemoryError, SettingsError
 from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.store import TrackletStore
 
@@ -216,5 +216,5 @@ def test_too_large_a_batch_for_the_device_is_one_error(store, monkeypatch):
 
     model = tiny_model()
     monkeypatch.setattr(type(model), "describe", out_of_memory)
-    with pytest.raises(SettingsError, match=r"a batch of 4 clips does not fit on cpu; lower --batch-size"):
+    with pytest.raises(NotEnoughMemoryError, match=r"a batch of 4 clips does not fit on cpu; lower --batch-size"):
         describe(model, store)

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from prepared_dataset import make_prepared
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import CPU, TINY
 
@@ -171,8 +172,12 @@ def test_a_compiled_network_trains_alike(prepared, monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_with("aot_eager", fullgraph=True))
     torch._dynamo.reset()
     plain = steps(*begin(prepared, *STEADY))
-    compiled = steps(*begin(prepared, *STEADY, "training.compile=default"))
+    counters.clear()
+    config, state, batches = begin(prepared, *STEADY, "training.compile=default")
+    compiled = steps(config, state, batches)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+    steps(config, state, batches)
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]  # network, losses; never again
     torch._dynamo.reset()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from keyreid.pipeline.environment import progress_bar
-from keyreid.pipeline.errors import SettingsError
+from keyreid.pipeline.errors import NotEnoughMemoryError, SettingsError
 from keyreid.pipeline.records import Tracklet
 from keyreid.pipeline.skeleton import PART_FLIP
 from keyreid.pipeline.store import TrackletStore
@@ -105,8 +105,8 @@ def embed_parts(
         report: is told of numbers of tracklets done.
 
     Raises:
-        SettingsError: a camera that the network does not know, too many shifts, a batch size below 1, or a batch that
-            does not fit on the device.
+        SettingsError: a camera that the network does not know, too many shifts, or a batch size below 1.
+        NotEnoughMemoryError: a batch does not fit on the device.
         FormatError: a frame that cannot be read.
         KeyReIDError: a worker process died.
     """
@@ -243,7 +243,7 @@ def _through_network(
             try:
                 launched = (batch.plan, *_launch(model, batch, rows, settings.flip, compute.mixed_precision))
             except torch.OutOfMemoryError as error:
-                raise SettingsError(
+                raise NotEnoughMemoryError(
                     f"a batch of {len(rows)} clips does not fit on {model.device}", "", "lower --batch-size"
                 ) from error
             if waiting is not None:

@@ -76,7 +76,6 @@ def main(
     shifts: int,
     flip: bool,
     cameras: str,
-    table: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -109,12 +108,12 @@ def main(
     from keyreid.model.evaluation.reranking import Comparison, KReciprocal
     from keyreid.pipeline.errors import SettingsError
 
-    if as_json and table != "text":
-        raise SettingsError(f"--json with --table {table}", "one of them")
+    if as_json and settings["table"] != "text":
+        raise SettingsError(f"--json with --table {settings['table']}", "one of them")
     asked = EvaluationSettings(
         comparison=Comparison(distance, KReciprocal(k1, k2, share) if rerank else None),
         description=EmbeddingSettings(max_clips, shifts, flip, cameras),
         **settings,
     )
     outcome = evaluate_runs(checkpoints, prepared, asked)
-    click.echo(json.dumps(outcome.to_dict(), indent=2, sort_keys=True) if as_json else outcome.text(table))
+    click.echo(json.dumps(outcome.to_dict(), indent=2, sort_keys=True) if as_json else outcome.text)

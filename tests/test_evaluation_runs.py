@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from evaluation_dataset import make_prepared, save_tiny_model
 
 from keyreid.cli.evaluate import main
-from keyreid.model.evaluation.measurement import HEADINGS, Measurement
+from keyreid.model.evaluation.measurement import HEADINGS, Measurement, RunScores
 from keyreid.model.evaluation.protocols import Selection, find_protocol
 from keyreid.model.evaluation.results import summarise
 from keyreid.model.evaluation.tables import percent
@@ -94,16 +94,13 @@ def test_seeds_have_a_mean_under_any_protocol(prepared: Path, tmp_path: Path) ->
 
 
 def test_a_split_of_two_seeds_counts_once() -> None:
-    def run(split: int, found: bool) -> list[Measurement]:
+    def run(split: int, found: bool) -> list[RunScores]:
         """Two queries of persons 1 and 2; the second one finds its match first only where `found`."""
         people = [Tracklet(n, "gallery", n % 2 + 1, n // 2, 0, 1) for n in range(4)]
         sides = tuple(people[:2]), tuple(people[2:])
         distances = np.array([[0.0, 1.0], [1.0, 0.0]] if found else [[0.0, 1.0], [0.0, 1.0]])
-        return [
-            Measurement(
-                "trained", find_protocol("ilids-vid"), Selection(*sides, (0, 0), (1, 1)), distances, split=split
-            )
-        ]
+        chosen = Selection(*sides, (0, 0), (1, 1))
+        return [Measurement("trained", find_protocol("ilids-vid"), chosen, distances, split=split).scores()]
 
     (summary,) = summarise([run(0, False), run(0, True), run(7, True)])
     assert summary.rank_figures["rank1"].value == pytest.approx((0.75 + 1) / 2)

@@ -27,7 +27,7 @@ from ..network.keyreid import KeyReID
 from .baselines import describe_colours, untrained_twin
 from .checkpoint import choose_identity_split, load_network
 from .distances import no_visibilities
-from .measurement import Measurement, measure
+from .measurement import Measurement, RunScores, measure
 from .per_query import PER_QUERY_FILE, per_query_table, write_per_query
 from .protocols import Protocol, Selection, find_protocols
 from .report.write import write_report
@@ -74,38 +74,21 @@ class Outcome:
     """What was found.
 
     Attributes:
-        runs: of each checkpoint.
+        runs: the content of each run's metrics.json.
         summary: of several runs; empty for one.
-        pages: the reports that were written.
+        text: tables and pages, for a terminal.
     """
 
-    runs: tuple[RunResults, ...]
+    runs: tuple[dict[str, Any], ...]
     summary: tuple[Summary, ...]
-    pages: tuple[Path, ...]
+    text: str
 
     def to_dict(self) -> dict[str, Any]:
         """metrics.json: of one run, its own; of several, all of them and the summary."""
         if len(self.runs) == 1:
-            return self.runs[0].to_dict()
-        return {
-            "format_version": FORMAT_VERSION,
-            "runs": [run.to_dict() for run in self.runs],
-            "summary": [one.to_dict() for one in self.summary],
-        }
-
-    def text(self, form: str = "text") -> str:
-        """The tables, as Table.render has them, each under what it is of."""
-        parts = []
-        for run in self.runs:
-            parts += [run.headline() if len(self.runs) == 1 else f"{run.checkpoint}: {run.headline()}"]
-            parts += [make(run.measurements).render(form) for make in (rank_table, threshold_table)]
-        if self.summary:
-            parts.append(
-                f"mean ± standard deviation of {len(self.runs)} runs; over identity splits where a row says so"
-            )
-            parts.append(rank_table(self.summary).render(form))
-        parts += [f"report: {page}" for page in self.pages]
-        return ("\n" if form == "text" else "\n\n").join(parts)
+            return self.runs[0]
+        summary = [one.to_dict() for one in self.summary]
+        return {"format_version": FORMAT_VERSION, "runs": list(self.runs), "summary": summary}
 
 
 def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: EvaluationSettings) -> Outcome:
@@ -123,8 +106,8 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
     manifest = read_manifest(prepared)
     protocols = find_protocols(settings.protocol, manifest)
     splits = [choose_identity_split(one, manifest.name, settings.identity_split) for one in checkpoints]
-    runs: list[RunResults] = []
-    tables, pages = [], []
+    runs, texts, tables, pages = [], [], [], []
+    scores: list[list[RunScores]] = []  # all that a mean needs: distances of many runs would not fit into memory
     seen: dict[tuple[str, int], Path] = {}
     for number, (checkpoint, split) in enumerate(zip(checkpoints, splits, strict=True)):
         model = load_network(checkpoint, settings.device)
@@ -138,19 +121,27 @@ def evaluate_runs(checkpoints: Sequence[Path], prepared: Path, settings: Evaluat
             default_workers(model.device) if settings.num_workers is None else settings.num_workers,
         )
         run = evaluate(evaluator, checkpoint, model, baselines=settings.baselines, cache=settings.descriptors)
-        same = seen.setdefault((run.fingerprint, split), checkpoint)
-        if same is not checkpoint:  # the same network twice would make a deviation of nothing
+        same = seen.get((run.fingerprint, split))
+        if same:  # the same network twice would make a deviation of nothing
             raise SettingsError(
                 f"{same} and {checkpoint} hold the same weights", "each network once", "leave one of them out"
             )
+        seen[run.fingerprint, split] = checkpoint
         if settings.per_query or settings.report:
             tables += [per_query_table(run, one, evaluator.store.manifest) for one in run.measurements]
         if settings.report:
             folder = settings.report if len(checkpoints) == 1 else settings.report / f"run-{number}"
             pages.append(write_report(folder, run, evaluator.store, model, settings.description))
-        runs.append(run)
-    summary = tuple(summarise([run.measurements for run in runs])) if len(runs) > 1 else ()
-    outcome = Outcome(tuple(runs), summary, tuple(pages))
+        runs.append(run.to_dict())
+        scores.append([one.scores() for one in run.measurements])
+        texts.append(run.headline() if len(checkpoints) == 1 else f"{checkpoint}: {run.headline()}")
+        texts += [make(run.measurements).render(settings.table) for make in (rank_table, threshold_table)]
+    summary = summarise(scores) if len(runs) > 1 else []
+    if summary:
+        texts.append(f"mean ± standard deviation of {len(runs)} runs; over identity splits where a row says so")
+        texts.append(rank_table(summary).render(settings.table))
+    texts += [f"report: {page}" for page in pages]
+    outcome = Outcome(tuple(runs), tuple(summary), ("\n" if settings.table == "text" else "\n\n").join(texts))
     if settings.report and len(runs) > 1:
         write_json(settings.report / "metrics.json", outcome.to_dict())
     for path in (settings.per_query, settings.report and settings.report / PER_QUERY_FILE):

@@ -50,6 +50,26 @@ class Share:
 
 
 @dataclass(frozen=True)
+class RunScores:
+    """A measurement without its distances.
+
+    Attributes:
+        method, protocol, comparison, split: as of the Measurement.
+        persons: int64 (N,), of each valid query.
+        values: float64 (N, HEADINGS), whose means over N are the figures.
+        counts: queries, valid queries and gallery tracklets.
+    """
+
+    method: str
+    protocol: Protocol
+    comparison: Comparison
+    split: int
+    persons: np.ndarray
+    values: np.ndarray
+    counts: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Distances under a protocol, and every figure of them, each computed when it is first asked for.
 
@@ -157,6 +177,14 @@ class Measurement:
             **_at_rates("TMR", pairs.false_match_rates, pairs.true_match_rates, pairs, "false matches"),
             **_at_rates("DIR", queries.false_alarm_rates, queries.detection_rates, queries, "false alarms"),
         }
+
+    def scores(self) -> RunScores:
+        """What a mean over runs needs."""
+        valid, last = self.metrics.num_matches > 0, len(self.metrics.cmc) - 1
+        values = self.query_values()[valid][:, [*(min(k - 1, last) for k in RANKS), -2, -1]]
+        counts = self.metrics.num_queries, self.metrics.num_valid_queries, self.distances.shape[1]
+        persons = self.ranking.query_ids[valid]
+        return RunScores(self.method, self.protocol, self.comparison, self.split, persons, values, counts)
 
     @property
     def counted(self) -> str:

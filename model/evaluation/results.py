@@ -14,7 +14,7 @@ from keyreid.pipeline.environment import package_versions
 from keyreid.pipeline.errors import FormatError, SettingsError
 
 from .intervals import Resampling
-from .measurement import HEADINGS, RANKS, Measurement, Share
+from .measurement import HEADINGS, Measurement, RunScores, Share
 from .protocols import Protocol
 from .reranking import Comparison
 
@@ -134,7 +134,7 @@ class Summary:
         }
 
 
-def summarise(runs: Sequence[Sequence[Measurement]]) -> list[Summary]:
+def summarise(runs: Sequence[Sequence[RunScores]]) -> list[Summary]:
     """Mean, deviation and interval of each method under each protocol.
 
     Under a protocol of several identity splits they are over the splits, and a split's figure is the mean of its runs;
@@ -144,46 +144,35 @@ def summarise(runs: Sequence[Sequence[Measurement]]) -> list[Summary]:
     Args:
         runs: for each run its measurements; methods and protocols in the same order in all runs.
     """
-    return [_summary(measurements) for measurements in zip(*runs, strict=True)]
+    return [_summary(scores) for scores in zip(*runs, strict=True)]
 
 
-def _summary(measurements: Sequence[Measurement]) -> Summary:
-    first = measurements[0]
-    split = np.array([one.split for one in measurements])
+def _summary(scores: Sequence[RunScores]) -> Summary:
+    first, split = scores[0], np.array([one.split for one in scores])
     splits = tuple(np.unique(split).tolist())
     groups = [split == one for one in splits] if first.protocol.num_splits else list(np.eye(len(split), dtype=bool))
-    shares = np.stack([group / group.sum() for group in groups]).mean(axis=0)  # of each run in the mean
-    valid = [one.metrics.num_matches > 0 for one in measurements]
-    persons = np.concatenate([one.ranking.query_ids[which] for one, which in zip(measurements, valid, strict=True)])
-    drawn, draws = Resampling.of(persons), 0.0
-    starts = np.cumsum([0, *(which.sum() for which in valid)])
-    for one, which, share, start in zip(measurements, valid, shares, starts, strict=False):
-        own = Resampling(drawn.person[start : start + which.sum()], drawn.times)
-        draws = draws + share * own.means(_of_headings(one)[which], np.ones(which.sum()))
-    figures = {}
-    for name, interval in zip(HEADINGS, drawn.intervals(np.asarray(draws)), strict=True):
-        values = np.array([one.rank_figures[name].value for one in measurements])
-        means = np.array([values[group].mean() for group in groups])
-        deviation = float(means.std(ddof=1)) if len(means) > 1 else None
-        figures[name] = Share(float(means.mean()), interval, deviation=deviation)
-    counts = [(one.metrics.num_queries, one.metrics.num_valid_queries, one.distances.shape[1]) for one in measurements]
+    drawn = Resampling.of(np.concatenate([one.persons for one in scores]))
+    draws, start = [], 0
+    for one in scores:
+        own = Resampling(drawn.person[start : start + len(one.persons)], drawn.times)
+        draws.append(own.means(one.values, np.ones(len(one.values))))
+        start += len(one.persons)
+    intervals = drawn.intervals(np.mean([np.mean(np.array(draws)[group], axis=0) for group in groups], axis=0))
+    values = np.array([one.values.mean(axis=0) for one in scores])  # (runs, headings)
+    means = np.array([values[group].mean(axis=0) for group in groups])
+    deviations = means.std(axis=0, ddof=1).tolist() if len(means) > 1 else [None] * len(HEADINGS)
+    rows = zip(HEADINGS, means.mean(axis=0).tolist(), intervals, deviations, strict=True)
     return Summary(
         first.method,
         first.protocol.label(splits),
         first.comparison,
-        figures,
+        {name: Share(mean, interval, deviation=deviation) for name, mean, interval, deviation in rows},
         drawn.num_persons,
-        len(measurements),
+        len(scores),
         splits,
         "identity splits" if first.protocol.num_splits else "runs",
-        {name: sorted(set(found)) for name, found in zip(COUNTS, zip(*counts, strict=True), strict=True)},
+        {name: sorted({one.counts[place] for one in scores}) for place, name in enumerate(COUNTS)},
     )
-
-
-def _of_headings(one: Measurement) -> np.ndarray:
-    """float64 (Q, headings) of query_values."""
-    values, last = one.query_values(), len(one.metrics.cmc) - 1
-    return values[:, [*(min(k - 1, last) for k in RANKS), -2, -1]]
 
 
 def read_metrics(path: Path, model_fingerprint: str) -> dict[str, Any]:

@@ -159,3 +159,24 @@ def test_a_calibration_decides(workplace, tmp_path):
     cosine = json.loads(call("4", workplace / "prepared.h5", "--distance", "cosine", "--json").stdout)
     assert [record["tracklet"] for record in records] == [record["tracklet"] for record in cosine]
     assert [record["distance"] for record in records] == [record["distance"] for record in cosine]
+
+
+def test_embed_leads_to_calibrate_and_that_to_search(tmp_path):
+    """The commands of docs/descriptors.md, each with the files that the ones before it wrote."""
+    rows = [("train", person, camera, 2) for person in (1, 2) for camera in (1, 2, 3)]
+    rows += [("gallery", person, camera, 2) for person in range(5, 13) for camera in (1, 2, 3)]
+    prepared, people_file, thresholds = (
+        make_prepared(tmp_path / "p", tuple(rows)),
+        tmp_path / "p.h5",
+        tmp_path / "t.json",
+    )
+    weights = save_tiny_model(tmp_path / "w")
+    for arguments in (
+        ("embed", weights, prepared, "--out", people_file),
+        ("calibrate", people_file, "--false-match-rate", "0.2", "--out", thresholds),
+        ("search", "17", people_file, "--calibration", thresholds, "--out", tmp_path / "found.csv"),
+    ):
+        result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu"])
+        assert result.exit_code == 0, result.output
+    assert json.loads(thresholds.read_text())["num_people"] == 8  # none of the two that training knows
+    assert "same_person" in pd.read_csv(tmp_path / "found.csv")

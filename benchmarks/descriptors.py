@@ -1,4 +1,4 @@
-"""Tracklets a second: full batches that span tracklets, beside one tracklet at a time.
+"""Tracklets/s: full batches that span tracklets, compared with one tracklet at a time.
 
     .venv/bin/python benchmarks/descriptors.py --threads 1
     .venv/bin/python benchmarks/descriptors.py --preset vit-base --device cuda --batch 64 --workers 8
@@ -7,7 +7,7 @@
 One tracklet at a time is the way of public video re-identification code: a loader hands over the clips of one
 tracklet, the network takes all of them in one pass, and their mean is the descriptor. Both ways have the same network
 (random weights), the same frames and decoder, the same number of reading processes and the same precision, and must
-give the same descriptors before anything is timed. They take turns; printed are medians. Frames are drawn people,
+give the same descriptors before anything is timed. They take turns; printed are medians. Frames are synthetic people,
 256x128 JPEG; tracklets differ in length, evenly between the two numbers of --frames.
 """
 
@@ -50,7 +50,7 @@ CAMERAS = tuple(range(1, 7))
 
 
 def prepare(folder: Path, identities: int, frames: Sequence[int]) -> TrackletStore:
-    """Drawn people in MARS's layout with their true keypoints."""
+    """Synthetic people in MARS's layout with their true keypoints."""
     settings = SyntheticSettings(num_identities=identities, min_frames=frames[0], max_frames=frames[1], seed=3)
     synthesize(folder / "people", "mars", settings)
     write_manifest(folder / "prepared", read_source("mars", folder / "people"))

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/input_size.py
 
-Drawn people with the demo's network, which was trained on pictures 128 high. Crops are 256, 128 and 64 high, as MARS's,
-iLIDS-VID's and smaller ones; each is resized to several heights before the network. Joints right: of the visible
-joints, those that the best-scoring person has within 5 % of the crop's height.
+Synthetic people with the demo's network, which was trained on pictures 128 high. Crops are 256, 128 and 64 high, as
+MARS's, iLIDS-VID's and smaller ones; each is resized to several heights before the network. Joints right: of the
+visible joints, those that the best-scoring person has within 5 % of the crop's height.
 """
 
 from __future__ import annotations

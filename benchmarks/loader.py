@@ -1,10 +1,10 @@
-"""Clips a second of the training loader beside the plain way: PIL, transforms frame by frame, float64 heatmaps.
+"""Clips/s of the training loader compared with the plain way: PIL, transforms frame by frame, float64 heatmaps.
 
     .venv/bin/python benchmarks/loader.py
     .venv/bin/python benchmarks/loader.py --identities 8 --rounds 2
 
-Drawn people, 256x128 JPEG, 16 clips of 4 frames a batch; one process and one thread; ours includes what training does
-on the device (augmentation, part weights), here on the CPU. Both ways make the same clips with the same draws, and
+Synthetic people, 256x128 JPEG, 16 clips of 4 frames per batch; one process and one thread; ours includes what training
+does on the device (augmentation, part weights), here on the CPU. Both ways make the same clips with the same draws, and
 must agree before anything is timed. They take turns, each in a process of its own; printed are medians over the rounds,
 once with all files in the page cache and once after the system was asked to drop them before each turn; "still_cached"
 is the largest share of the pages looked at that it kept all the same. Below a virtual machine may be another cache.
@@ -58,11 +58,11 @@ class Way:
         self._process = ProcessPoolExecutor(1, get_context("spawn"), _open, (make, *arguments))
 
     def turn(self, epochs: range) -> dict[str, float]:
-        """Clips a second by the clock and by the processor's time, in which other programs count for less."""
+        """Clips/s by the clock and by the processor's time, in which other programs count for less."""
         return self._process.submit(_turn, epochs).result()
 
     def milliseconds(self, epochs: range) -> dict[str, float]:
-        """Processor time of each part of the work, a clip."""
+        """Processor time of each part of the work per clip."""
         return self._process.submit(_milliseconds, epochs).result()
 
     def close(self) -> None:

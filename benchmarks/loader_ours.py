@@ -53,7 +53,7 @@ class OurLoader:
                 yield self._augmented(epoch, batch.step, batch.frames, batch.heatmaps)
 
     def milliseconds(self, epochs: range) -> dict[str, float]:
-        """Processor time of each part of the work, a clip; the parts are done again one by one, and the rest is
+        """Processor time of each part of the work per clip; the parts are done again one by one, and the rest is
         planning and stacking."""
         spent = Counter[str]()
         whole = [self._timed(spent, "whole", list, self._loader.epoch(epoch)) for epoch in epochs]

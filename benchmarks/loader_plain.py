@@ -80,7 +80,7 @@ class PlainLoader:
                 yield self._batch(plan.tracklet_ids, plan.frames, draw)
 
     def milliseconds(self, epochs: range) -> dict[str, float]:
-        """Processor time of each part of the work, a clip."""
+        """Processor time of each part of the work per clip."""
         self._seconds.clear()
         clips = sum(P * K for _ in self.batches(epochs))
         return {part: round(1e3 * value / clips, 3) for part, value in self._seconds.items()}

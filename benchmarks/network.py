@@ -1,9 +1,9 @@
-"""Time and FLOPs of the network beside the plain way: every row of the last blocks, six passes of the part block.
+"""Time and FLOPs of the network and of the plain way: every row of the last blocks, six passes of the part block.
 
     .venv/bin/python benchmarks/network.py --threads 1
     .venv/bin/python benchmarks/network.py --device cuda --batch 16 --dtype bfloat16 --compile
 
-Both variants at paper size (ViT-B/16, 256x128, 4 frames a clip, 625 identities), random weights, the same parameters
+Both variants at paper size (ViT-B/16, 256x128, 4 frames per clip, 625 identities), random weights, the same parameters
 in both ways (network_plain.py). Before anything is timed, both must give the same descriptor, features and frame
 scores to 1e-5 (relative, float32) on the device. The ways take turns; printed are medians. FLOPs are those of matrix
 products, two for a multiplication with its addition, as torch.utils.flop_counter counts them. bfloat16 is autocast, as

@@ -1,8 +1,8 @@
 """The plain way: the same network on the same parameters, with every row of the last blocks and a loop over the parts.
 
 What the authors' code does, in timm's modules: the last blocks compute all 129 rows although one is read, the part
-block runs six times, and necks and classifiers are called part by part. Attention is timm's, so that both ways use the
-same kernels. `benchmarks/network.py` times it and a test holds it against the network.
+block runs six times, and necks and classifiers are called part by part. Attention is timm's, fused kernels included.
+`benchmarks/network.py` times it and a test holds it against the network.
 
 Letters: B clips, T frames, N patches, P parts, D channels of a row.
 """

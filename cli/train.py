@@ -156,6 +156,7 @@ def main(
 
         click.echo(config_text(config.to_dict()), nl=False)
         return
+    from keyreid.model.data.reading import default_workers
     from keyreid.model.device import choose_device
     from keyreid.model.distributed import EndedElsewhere, is_first_process
     from keyreid.model.training.failures import EXIT_CODE, TrainingStopped
@@ -163,8 +164,7 @@ def main(
 
     prepared = _required(context, "prepared", prepared)
     chosen = choose_device(device)
-    if workers is None:
-        workers = 8 if chosen.type == "cuda" else 0  # on a CPU the network needs the cores
+    workers = default_workers(chosen) if workers is None else workers
     if dry_run or profile:
         from keyreid.model.training.inputs import open_inputs
 

@@ -34,15 +34,15 @@ def with_faults(decode):
     """The decoder of one picture, and what is to happen in the middle of it."""
     decoded = 0
 
-    def decode_or_die(one):
+    def decode_or_die(cif_caf, heads, position, picture):
         nonlocal decoded
         decoded += 1
         if decoded == FAULTS.get("after"):
             kill_once()
-        colour = None if one.picture is None else tuple(one.picture.pixels[0, 0].tolist())
+        colour = None if picture is None else tuple(picture.pixels[0, 0].tolist())
         if colour == (255, 0, 255):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return decode(one)
+        return decode(cif_caf, heads, position, picture)
 
     return decode_or_die
 

@@ -41,7 +41,11 @@ from .description import description_options
 @click.option("--lambda", "share", type=float, default=0.3, show_default=True, help="Weight of the original distance.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, metrics.json and pictures.")
 @click.option("--per-query", type=click.Path(path_type=Path), help="Parquet file for what was found for each query.")
-@click.option("--baselines", is_flag=True, help="Also measure the untrained network and a colour histogram.")
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also measure the untrained network, and colour histograms of stripes and of body parts.",
+)
 @click.option(
     "--descriptors",
     type=click.Path(path_type=Path),

@@ -73,7 +73,12 @@ def test_baselines_json_and_report_hold_the_same_numbers(prepared, run_folder, t
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert printed == read_json(tmp_path / "report" / "metrics.json")
-    assert [one["method"] for one in printed["results"]] == ["trained", "untrained", "colour histogram"]
+    assert [one["method"] for one in printed["results"]] == [
+        "trained",
+        "untrained",
+        "colour histogram",
+        "part histogram",
+    ]
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
 
 

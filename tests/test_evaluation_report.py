@@ -27,7 +27,7 @@ from keyreid.pipeline.errors import FormatError, SettingsError, SourceError
 from keyreid.pipeline.records import Tracklet
 
 STANDARD = find_protocol("standard")
-METHODS = ["trained", "untrained", "colour histogram"]
+METHODS = ["trained", "untrained", "colour histogram", "part histogram"]
 
 
 @pytest.fixture(scope="module")

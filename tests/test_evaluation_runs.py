@@ -85,7 +85,7 @@ def test_missing_splits_are_said_in_every_row(ten_splits: Path, runs: list[Path]
 def test_seeds_have_a_mean_under_any_protocol(prepared: Path, tmp_path: Path) -> None:
     seeds = [save_tiny_model(tmp_path / str(seed), seed=seed) for seed in range(3)]
     found = content(*seeds, prepared, "--protocol", "mars-official", "--baselines")
-    assert [one["method"] for one in found["summary"]] == ["trained", "untrained", "colour histogram"]
+    assert [one["method"] for one in found["summary"]] == ["trained", "untrained", "colour histogram", "part histogram"]
     for place, summary in enumerate(found["summary"]):
         values = [run["results"][place]["mAP"] for run in found["runs"]]
         assert (summary["protocol"], summary["mean_over"], summary["num_runs"]) == ("mars-official", "runs", 3)
@@ -121,7 +121,7 @@ def test_all_protocols_stand_side_by_side_embedded_once(prepared: Path, tmp_path
     rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines() if line.startswith("trained")]
     assert [row[1] for row in rows] == 2 * labels
     kept = json.loads((tmp_path / "report/metrics.json").read_text())
-    assert [one["protocol"] for one in kept["results"]] == 3 * labels
+    assert [one["protocol"] for one in kept["results"]] == 4 * labels
     for protocol, one in zip(
         ("standard", "mars-official", "mars-matlab", "authors-code"), kept["results"], strict=False
     ):

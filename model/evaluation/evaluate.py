@@ -24,7 +24,7 @@ from ..embedding.settings import PLAIN as AS_PUBLISHED
 from ..embedding.settings import EmbeddingSettings
 from ..embedding.tracklets import Compute, embed_tracklets
 from ..network.keyreid import KeyReID
-from .baselines import describe_colours, untrained_twin
+from .baselines import describe_colours, describe_part_colours, untrained_twin
 from .checkpoint import choose_identity_split, load_network
 from .distances import no_visibilities
 from .measurement import Measurement, RunScores, measure
@@ -44,7 +44,7 @@ class EvaluationSettings:
         protocol: a name of protocols.PROTOCOLS, or "all".
         identity_split: None: the one that each network was trained on.
         comparison: distance and re-ranking of the networks.
-        baselines: also measure the untrained network and a colour histogram.
+        baselines: also measure the untrained network and two colour histograms.
         device: "auto", "cpu" or "cuda".
         batch_size: clips per forward pass.
         report: folder for the report, a folder in it for each of several runs, with what was found for each query.
@@ -159,7 +159,7 @@ class Evaluator:
         selections: each protocol with the queries and gallery that it chose; the report shows the first.
         identity_split: number of the split, 0 where there is only one.
         batch_size: clips per forward pass.
-        comparison: of networks; a colour histogram has a distance of its own.
+        comparison: of networks; colour histograms have distances of their own.
         description: how tracklets become clips and descriptors.
         num_workers: processes that read and decode.
     """
@@ -251,8 +251,12 @@ class Evaluator:
         return self.measure(method, descriptors, self.comparison, origin.model, model.device)
 
     def colours(self) -> tuple[Measurement, ...]:
-        """Measure the colour histogram under each protocol."""
-        return self.measure("colour histogram", describe_colours(self.store, self.tracklets), PLAIN, "", "cpu")
+        """Measure the colour histogram and the part histogram under each protocol."""
+        stripes, parts = (make(self.store, self.tracklets) for make in (describe_colours, describe_part_colours))
+        return (
+            *self.measure("colour histogram", stripes, PLAIN, "", "cpu"),
+            *self.measure("part histogram", parts, Comparison("visible-parts"), "", "cpu"),
+        )
 
     def measure(
         self,
@@ -287,7 +291,7 @@ class Evaluator:
 def evaluate(
     evaluator: Evaluator, checkpoint: Path, model: KeyReID, *, baselines: bool = False, cache: Path | None = None
 ) -> RunResults:
-    """Measure the network, and with `baselines` its untrained twin and the colour histogram.
+    """Measure the network, and with `baselines` its untrained twin and two colour histograms.
 
     Each is measured under all protocols of the evaluator, the trained network first.
     """

@@ -31,10 +31,10 @@ from tqdm import tqdm
 from keyreid.model import KeyReID, ModelConfig, build_model
 from keyreid.model.data.reading import ClipPlan, read_clips
 from keyreid.model.data.transform import normalise_frames, part_weights_from_heatmaps
+from keyreid.model.device import autocast, compute_dtype
 from keyreid.model.embedding.settings import PLAIN
 from keyreid.model.embedding.tracklets import clips_of, embed_tracklets
 from keyreid.model.network.keyreid import concatenate, pool_clips
-from keyreid.model.precision import autocast, compute_dtype
 from keyreid.model.presets import preset_summaries, read_preset
 from keyreid.pipeline.build_shards import build_shards
 from keyreid.pipeline.exchange.import_keypoints import import_keypoints

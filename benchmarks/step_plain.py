@@ -17,8 +17,8 @@ from network_plain import PlainKeyReID
 from torch import Tensor, nn
 from torch.nn import functional
 
+from keyreid.model.device import autocast
 from keyreid.model.network.keyreid import TrainingOutput
-from keyreid.model.precision import autocast
 from keyreid.model.training.config import TrainingConfig
 from keyreid.model.training.rehearsal import AUGMENTATION, AVERAGE, BACKWARD, FORWARD, UPDATE, Phases
 from keyreid.model.training.state import Clips, TrainingState

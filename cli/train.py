@@ -129,7 +129,7 @@ def main(
     RUN/metrics.jsonl        loss terms and learning rate of every few steps and of each epoch
     RUN/config.json          every value that was used, and the versions of the packages; config.yaml is for --config
     RUN/checkpoints          what --resume needs
-    RUN/best-map, best-rank1  the best networks on the way, with --validate-on
+    RUN/best-map, best-rank1  the best networks so far, with --validate-on
 
     \b
     SIGTERM and SIGUSR1 finish the step, save, and end the run with exit code 75.

@@ -141,28 +141,28 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(), device
         return
-    place, begun_here = _place(), not dist.is_initialized()
+    place, started_here = _place(), not dist.is_initialized()
     if device.type == "cuda":
         device = _local_device(place.local_rank)
-    if begun_here and device.type == "cuda":
+    if started_here and device.type == "cuda":
         dist.init_process_group("nccl", device_id=device)
-    elif begun_here:
+    elif started_here:
         dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield replace(place, hosts=dist.new_group(backend="gloo", timeout=PATIENCE)), device
     except EndedTogether:
-        _leave(begun_here)
+        _leave(started_here)
         raise
     except RuntimeError as error:
         if _is_lost_connection(error):
             raise EndedElsewhere() from error
         raise
-    _leave(begun_here)
+    _leave(started_here)
 
 
-def _leave(begun_here: bool) -> None:
+def _leave(started_here: bool) -> None:
     """After other errors than EndedTogether nobody calls this: NCCL might wait for the ranks that failed."""
-    if begun_here:
+    if started_here:
         dist.destroy_process_group()
 
 

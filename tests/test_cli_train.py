@@ -91,7 +91,7 @@ def test_a_dry_run_tells_what_to_expect_and_writes_nothing(prepared, tmp_path, m
     monkeypatch.chdir(tmp_path)
     shown = run(prepared, *OPTIONS, "--dry-run")
     assert shown.exit_code == 0, shown.output
-    for words in ("8 tracklets of 4 identities", "about 2 batches of 4 clips", "clips a second on cpu", "1 epochs:"):
+    for words in ("8 tracklets of 4 identities", "about 2 batches of 4 clips", "clips/s on cpu", "1 epochs:"):
         assert words in shown.stdout
     found = json.loads(run(prepared, "--out", tmp_path / "run", *OPTIONS, "--dry-run", "--json").stdout)
     assert files() == before

@@ -110,7 +110,7 @@ def test_a_full_disk_while_logging(prepared, tmp_path, monkeypatch):
         (tmp_path / "run" / "metrics.jsonl").symlink_to("/dev/full")
 
     in_epoch(monkeypatch, 0, fill)
-    with pytest.raises(KeyReIDError, match=r"no room to write the run .*No space left.*--resume goes on"):
+    with pytest.raises(KeyReIDError, match=r"no room to write the run .*No space left.*same command with --resume"):
         train(prepared, tmp_path / "run", config("training.log_every=1"), device=CPU)
 
 

@@ -1,4 +1,4 @@
-"""A run stopped at any step goes on as if it had not been: by exceptions and signals here, and as a command."""
+"""A run stopped at any step resumes as if it had not been: by exceptions and signals here, and as a command."""
 
 import json
 import os

@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import CPU, TINY
 
-from keyreid.model.precision import compute_dtype
+from keyreid.model.device import compute_dtype
 from keyreid.model.training import state as training_state
 from keyreid.model.training.config import resolve_config
 from keyreid.model.training.inputs import open_inputs

@@ -22,9 +22,9 @@ from keyreid.pipeline.store import TrackletStore
 from ..data.reading import ClipLoader, ClipPlan, HostClips
 from ..data.sampler import Clip, evaluation_clips
 from ..data.transform import normalise_frames, part_weights_from_heatmaps
+from ..device import autocast, compute_dtype
 from ..network.config import ModelConfig
 from ..network.keyreid import ClipDescriptors, KeyReID, concatenate, pool_clips
-from ..precision import autocast, compute_dtype
 from .descriptors import TrackletDescriptors
 from .settings import PLAIN, EmbeddingSettings, camera_rows, mean_camera
 

@@ -42,7 +42,7 @@ def explained(config: RunConfig, device: torch.device) -> Iterator[None]:
         raise KeyReIDError(
             f"there is no room to write the run ({error})",
             "",
-            "free some space; the same command with --resume goes on",
+            "free some space; run the same command with --resume",
         ) from error
 
 
@@ -99,7 +99,7 @@ class StopRequest:
             f"stopped by {self.signal_name or 'a signal to another process of the run'}; "
             f"everything up to here is saved in {checkpoint}",
             "",
-            "the same command with --resume goes on",
+            "run the same command with --resume",
         )
 
     def remember(self, number: int, frame: FrameType | None) -> None:

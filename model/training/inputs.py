@@ -37,7 +37,7 @@ class TrainingInputs(NamedTuple):
         tracklets: that are trained on: of the training split, those with a readable frame, without a holdout.
         labels: rows of the identity and camera tables.
         loader: this rank's share of the batches.
-        validation: what is measured on the way, if anything.
+        validation: what is measured during training, if anything.
         num_workers: processes that read and decode for the loader.
     """
 

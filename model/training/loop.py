@@ -179,7 +179,7 @@ class StepLog:
         epoch: named in the message of a loss that is not finite.
         ranks: terms are means over them.
         checkpoint: of the run, named there too.
-        remembered: `state` of a log that goes on.
+        remembered: `state` of a log that is resumed.
     """
 
     def __init__(self, epoch: int, ranks: Ranks, checkpoint: Path, remembered: dict[str, Any] | None = None) -> None:

@@ -3,8 +3,8 @@
 Letters: B clips, Q branches (1 for the global one, P for the parts), C channels, K identities, T frames. Every
 function takes all branches of one kind at once.
 
-A part that nobody saw in a clip has visibility 0: its feature is plain attention over the whole clip, which says
-nothing of the part. So each part's loss is the mean over the clips weighted by visibility, hard examples are sought
+A part that no frame of a clip saw has visibility 0: its feature is plain attention over the whole clip, which says
+nothing of the part. So each part's loss is the mean over the clips weighted by visibility, hard examples are mined
 among the clips that saw the part, and a part that no clip of the batch saw is left out of the mean over the parts.
 In the reference variant every visibility is 1, and these are the plain means.
 """

@@ -78,7 +78,7 @@ class Rehearsal:
         device: where to train.
 
     Raises:
-        SettingsError: torchrun started this process beside others.
+        SettingsError: torchrun started this process with others.
     """
 
     def __init__(self, inputs: TrainingInputs, config: RunConfig, device: torch.device) -> None:
@@ -177,7 +177,7 @@ class DryRun:
         yield f"data        {self.num_tracklets:,} tracklets of {self.num_identities:,} identities"
         yield f"epoch       about {self.batches_per_epoch:,} batches of {self.clips_per_batch} clips"
         rate = self.clips_per_batch / self.seconds_per_step
-        yield f"step        {self.seconds_per_step:.3f} s, {rate:,.1f} clips a second on {self.device}"
+        yield f"step        {self.seconds_per_step:.3f} s, {rate:,.1f} clips/s on {self.device}"
         whole = sum(self.phases.values())
         for name, seconds in self.phases.items():
             yield f"            {100 * seconds / whole:5.1f} %  {name}"
@@ -239,8 +239,8 @@ def profile_steps(inputs: TrainingInputs, config: RunConfig, device: torch.devic
 
 def _phase_lines(phases: dict[str, float]) -> list[str]:
     whole = sum(phases.values())
-    head = f"{'ms a step':>10}  share  phase"
-    return [head, *(f"{1000 * s:10.1f}  {100 * s / whole:4.1f} %  {name}" for name, s in phases.items())]
+    head = f"{'ms per step':>11}  share  phase"
+    return [head, *(f"{1000 * s:11.1f}  {100 * s / whole:4.1f} %  {name}" for name, s in phases.items())]
 
 
 def _operator_lines(profiler: profile, *, on_device: bool) -> list[str]:
@@ -250,11 +250,11 @@ def _operator_lines(profiler: profile, *, on_device: bool) -> list[str]:
     operators = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
     events = sorted(operators, key=lambda event: getattr(event, own), reverse=True)
     whole = sum(getattr(event, own) for event in events) or 1
-    head = f"{'ms a step':>10}  share  calls  operator, by its own time on the {'device' if on_device else 'CPU'}"
+    head = f"{'ms per step':>11}  share  calls  operator, by its own time on the {'device' if on_device else 'CPU'}"
     return [
         head,
         *(
-            f"{getattr(event, own) / 1000 / STEPS:10.1f}  {100 * getattr(event, own) / whole:4.1f} %  "
+            f"{getattr(event, own) / 1000 / STEPS:11.1f}  {100 * getattr(event, own) / whole:4.1f} %  "
             f"{event.count / STEPS:5.0f}  {event.key[:60]}"
             for event in events[:ROWS]
         ),

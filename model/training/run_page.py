@@ -67,7 +67,7 @@ def _loss(steps: Sequence[Record], epochs: Sequence[Record], axis: Axis) -> byte
     panels[0].legend(fontsize=8)
     _line(speed, axis, epochs, "clips_per_second", color=SECOND)
     speed.set_ylim(0, 1.15 * max((record["clips_per_second"] for record in epochs), default=1.0))
-    axis.finish(speed, "clips a second")
+    axis.finish(speed, "clips/s")
     return _png(figure)
 
 
@@ -93,7 +93,7 @@ def _evaluation(evaluations: Sequence[Record], axis: Axis) -> bytes:
         axes.plot(evaluations[best]["steps"] / axis.steps, values[best], "o", color=color, ms=9, mfc="none")
     axes.set_ylabel("percent", fontsize=9)
     axes.legend(loc="lower right", fontsize=9)
-    axis.finish(axes, f"measured on the way: {evaluations[-1]['on']}, protocol {evaluations[-1]['protocol']}")
+    axis.finish(axes, f"validation on {evaluations[-1]['on']}, protocol {evaluations[-1]['protocol']}")
     return _png(figure)
 
 
@@ -112,7 +112,7 @@ def _png(figure: Figure) -> bytes:
 
 
 CAPTIONS = {
-    "evaluation": "Results of the averaged weights, measured on the way; circled: the best.",
+    "evaluation": "Results of the averaged weights, measured during training; circled: the best.",
     "loss": "Loss terms (total is their weighted sum), and speed with everything that an epoch does.",
     "learning_rate": "Learning rate of the weights; biases may have another.",
 }
@@ -127,7 +127,7 @@ PAGE = Template("""<!DOCTYPE html>
 </head>
 <body>
 <h1>$name</h1>
-<p class="soft">Training of KeyRe-ID on $dataset, preset $preset, variant $variant. The page is written anew at every
+<p class="soft">Training of KeyRe-ID on $dataset, preset $preset, variant $variant. The page is rebuilt at every
 checkpoint; metrics.jsonl has all the numbers.</p>
 <div class="cards">
 $cards
@@ -201,7 +201,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
         cards += [
             ("steps", f"{last['steps']:,}"),
             ("mean loss of the last epoch", f"{last['total']:.3f}"),
-            ("clips a second, last epoch", f"{last['clips_per_second']:,.1f}"),
+            ("clips/s, last epoch", f"{last['clips_per_second']:,.1f}"),
             ("of it waiting for data", f"{100 * last['waiting_share']:.1f} %"),
             ("in the epochs", duration(sum(epoch["seconds"] for epoch in epochs))),
         ]
@@ -215,7 +215,7 @@ def _cards(settings: Mapping[str, Any], records: Sequence[Record], epochs: Seque
 
 def _epoch_rows(records: Sequence[Record], epochs: Sequence[Record]) -> list[list[str]]:
     results = {record["epoch"]: record for record in records if record["kind"] == "evaluation"}
-    head = ["epoch", "steps", "learning rate", *LossTerms._fields, "seconds", "clips a second", "waiting [%]"]
+    head = ["epoch", "steps", "learning rate", *LossTerms._fields, "seconds", "clips/s", "waiting [%]"]
     rows = [
         [
             str(epoch["epoch"] + 1),

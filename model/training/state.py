@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from keyreid.model.data.sampler import torch_seed
+from keyreid.model.device import autocast, compute_dtype, gradient_scaler
 from keyreid.model.distributed import Ranks, is_first_process
 from keyreid.model.network.build import build_model
 from keyreid.model.network.config import ModelConfig
 from keyreid.model.network.keyreid import KeyReID, TrainingFeatures
-from keyreid.model.precision import autocast, compute_dtype, gradient_scaler
 from keyreid.pipeline.skeleton import NUM_PARTS
 
 from .config import TrainingConfig
@@ -53,7 +53,7 @@ class Clips(NamedTuple):
 class Learner(nn.Module):
     """Clips in, loss terms out.
 
-    With `gather`, every rank computes the necks, classifiers and losses of all ranks' clips: hard examples are sought
+    With `gather`, every rank computes the necks, classifiers and losses of all ranks' clips: hard examples are mined
     and BatchNorm's statistics taken over the whole batch, as one process would. Only features travel, not frames.
 
     Args:
@@ -112,7 +112,7 @@ def compile_mode(asked: str, device: torch.device) -> str:
 
 
 def falls_back(learner: nn.Module, error: Exception) -> bool:
-    """Whether a step failed because torch.compile did; the learner then goes on without it, and says so once.
+    """Whether a step failed because torch.compile did; the learner then continues without it, and says so once.
 
     torch.compile needs a compiler and drivers that are not on every machine, and some of it is compiled as late as in
     the first backward pass.

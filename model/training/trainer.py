@@ -37,7 +37,7 @@ class TrainingSummary:
         loss: mean total loss of the last epoch; None where nothing was left to do.
         num_tracklets, num_identities: trained on.
         device: "cpu" or "cuda".
-        best: "mAP" and "rank1" -> the highest value on the way and after how many epochs; {} without validation.
+        best: "mAP" and "rank1" -> the highest value during training and after how many epochs; {} without validation.
         memory: see peak_memory.
     """
 

@@ -57,7 +57,7 @@ def test_the_table_goes_to_standard_output_and_the_bars_to_standard_error(prepar
     assert re.fullmatch(r"( +\d+\.\d–\d+\.\d)+", intervals)  # below their figures
     assert "Percent, with 95 % intervals: bootstrap over 2 persons." in lines
     assert "Only 2 persons: the intervals themselves are rough." in lines
-    assert any("false matches: 0" in line for line in lines)
+    assert any("false: 0" in line for line in lines)
     assert thresholds.split()[:3] == ["method", "protocol", "distance"] and "TMR @ 0.01 %" in thresholds
     assert shares.split()[:4] == ["trained", "standard", "euclidean", "none"]
     assert "embed (trained)" in result.stderr

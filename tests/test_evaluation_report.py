@@ -246,7 +246,7 @@ def test_the_table_stands_in_columns():
         "---------------------------------------------------------------------------------------------------------",
         "trained  standard  euclidean  none             †0.0     †100.0     †100.0     †100.0  50.0  50.0   1 of 1",
         "                                          misses: 1  misses: 0  misses: 0  misses: 0",
-        "† rests on fewer than 30 errors; how many stands with it.",
+        "† rests on fewer than 30 errors (misses, false matches or false alarms); how many stands with it.",
     ]
 
 

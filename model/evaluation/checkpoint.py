@@ -32,7 +32,7 @@ def weights_folder(checkpoint: Path) -> Path:
     raise CheckpointError(
         f"{checkpoint} holds no {WEIGHTS_FILE}, nor does {checkpoint / 'weights'}",
         "a run of keyreid-train, or a folder of exported weights",
-        "if it is a run, let it finish: keyreid-train --resume goes on",
+        "if it is a run, let it finish: keyreid-train --resume",
     )
 
 

@@ -197,16 +197,6 @@ class Evaluator:
         return cls(store, selections, identity_split, batch_size, comparison, description, num_workers)
 
     @property
-    def protocol(self) -> Protocol:
-        """The first one."""
-        return self.selections[0][0]
-
-    @property
-    def selection(self) -> Selection:
-        """Of the first protocol."""
-        return self.selections[0][1]
-
-    @property
     def tracklets(self) -> tuple[Tracklet, ...]:
         """All that any of the protocols needs embedded, in order of tracklet_id."""
         unique = {tracklet.tracklet_id: tracklet for _, chosen in self.selections for tracklet in chosen.tracklets}
@@ -283,7 +273,7 @@ class Evaluator:
         if descriptors.fingerprint != made_by or not wanted <= set(descriptors.tracklet_ids.tolist()):
             raise SettingsError(
                 f"{path} holds descriptors of other weights, another dataset, another protocol or other clips",
-                f"fingerprint {made_by} and the {len(wanted)} tracklets of protocol {self.protocol.name}",
+                f"fingerprint {made_by} and the {len(wanted)} tracklets of protocol {self.selections[0][0].name}",
                 "name another file",
             )
 

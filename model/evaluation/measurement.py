@@ -92,7 +92,7 @@ class Measurement:
 
     @property
     def protocol_label(self) -> str:
-        """The protocol as it stands beside every figure."""
+        """The protocol as it stands next to every figure."""
         return self.protocol.label([self.split])
 
     @property
@@ -174,8 +174,8 @@ class Measurement:
         """
         pairs, queries = self.verification, self.open_set
         return {
-            **_at_rates("TMR", pairs.false_match_rates, pairs.true_match_rates, pairs, "false matches"),
-            **_at_rates("DIR", queries.false_alarm_rates, queries.detection_rates, queries, "false alarms"),
+            **_at_rates("TMR", pairs.false_match_rates, pairs.true_match_rates, pairs),
+            **_at_rates("DIR", queries.false_alarm_rates, queries.detection_rates, queries),
         }
 
     def scores(self) -> RunScores:
@@ -229,11 +229,9 @@ def measure(
     return Measurement(method, protocol, selection, distances, comparison, split, weights)
 
 
-def _at_rates(
-    name: str, rates: np.ndarray, shares: np.ndarray, found: Verification | OpenSet, errors: str
-) -> Mapping[str, Share]:
+def _at_rates(name: str, rates: np.ndarray, shares: np.ndarray, found: Verification | OpenSet) -> Mapping[str, Share]:
     rows = zip(rates, shares, found.intervals, found.num_false, strict=True)
     return {
-        f"{name} @ {100 * rate:g} %": Share(float(share) if np.isfinite(share) else None, interval, int(count), errors)
+        f"{name} @ {100 * rate:g} %": Share(float(share) if np.isfinite(share) else None, interval, int(count), "false")
         for rate, share, interval, count in rows
     }

@@ -66,11 +66,11 @@ class Protocol:
 
     @property
     def comparable(self) -> bool:
-        """Whether its figures may stand beside published ones."""
+        """Whether its figures may be compared with published ones."""
         return not self.misaligned_cameras
 
     def label(self, splits: Collection[int] = ()) -> str:
-        """What stands beside every figure: the name, what it is a mean of, and whether it may be compared.
+        """What stands next to every figure: the name, what it is a mean of, and whether it may be compared.
 
         Args:
             splits: the identity splits that the figure is from.

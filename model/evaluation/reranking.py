@@ -135,7 +135,7 @@ class Comparison:
 
     @property
     def reranking_name(self) -> str:
-        """What stands beside every figure: "none", or the method with its numbers."""
+        """What stands next to every figure: "none", or the method with its numbers."""
         return str(self.reranking or "none")
 
 

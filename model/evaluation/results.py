@@ -58,12 +58,12 @@ class RunResults:
         )
 
     def dataset_stamp(self) -> str:
-        """What stands beside every table: dataset, and identity split where there are several."""
+        """What stands next to every table: dataset, and identity split where there are several."""
         split = str(self.dataset["identity_split"])
         return str(self.dataset["name"]) + (f" · identity split {split}" if " of " in split else "")
 
     def stamp(self) -> str:
-        """What stands beside every figure: dataset, protocol, distance and re-ranking."""
+        """What stands next to every figure: dataset, protocol, distance and re-ranking."""
         first = self.measurements[0]
         distance, reranking = first.comparison.distance, first.comparison.reranking_name
         names = f"protocol {first.protocol_label} · distance {distance} · re-ranking {reranking}"

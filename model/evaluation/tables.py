@@ -108,7 +108,8 @@ def _notes(results: Sequence[Measurement | Summary], figures: Sequence[dict[str,
         notes.append(f"Percent, with 95 % intervals: bootstrap over {persons} persons.")
         notes += filter(None, [few_persons(counts[0])])
     if any(share.is_rough for share in shares):
-        notes.append(f"{ROUGH} rests on fewer than {RULE_OF_30} errors; how many stands with it.")
+        kinds = "misses, false matches or false alarms"
+        notes.append(f"{ROUGH} rests on fewer than {RULE_OF_30} errors ({kinds}); how many stands with it.")
     return tuple(notes)
 
 

@@ -27,7 +27,7 @@ class ClipMaps:
 
     Attributes:
         clip: its number from 1, of `num_clips`.
-        num_clips: clips of the tracklet that are described.
+        num_clips: clips of the tracklet that are embedded.
         frames: number of each frame in the tracklet, from 1.
         frame_shares: float (T,), the temporal attention; sums to 1.
         heatmap_strips: T strips: the frame, then each part's heatmap over it.

@@ -91,26 +91,25 @@ def distance_histogram(ranking: Ranking) -> DistanceHistogram:
 
 def camera_pairs(ranking: Ranking) -> CameraPairs:
     """Rank-1 between cameras: each query asks each gallery camera for itself."""
-    query_cameras, row = np.unique(ranking.query_cameras, return_inverse=True)
-    gallery_cameras = np.unique(ranking.gallery_cameras)
-    shape = len(ranking.query_ids), len(query_cameras), len(gallery_cameras)
-    queries, found = np.zeros(shape, bool), np.zeros(shape, bool)
+    query_cameras, gallery_cameras = np.unique(ranking.query_cameras), np.unique(ranking.gallery_cameras)
+    has_match, is_found = np.zeros((2, len(ranking.query_ids), len(gallery_cameras)), bool)
     for pairs in ranking.blocks():
         wrong = pairs.wrong_distances(ranking.distances)
-        places = np.arange(pairs.rows.start, pairs.rows.stop)
         for column, camera in enumerate(gallery_cameras):
             here = pairs.is_match & (ranking.gallery_cameras[pairs.entry] == camera)
             nearest = np.full(len(wrong), np.inf)
             np.minimum.at(nearest, pairs.query[here] - pairs.rows.start, pairs.distance[here])
-            has_match = np.isfinite(nearest)
-            queries[places, row[pairs.rows], column] = has_match
-            is_found = has_match & (nearest < wrong[:, ranking.gallery_cameras == camera].min(axis=1))
-            found[places, row[pairs.rows], column] = is_found
-    resampling = Resampling.of(ranking.query_ids)
-    draws = resampling.means(found.reshape(shape[0], -1), queries.reshape(shape[0], -1))
-    intervals, width = resampling.intervals(draws), len(gallery_cameras)
-    rows = tuple(intervals[start : start + width] for start in range(0, len(intervals), width))
-    return CameraPairs(query_cameras, gallery_cameras, queries.sum(axis=0), found.sum(axis=0), rows)
+            has_match[pairs.rows, column] = np.isfinite(nearest)
+            nearest_wrong = wrong[:, ranking.gallery_cameras == camera].min(axis=1)
+            is_found[pairs.rows, column] = np.isfinite(nearest) & (nearest < nearest_wrong)
+    queries, found, intervals = [], [], []
+    for camera in query_cameras:
+        own = ranking.query_cameras == camera
+        resampling = Resampling.of(ranking.query_ids[own])
+        queries.append(has_match[own].sum(axis=0))
+        found.append(is_found[own].sum(axis=0))
+        intervals.append(resampling.intervals(resampling.means(is_found[own], has_match[own])))
+    return CameraPairs(query_cameras, gallery_cameras, np.stack(queries), np.stack(found), tuple(intervals))
 
 
 def cmc(measurements: Sequence[Measurement]) -> Draw:

@@ -58,6 +58,8 @@ def index(
                keyreid-prep index ilids-vid /data/iLIDS-VID prepared/ilids
     prid2011   ROOT/prid_2011/multi_shot and, if you have it, splits_prid2011.json
                keyreid-prep index prid2011 /data/PRID2011 prepared/prid
+    ls-vid     ROOT/list_sequence, tracklet_train, tracklet_test, test/data/info_test.mat
+               keyreid-prep index ls-vid /data/LS-VID prepared/lsvid
     folder     ROOT/train|query|gallery/IDENTITY/CAMERA/TRACKLET/frame.jpg
                keyreid-prep index folder /data/shop prepared/shop
     table      ROOT is a .csv or .parquet with one row per frame and the columns

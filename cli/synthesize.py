@@ -14,7 +14,10 @@ from .command import FriendlyCommand
 @click.command(cls=FriendlyCommand)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--layout", type=click.Choice(["mars", "ilids-vid", "prid2011", "folder"]), default="mars", show_default=True
+    "--layout",
+    type=click.Choice(["mars", "ilids-vid", "prid2011", "ls-vid", "folder"]),
+    default="mars",
+    show_default=True,
 )
 @click.option("--identities", default=48, show_default=True, help="People; half of them are for testing.")
 @click.option("--cameras", type=int, help="Cameras.  [default: 4; ilids-vid, prid2011: 2]")

@@ -55,7 +55,7 @@ def test_everything_is_counted_once() -> None:
 
 def test_descriptors_can_be_compared_and_those_of_mars_add_up_to_the_published_tables() -> None:
     known = set(count(Reading("x", Path(), TRACKLETS)))
-    for name in ("mars", "ilids-vid", "prid2011"):
+    for name in ("mars", "ilids-vid", "prid2011", "ls-vid"):
         description = load_description(name)
         assert description is not None and description["name"] == name
         assert {"title", "page", "paper", "licence", "layout", "counts"} <= set(description)
@@ -160,7 +160,7 @@ def test_index_refuses_an_incomplete_copy(tmp_path: Path) -> None:
     assert "NOT COMPLETE" in allowed.stdout
 
 
-@pytest.mark.parametrize("source", ["mars", "ilids-vid", "prid2011", "folder"])
+@pytest.mark.parametrize("source", ["mars", "ilids-vid", "prid2011", "ls-vid", "folder"])
 def test_index_of_a_folder_that_is_no_dataset(tmp_path: Path, source: str) -> None:
     result = run(source, tmp_path, tmp_path / "prepared")
     assert result.exit_code == 1

@@ -25,8 +25,9 @@ from mutations import mutate
 MEMORY = 1 << 30  # bytes beyond what the reader takes for sound input
 SECONDS = 20  # for one input; the system then ends the process
 INPUTS = {
-    "prepared": 500, "mars": 250, "ilids-vid": 150, "ilids-vid json": 100, "table csv": 200, "table parquet": 200,
-    "images": 300, "model": 100, "config": 150, "pifpaf": 15, "pifpaf pickle": 15, "frame list": 50, "keypoints": 490,
+    "prepared": 500, "mars": 250, "ilids-vid": 150, "ilids-vid json": 100, "ls-vid": 45, "table csv": 200,
+    "table parquet": 200, "images": 300, "model": 100, "config": 150, "pifpaf": 15, "pifpaf pickle": 15,
+    "frame list": 50, "keypoints": 490,
 }  # fmt: skip
 SEALED = ("prepared", "model", "pifpaf pickle")
 
@@ -63,6 +64,7 @@ def make_source(name: str) -> Callable[[Path], tuple[Files, Read]]:
 
     def make(folder: Path) -> tuple[Files, Read]:
         from test_sources_ilids_vid import make_ilids
+        from test_sources_ls_vid import make_ls_vid
         from test_sources_mars import make_mars
 
         from keyreid.pipeline.sources import read_source
@@ -71,6 +73,8 @@ def make_source(name: str) -> Callable[[Path], tuple[Files, Read]]:
         root = folder / "root"
         if kind == "mars":
             files = sorted((make_mars(root) / "info").iterdir())
+        elif kind == "ls-vid":
+            files = sorted(path for path in make_ls_vid(root).rglob("*") if path.suffix in (".txt", ".mat"))
         elif kind == "ilids-vid":
             make_ilids(root, form or "mat")
             files = sorted(path for path in root.rglob("*") if path.suffix in (".mat", ".json"))
@@ -192,7 +196,10 @@ def make_keypoints(folder: Path) -> tuple[Files, Read]:
 
 READERS: dict[str, Callable[[Path], tuple[Files, Read]]] = {
     "prepared": make_prepared,
-    **{name: make_source(name) for name in ("mars", "ilids-vid", "ilids-vid json", "table csv", "table parquet")},
+    **{
+        name: make_source(name)
+        for name in ("mars", "ilids-vid", "ilids-vid json", "ls-vid", "table csv", "table parquet")
+    },
     "images": make_images,
     "model": make_model,
     "config": make_config,

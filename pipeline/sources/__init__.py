@@ -13,7 +13,7 @@ from ..errors import FormatError, SettingsError, SourceError
 if TYPE_CHECKING:
     from ..index import Reading
 
-SOURCES = ("mars", "ilids-vid", "prid2011", "folder", "table")  # modules of this package with `read`
+SOURCES = ("mars", "ilids-vid", "prid2011", "ls-vid", "folder", "table")  # modules of this package with `read`
 SYNTHETIC_FILE = "SYNTHETIC.json"  # `keyreid-prep synthesize` writes it: a made tree has other counts by design
 MAX_NAMED = 20
 

@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from scipy.io import savemat
 from ..commit import write_json
 from ..environment import progress_bar
 from ..errors import SettingsError, SurroundingsError
-from ..sources import prid2011
+from ..sources import ls_vid, prid2011
 from .person import sample_appearance
 from .scene import HEIGHT, WIDTH, render_tracklet, sample_camera
 
@@ -224,6 +225,32 @@ def _prid2011(out: Path, settings: SyntheticSettings, workers: int) -> dict[str,
     return {**_counts(people), "identity_splits": prid2011.NUM_OWN_SPLITS}
 
 
+def _ls_vid(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
+    def pattern(tracklet: PlannedTracklet) -> str:
+        person, track = f"{tracklet.identity:04d}", f"{tracklet.number:06d}_{tracklet.camera:02d}"
+        return f"tracklet_{tracklet.split}/{person}/{person}_{track}_%06d.jpg"
+
+    planned = sorted(plan_tracklets(settings, extras=False), key=lambda t: (t.split == "test", t.identity))
+    _write_frames(out, settings, planned, pattern, workers)
+    tests = [tracklet for tracklet in planned if tracklet.split == "test"]
+    for split, name in ls_vid.LISTS.items():
+        rows = tests if split == "gallery" else [tracklet for tracklet in planned if tracklet.split == "train"]
+        (out / name).parent.mkdir(exist_ok=True)
+        lines = [f"{pattern(tracklet).removesuffix('_%06d.jpg')} {tracklet.identity}\n" for tracklet in rows]
+        (out / name).write_text("".join(lines))
+    queries = [row for row, tracklet in enumerate(tests, 1) if tracklet.number == 1]
+    (out / ls_vid.QUERY_FILE).parent.mkdir(parents=True)
+    with h5py.File(out / ls_vid.QUERY_FILE, "w", userblock_size=512) as file:
+        file["query"] = np.array([queries], np.float64)
+    with open(out / ls_vid.QUERY_FILE, "r+b") as header:
+        header.write(b"MATLAB 7.3 MAT-file, written by keyreid-prep synthesize".ljust(124) + b"\x00\x02IM")
+    return {
+        **_counts(planned),
+        "query.tracklets": len(queries),
+        "gallery.tracklets": len(tests) - len(queries),
+    }
+
+
 def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, int]:
     def pattern(tracklet: PlannedTracklet) -> str:
         split = "train" if tracklet.split == "train" else "query" if tracklet.number == 1 else "gallery"
@@ -234,7 +261,7 @@ def _folder(out: Path, settings: SyntheticSettings, workers: int) -> dict[str, i
     return _counts(planned)
 
 
-LAYOUTS = {"mars": _mars, "ilids-vid": _ilids_vid, "prid2011": _prid2011, "folder": _folder}
+LAYOUTS = {"mars": _mars, "ilids-vid": _ilids_vid, "prid2011": _prid2011, "ls-vid": _ls_vid, "folder": _folder}
 
 
 def _require_pairs(settings: SyntheticSettings, layout: str) -> None:

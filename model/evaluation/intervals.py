@@ -38,11 +38,10 @@ class Resampling:
     def of(cls, identities: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resampling:
         """Draw the persons of some identities (n,); the draws are those of `seed` and the number of persons."""
         names, person = np.unique(identities, return_inverse=True)
-        count = len(names)
-        drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
-        places = (drawn + count * np.arange(resamples)[:, None]).ravel()
-        times = np.bincount(places, minlength=resamples * count).reshape(resamples, count)
-        return cls(person.reshape(-1), times.astype(float))
+        generator, times = np.random.default_rng(seed), np.empty((resamples, len(names)))
+        for drawn in times:
+            drawn[:] = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names))
+        return cls(person.reshape(-1), times)
 
     @property
     def num_persons(self) -> int:

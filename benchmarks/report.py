@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/report.py
     .venv/bin/python benchmarks/report.py --tracklets 500      # does it run?
 
-1,980 queries and 9,330 gallery tracklets, two drawn frames each, and a network of two thin blocks with random weights:
-what is measured is everything but the network, under all three protocols. Each command is a process of its own; the
-second finds the descriptors that the first one made.
+1,980 queries and 9,330 gallery tracklets, two synthetic frames each, and a network of two thin blocks with random
+weights: what is measured is everything but the network, under all four protocols. Each command is a process of its own;
+the second finds the descriptors that the first one made.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
         folder = Path(name)
         make_dataset(folder, options.tracklets)
         found = {
-            "describe and measure": evaluate(folder),
+            "embed and measure": evaluate(folder),
             "measure": evaluate(folder),
             "measure and report": evaluate(folder, "--report", "report"),
         }

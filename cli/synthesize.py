@@ -28,6 +28,13 @@ from .command import FriendlyCommand
     help="Shortest and longest tracklet.  [default: 6 12; prid2011: 27 32, its least is 27]",
 )
 @click.option("--difficulty", default=0.6, show_default=True, help="0 (easy) to 1 (look-alikes, occluders, strangers).")
+@click.option(
+    "--wardrobe",
+    type=click.Choice(["own", "shared"]),
+    default="own",
+    show_default=True,
+    help="Clothes of own colours, or all of the same few dull ones, which prints and cuts tell apart.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--workers", type=int, default=lambda: os.cpu_count() or 1, help="Rendering processes.  [default: one per core]"
@@ -41,6 +48,7 @@ def synthesize(
     tracklets: int | None,
     frames: tuple[int, int] | None,
     difficulty: float,
+    wardrobe: str,
     seed: int,
     workers: int,
     as_json: bool,
@@ -68,6 +76,7 @@ def synthesize(
         min_frames=shortest,
         max_frames=longest,
         difficulty=difficulty,
+        wardrobe=wardrobe,
         seed=seed,
     )
     counts = write(out, layout, settings, workers)

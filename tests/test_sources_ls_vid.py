@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from source_listings import reverse_listings
 
 from keyreid.cli.prep import main as prep
+from keyreid.pipeline.commit import read_json
 from keyreid.pipeline.errors import SourceError
 from keyreid.pipeline.index import write_manifest
 from keyreid.pipeline.manifest import read_manifest
@@ -141,7 +142,7 @@ def test_bad_input(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -
 
 def test_synthetic_tree_is_indexed_by_the_commands(tmp_path: Path) -> None:
     people, prepared = tmp_path / "people", tmp_path / "prepared"
-    size = ["--identities", "4", "--cameras", "2", "--frames", "2", "3", "--workers", "1"]
+    size = ["--identities", "4", "--cameras", "2", "--frames", "2", "3", "--wardrobe", "shared", "--workers", "1"]
     for arguments in (
         ["synthesize", str(people), "--layout", "ls-vid", *size],
         ["index", "ls-vid", str(people), str(prepared)],
@@ -149,6 +150,7 @@ def test_synthetic_tree_is_indexed_by_the_commands(tmp_path: Path) -> None:
         result = CliRunner().invoke(prep, arguments)
         assert result.exit_code == 0, result.output
     assert re.match(r"synthetic-ls-vid: 8 train, 4 query, 4 gallery tracklets; ", result.stdout)
+    assert read_json(people / "SYNTHETIC.json")["settings"]["wardrobe"] == "shared"
     manifest = read_manifest(prepared)
     assert {t.identity for t in manifest.tracklets} == {1, 2, 3, 4} and "incomplete" not in manifest.notes
     assert {t.camera for t in manifest.split("query")} == {1, 2}

@@ -2,6 +2,7 @@ import json
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,10 +92,11 @@ def test_a_person_facing_the_camera_has_the_left_side_at_the_right_of_the_pictur
         ({"num_identities": 5}, "num_identities is 5; expected an even number from 4"),
         ({"min_frames": 5, "max_frames": 4}, "min_frames and max_frames is 5, 4; expected 1 <= min"),
         ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"wardrobe": "mine"}, "wardrobe is mine; expected own or shared"),
         ({"num_cameras": 4}, "4 cameras with 1 tracklets each; expected 2 cameras with 1 tracklet"),
     ],
 )
-def test_settings_out_of_range(changes: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_settings_out_of_range(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=message):
         synthesize(tmp_path / "new", "ilids-vid", replace(SMALL, **changes))
 

@@ -25,13 +25,15 @@ from ..errors import SettingsError, SurroundingsError
 from ..sources import ls_vid, prid2011
 from .person import sample_appearance
 from .scene import HEIGHT, WIDTH, render_tracklet, sample_camera
+from .wardrobe import disagree, dress
 
 NOTE_FILE = "SYNTHETIC.json"  # marks a synthetic dataset, and holds its counts
 TRUTH_FILE = "true_keypoints.parquet"  # for tests and measurements alone
+WARDROBES = ("own", "shared")
 LOOK_ALIKES = 4  # identities that share a wardrobe
 JUNK, DISTRACTOR = -1, 0  # identity numbers, as in MARS
 # First words of the random streams, so that no two draws share one.
-_IDENTITY, _GROUP, _CAMERA, _PASSAGE, _PLAN, _SPLITS = 1, 2, 3, 4, 5, 99
+_IDENTITY, _GROUP, _CAMERA, _PASSAGE, _PLAN, _TONE, _CLOTHES, _SPLITS = 1, 2, 3, 4, 5, 6, 7, 99
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class SyntheticSettings:
     max_frames: int = 12
     difficulty: float = 0.6  # 0 (own colours, clean pictures) to 1 (look-alikes, occluders, strangers, strong casts)
     seed: int = 0  # of every draw
+    wardrobe: str = "own"  # or "shared": see wardrobe.py
 
     def __post_init__(self) -> None:
         for fine, name, expected in (
@@ -54,6 +57,7 @@ class SyntheticSettings:
             (1 <= self.min_frames <= self.max_frames <= 999, "min_frames and max_frames", "1 <= min <= max <= 999"),
             (0 <= self.difficulty <= 1, "difficulty", "0 to 1"),
             (self.seed >= 0, "seed", "0 or more"),
+            (self.wardrobe in WARDROBES, "wardrobe", " or ".join(WARDROBES)),
         ):
             if not fine:
                 values = ", ".join(str(getattr(self, part)) for part in name.split(" and "))
@@ -117,6 +121,10 @@ def render_planned(
     if planned.appearance is not None:
         group = stream(_GROUP, planned.appearance // LOOK_ALIKES)
         appearance = sample_appearance(stream(_IDENTITY, planned.appearance), settings.difficulty, group)
+        if settings.wardrobe == "shared":
+            appearance = dress(appearance, stream(_CLOTHES, planned.appearance))
+    if settings.wardrobe == "shared":
+        camera = disagree(camera, stream(_TONE, planned.camera), settings.difficulty)
     in_train = int(planned.split == "train")
     rng = stream(_PASSAGE, 1 + planned.identity, planned.camera, planned.number, in_train)
     encoded, keypoints = [], []

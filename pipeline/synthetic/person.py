@@ -60,6 +60,10 @@ class Appearance:
     stride: float
     arm_swing: float
 
+    def painter(self, canvas: Canvas, points: Points, view: View) -> Painter:
+        """Who paints this person's pieces."""
+        return Painter(canvas, points, view, self)
+
 
 def sample_appearance(rng: np.random.Generator, difficulty: float, group_rng: np.random.Generator) -> Appearance:
     """Draw an identity.
@@ -203,7 +207,7 @@ class Canvas:
 
 def paint_person(canvas: Canvas, points: Points, view: View, appearance: Appearance, layers: dict[str, int]) -> None:
     """Paint a projected person; each piece (see LAYERS) marks the canvas's map with the number it has in `layers`."""
-    painter = _Painter(canvas, points, view, appearance)
+    painter = appearance.painter(canvas, points, view)
     pieces: list[tuple[float, str, Callable[[], None]]] = [(0.0, "trunk", painter.trunk), (0.01, "head", painter.head)]
     for side in SIDES:
         arm = points[f"{side}_shoulder"][2] + 0.4 * points[f"{side}_wrist"][2]
@@ -217,18 +221,33 @@ def paint_person(canvas: Canvas, points: Points, view: View, appearance: Appeara
         paint()
 
 
-def _shade(colour: Colour, near: float) -> Colour:
+def shade(colour: Colour, near: float) -> Colour:
     factor = min(max(1.0 + 1.3 * near, 0.72), 1.08)
     r, g, b = (int(min(255, channel * factor)) for channel in colour)
     return (r, g, b)
 
 
-class _Painter:
+class Painter:
     """Paints the pieces of one person."""
 
     def __init__(self, canvas: Canvas, points: Points, view: View, looks: Appearance) -> None:
         self.canvas, self.points, self.looks, self.yaw, self.scale = canvas, points, looks, view.yaw, view.height
         self.limb_width = looks.limb_width * self.scale
+        self.top_left, self.top_right = self._edge("shoulder", looks.shoulder_width, 0.95)
+        self.low_left, self.low_right = self._edge("hip", looks.hip_width, 1.25)
+
+    def _edge(self, joint: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
+        spread = (abs(np.cos(self.yaw)) + TORSO_DEPTH * abs(np.sin(self.yaw))) * half_width * widen * self.scale
+        return self.middle(joint) - np.array([spread, 0]), self.middle(joint) + np.array([spread, 0])
+
+    def trunk_point(self, u: float, v: float) -> np.ndarray:
+        """A point of the trunk: u from left to right of the picture, v from the shoulders to the hips."""
+        upper = (1 - v) * ((1 - u) * self.top_left + u * self.top_right)
+        return upper + v * ((1 - u) * self.low_left + u * self.low_right)
+
+    def band(self, u0: float, u1: float, v0: float, v1: float, colour: Colour) -> None:
+        at = self.trunk_point
+        self.canvas.polygon([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], colour)
 
     def middle(self, joint: str) -> np.ndarray:
         """float (2,): x, y between the left and the right one."""
@@ -237,16 +256,16 @@ class _Painter:
     def leg(self, side: str) -> None:
         hip, knee, ankle, toe = (self.points[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "toe"))
         width, near = self.limb_width, float(hip[2])
-        cloth, skin = _shade(self.looks.bottom, near), _shade(self.looks.skin, near)
+        cloth, skin = shade(self.looks.bottom, near), shade(self.looks.skin, near)
         lower = cloth if self.looks.bottom_style == "trousers" else skin
         self.canvas.limb(knee, ankle, width * 0.8, width * 0.5, lower)
-        self.canvas.limb(ankle, toe, width * 0.55, width * 0.4, _shade(self.looks.shoes[side], near))
+        self.canvas.limb(ankle, toe, width * 0.55, width * 0.4, shade(self.looks.shoes[side], near))
         self.canvas.limb(hip, knee, width * 1.15, width * 0.85, cloth)
 
     def arm(self, side: str) -> None:
         shoulder, elbow, wrist = (self.points[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
         width, near = self.limb_width, float(shoulder[2])
-        sleeve, skin = _shade(self.looks.sleeves[side], near), _shade(self.looks.skin, near)
+        sleeve, skin = shade(self.looks.sleeves[side], near), shade(self.looks.skin, near)
         self.canvas.limb(elbow, wrist, width * 0.65, width * 0.5, sleeve if self.looks.long_sleeves else skin)
         self.canvas.ellipse(wrist + (wrist - elbow) * 0.12, width * 0.5, width * 0.5, skin)
         self.canvas.limb(shoulder, elbow, width * 0.9, width * 0.7, sleeve)
@@ -255,33 +274,25 @@ class _Painter:
             low = wrist + np.array([0, size * 1.2, 0])
             shape = ((-0.8, -1), (0.8, -1), (1, 1), (-1, 1))
             corners = [low + np.array([dx * size, dy * size, 0]) for dx, dy in shape]
-            self.canvas.polygon(corners, _shade(self.looks.bag_colour, near))
+            self.canvas.polygon(corners, shade(self.looks.bag_colour, near))
 
     def trunk(self) -> None:
-        looks, yaw = self.looks, self.yaw
-
-        def edge(joint: str, half_width: float, widen: float) -> tuple[np.ndarray, np.ndarray]:
-            spread = (abs(np.cos(yaw)) + TORSO_DEPTH * abs(np.sin(yaw))) * half_width * widen * self.scale
-            return self.middle(joint) - np.array([spread, 0]), self.middle(joint) + np.array([spread, 0])
-
-        top_left, top_right = edge("shoulder", looks.shoulder_width, 0.95)
-        low_left, low_right = edge("hip", looks.hip_width, 1.25)
-
-        def at(u: float, v: float) -> np.ndarray:
-            """A point of the trunk: u from left to right of the picture, v from the shoulders to the hips."""
-            return (1 - v) * ((1 - u) * top_left + u * top_right) + v * ((1 - u) * low_left + u * low_right)
-
-        def band(u0: float, u1: float, v0: float, v1: float, colour: Colour) -> None:
-            self.canvas.polygon([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], colour)
-
+        looks, at = self.looks, self.trunk_point
         neck = 0.03 * self.scale
         self.canvas.limb(self.points["neck"], self.points["head"], neck, neck, looks.skin)
         if looks.bottom_style == "skirt":
             knees, flare = self.middle("knee"), np.array([1.35 * looks.hip_width * self.scale, 0])
             self.canvas.polygon([at(0, 0.9), at(1, 0.9), knees + flare, knees - flare], looks.bottom)
         else:
-            band(0.0, 1.0, 0.9, 1.12, looks.bottom)
-        band(0.0, 1.0, -0.06, 1.0, looks.top)
+            self.band(0.0, 1.0, 0.9, 1.12, looks.bottom)
+        self.band(0.0, 1.0, -0.06, 1.0, looks.top)
+        self.pattern()
+        if looks.bag == "sling":
+            self.canvas.polygon([at(0.1, -0.05), at(0.22, -0.05), at(0.98, 0.9), at(0.86, 0.9)], looks.bag_colour)
+
+    def pattern(self) -> None:
+        """What is on the plain top."""
+        looks = self.looks
         bands: list[tuple[float, float, float, float]] = []
         if looks.pattern in ("hoops", "checks"):
             bands += [(0, 1, start, start + 0.15) for start in (0.1, 0.4, 0.7)]
@@ -289,12 +300,10 @@ class _Painter:
             bands += [(start, start + 0.12, -0.06, 1) for start in (0.12, 0.45, 0.78)]
         if looks.pattern == "halves":
             bands.append((0, 1, 0.45, 1))
-        if looks.pattern == "badge" and np.cos(yaw) > 0.3:  # on the chest: not seen from behind
+        if looks.pattern == "badge" and np.cos(self.yaw) > 0.3:  # on the chest: not seen from behind
             bands.append((0.3, 0.7, 0.2, 0.5))
         for one in bands:
-            band(*one, looks.top_second)
-        if looks.bag == "sling":
-            self.canvas.polygon([at(0.1, -0.05), at(0.22, -0.05), at(0.98, 0.9), at(0.86, 0.9)], looks.bag_colour)
+            self.band(*one, looks.top_second)
 
     def head(self) -> None:
         looks, points, size = self.looks, self.points, self.looks.head_size * self.scale
@@ -312,9 +321,9 @@ class _Painter:
             if eye[2] > head[2] + 0.1 * looks.head_size:
                 self.canvas.ellipse(eye, 0.13 * size, 0.13 * size, (30, 26, 26))
             if ear[2] > head[2] - 0.3 * looks.head_size and looks.hairstyle != "long":
-                self.canvas.ellipse(ear, 0.18 * size, 0.25 * size, _shade(looks.skin, -0.15))
+                self.canvas.ellipse(ear, 0.18 * size, 0.25 * size, shade(looks.skin, -0.15))
         if nose[2] > head[2] - 0.2 * looks.head_size:
-            self.canvas.ellipse(nose, 0.16 * size, 0.18 * size, _shade(looks.skin, -0.2))
+            self.canvas.ellipse(nose, 0.16 * size, 0.18 * size, shade(looks.skin, -0.2))
 
     def backpack(self) -> None:
         x, y = self.middle("shoulder")
@@ -322,4 +331,4 @@ class _Painter:
         half = (0.75 * abs(np.cos(self.yaw)) + 0.45 * abs(np.sin(self.yaw))) * self.looks.shoulder_width * self.scale
         top, low = y + 0.01 * self.scale, y + 0.2 * self.scale
         corners = [np.array(corner) for corner in ((x - half, top), (x + half, top), (x + half, low), (x - half, low))]
-        self.canvas.polygon(corners, _shade(self.looks.bag_colour, -0.05))
+        self.canvas.polygon(corners, shade(self.looks.bag_colour, -0.05))

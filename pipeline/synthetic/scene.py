@@ -51,6 +51,11 @@ class Camera:
     noise: float  # standard deviation of the sensor noise, 0 to 255
     jpeg_quality: int
     background: Image.Image  # larger than a crop; tracklets pass before different parts of it
+    saturation: float = 1.0  # 0 makes it grey
+    slope: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # light across the crop, to the right and down: the factor rises from 1 - s to 1 + s
 
 
 def sample_camera(rng: np.random.Generator, difficulty: float) -> Camera:
@@ -139,6 +144,8 @@ def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random
     Args:
         gain: float (3,), the tracklet's own light on top of the camera's.
     """
+    if camera.saturation != 1 or camera.slope != (0, 0):
+        picture = _tone(picture, camera)
     light = np.linspace(0, 1, 256)[:, None] ** camera.gamma * np.asarray(camera.gain) * gain * 255
     table = np.clip(light, 0, 255).astype(np.uint8)
     lit = Image.fromarray(np.stack([table[picture[..., c], c] for c in range(3)], axis=-1))
@@ -149,6 +156,15 @@ def expose(picture: np.ndarray, camera: Camera, gain: np.ndarray, rng: np.random
     lit = lit.filter(ImageFilter.GaussianBlur(camera.blur))
     noise = rng.normal(0, camera.noise, (height, width, 1)) + rng.normal(0, camera.noise * 0.4, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(lit, dtype=np.float32) + noise, 0, 255).astype(np.uint8))
+
+
+def _tone(picture: np.ndarray, camera: Camera) -> np.ndarray:
+    """uint8 (H, W, 3) with the camera's saturation and its light across the crop."""
+    height, width = picture.shape[:2]
+    grey = picture.mean(axis=2, keepdims=True)
+    across = np.add.outer(camera.slope[1] * np.linspace(-1, 1, height), camera.slope[0] * np.linspace(-1, 1, width))
+    toned = (grey + camera.saturation * (picture - grey)) * (1 + across)[..., None]
+    return np.clip(toned, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from keyreid.model import KeyReID
 from keyreid.model.network.keyreid import ClipDescriptors, TrainingOutput, concatenate
-from keyreid.model.network.local_branch import AlignedBranch
+from keyreid.model.network.local_branch import AlignedBranch, AverageBranch
 from keyreid.model.network.part_attention import PartAttention, log_bias, part_visibility
 from keyreid.pipeline.skeleton import NUM_PARTS
 
@@ -26,8 +26,8 @@ class PlainKeyReID(nn.Module):
     """Same arguments and results as KeyReID.forward.
 
     Args:
-        model: whose parameters, backbone and temporal shift are used; `part_pooling` "attention", with `guidance`
-            "bias" or, in the `reference` variant, the authors' product.
+        model: whose parameters, backbone and temporal shift are used; with `guidance` "bias" or, in the `reference`
+            variant, the authors' product.
     """
 
     def __init__(self, model: KeyReID) -> None:
@@ -71,6 +71,9 @@ class PlainKeyReID(nn.Module):
     def _part_features(self, tokens: Tensor, part_weights: Tensor) -> list[Tensor]:
         branch = self.model.local_branch
         weights = part_weights
+        if isinstance(branch, AverageBranch):
+            patches = branch.norm(tokens[:, :, 1:])
+            return [averaged(patches, weights[..., part] + branch.weight_floor) for part in range(NUM_PARTS)]
         if isinstance(branch, AlignedBranch):
             patches, weights = branch.shift(tokens[:, :, 1:], part_weights)
             rows = torch.cat([tokens[:, :, :1], patches], dim=2).transpose(1, 2).flatten(2)
@@ -89,6 +92,11 @@ class PlainKeyReID(nn.Module):
         running = (None, None) if self.training else (neck.running_mean[channels], neck.running_var[channels])
         weight, bias = neck.weight[channels], neck.bias[channels]
         return functional.batch_norm(feature, *running, weight, bias, training=self.training, eps=neck.eps)
+
+
+def averaged(patches: Tensor, weights: Tensor) -> Tensor:
+    """One part without a part block: patches (B, T, N, C) and weights (B, T, N) -> (B, C)."""
+    return (weights[..., None] * patches).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))[:, None]
 
 
 def multiplied_pass(attention: PartAttention, rows: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Time of a full training step beside the plain way, where it goes, and what MARS's 120 epochs would take.
 
     .venv/bin/python benchmarks/step.py --rounds 5
+    .venv/bin/python benchmarks/step.py --pooling average --rounds 5
     .venv/bin/python benchmarks/step.py --device cuda --dtype bfloat16 --compile --rounds 50
 
 Both ways train the same parameters with random weights on the same random batch in host memory, at paper size by
@@ -32,7 +33,7 @@ from keyreid.model.training.config import RunConfig, resolve_config
 from keyreid.model.training.rehearsal import Phases
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s, dense bfloat16, as the maker states them
-MARS_TRACKLETS, MARS_EPOCHS = 8298, 120
+MARS_CLIPS, MARS_EPOCHS = 7440, 120  # clips per epoch: 465 batches of 16, as the sampler leaves remainders out
 PHASE_TURNS = 3
 
 
@@ -44,7 +45,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         variant=options.variant,
         assignments=[
             "model.pretrained=''",
-            "model.part_pooling=attention",  # the paper's part block, which the plain way has
+            f"model.part_pooling={options.pooling}",
             f"model.clip_length={options.frames}",
             f"training.identities_per_batch={options.clips // of_each}",
             f"training.clips_per_identity={of_each}",
@@ -100,7 +101,7 @@ def table_rows(ways: Ways, rounds: int, flops_peak: float) -> Iterator[str]:
     clips = len(ways.batch.identities)
     yield _row("step, ms", {way: 1000 * value for way, value in seconds.items()}, "{:.1f}")
     yield _row("clips a second", {way: clips / value for way, value in seconds.items()}, "{:.1f}", times=False)
-    hours = {way: MARS_EPOCHS * (MARS_TRACKLETS // clips) * value / 3600 for way, value in seconds.items()}
+    hours = {way: MARS_EPOCHS * (MARS_CLIPS // clips) * value / 3600 for way, value in seconds.items()}
     yield _row("120 epochs of MARS, hours", hours, "{:.2f}", times=False)
     yield from _phase_rows(measure_phases(ways, min(PHASE_TURNS, rounds)))
     flops = ways.graph_flops()
@@ -137,6 +138,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="vit-base")
     parser.add_argument("--variant", choices=("aligned", "reference"), default="aligned")
+    parser.add_argument(
+        "--pooling",
+        choices=("attention", "average"),
+        default="attention",
+        help="the paper's part block, or the default of the aligned variant",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 on CUDA alone")
     parser.add_argument("--compile", action="store_true", help="our network through torch.compile")
@@ -174,8 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(_row("peak memory of a process of its own, GB", peaks, "{:.1f}"))
     print(f"\nLoss terms and norm of the gradient differ by {difference:.0e} at most.")
     print(
-        f"MARS: {MARS_TRACKLETS:,} training tracklets, {MARS_TRACKLETS // options.clips} batches an epoch; a few fewer "
-        "in truth, since the sampler leaves remainders of identities to other epochs. Steps alone, if data is in time."
+        f"MARS: {MARS_CLIPS // options.clips} batches per epoch of its 8,298 training tracklets: the sampler leaves "
+        "remainders of identities to other epochs. Steps alone, if data is in time."
     )
 
 

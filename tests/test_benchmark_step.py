@@ -15,11 +15,11 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
 
 
-@pytest.mark.parametrize("variant", ["aligned", "reference"])
-def test_the_table(variant: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("variant", [("aligned",), ("aligned", "--pooling", "average"), ("reference",)])
+def test_the_table(variant: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     import step
 
-    step.main([*OPTIONS, "--device", "cpu", "--variant", variant, "--peak-tflops", "1"])
+    step.main([*OPTIONS, "--device", "cpu", "--variant", *variant, "--peak-tflops", "1"])
     shown = capsys.readouterr().out
     for row in ("step, ms", "backward pass, ms", "GFLOP, forward and backward", "utilisation", "120 epochs of MARS"):
         assert row in shown

@@ -96,6 +96,7 @@ class Soak:
     strike: Strike
     generator: random.Random
     tally: Tally = field(default_factory=Tally)
+    keep_workers: Callable[[], None] = lambda: None  # of a cluster: before each command
 
     def run(self, kills: int) -> None:
         """Go on until something was killed `kills` times and the dataset that was under way then is complete."""
@@ -114,6 +115,7 @@ class Soak:
 
     def _attempt(self, stage: str, kills: int) -> bool:
         """Start the command of a stage and strike while it runs; True where it came to its end."""
+        self.keep_workers()
         line = [BIN / "keyreid-prep", STAGES[stage][0], str(self.indexed), *STAGES[stage][1:], *self.options]
         with tempfile.TemporaryFile("w+") as said:
             process = psutil.Popen(line, stdout=subprocess.DEVNULL, stderr=said)
@@ -242,10 +244,16 @@ class Cluster:
             self._scheduler.kill()
             self._scheduler.wait()
             self._start_scheduler()
-        if victim == "the scheduler" or not self._workers.is_running() or self._workers.poll() is not None:
+        if victim == "the scheduler":
+            self._end(self._workers)
+        self.keep_workers()
+        return victim
+
+    def keep_workers(self) -> None:
+        """Start them again where they are gone; they end by themselves some time after too many were killed."""
+        if self._workers.poll() is not None:
             self._end(self._workers)
             self._start_workers()
-        return victim
 
     def _start_scheduler(self) -> None:
         self.file.unlink(missing_ok=True)
@@ -283,10 +291,11 @@ def main() -> None:
         tally = Tally()
         if options.scheduler:
             cluster = stack.enter_context(Cluster(Path(name), generator))
-            where, strike = ["--scheduler-file", str(cluster.file)], cluster.strike
+            where = ["--scheduler-file", str(cluster.file)]
+            soak = Soak(indexed, reference, where, cluster.strike, generator, tally, cluster.keep_workers)
         else:
-            where, strike = ["--workers", "2"], strike_family(generator, tally)
-        Soak(indexed, reference, where, strike, generator, tally).run(options.kills)
+            soak = Soak(indexed, reference, ["--workers", "2"], strike_family(generator, tally), generator, tally)
+        soak.run(options.kills)
     result = {
         "kills": dict(sorted(tally.kills.items())),
         "kills_midway_in_a_stage": tally.midway,

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from keyreid.model.distributed import is_first_process
 from keyreid.model.evaluation.checkpoint import weights_folder
 from keyreid.model.network.config import ModelConfig, NetworkSettings
 from keyreid.model.network.keyreid import KeyReID
-from keyreid.model.network.state_dict import load_exactly, read_state_dict
+from keyreid.model.network.state_dict import load_exactly
 from keyreid.model.network.weights import WEIGHTS_FILE, load_model, read_config
 from keyreid.pipeline.commit import sha256_of
 from keyreid.pipeline.errors import SettingsError
@@ -78,10 +79,10 @@ def refuse_seen_test_people(start: Start, dataset: Mapping[str, Any]) -> None:
     while before:
         trained = before.get("dataset", {})
         split = trained.get("identity_split")
-        if trained.get("manifest") == dataset["manifest"] and split != dataset["identity_split"]:
+        if trained.get("name") == dataset["name"] and split != dataset["identity_split"]:
             raise SettingsError(
-                f"{start.folder} was trained on identity split {split} of {dataset['name']}, whose training people are "
-                f"test people of split {dataset['identity_split']}",
+                f"{start.folder} was trained on identity split {split} of {dataset['name']}, and some of its training "
+                f"people are test people of split {dataset['identity_split']}",
                 f"--identity-split {split}, or a network that was trained on other people",
             )
         before = before.get("origin")
@@ -101,8 +102,8 @@ def start_from(model: KeyReID, start: Start, *, same_cameras: bool) -> None:
     Raises:
         CheckpointError: the networks have different shapes.
     """
-    tensors, own = read_state_dict(start.folder / WEIGHTS_FILE), model.state_dict()
-    tensors.update({name: own[name] for name in CLASSIFIERS if name in own})
+    tensors, own = dict(start.model.state_dict()), model.state_dict()
+    tensors.update({name: own[name] for name in CLASSIFIERS})
     if CAMERAS not in own:
         tensors.pop(CAMERAS, None)
     elif CAMERAS not in tensors:
@@ -117,7 +118,7 @@ def _camera_rows(table: Tensor, before: ModelConfig, now: ModelConfig, same_came
     """float (cameras of `now`, C) of float (cameras of `before`, C)."""
     known = {name: row for row, name in enumerate(before.camera_labels) if same_cameras or not name.isdecimal()}
     new = [name for name in now.camera_labels if name not in known]
-    if new:
+    if new and is_first_process():
         numbers = any(map(str.isdecimal, new)) and not same_cameras
         logger.warning(
             "cameras %s start from the mean embedding of those that the network was trained with (%s)%s",

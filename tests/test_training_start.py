@@ -23,9 +23,9 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def prepared_with(folder, cameras, identities=(1, 2, 3), **options):
+def prepared_with(folder, cameras, identities=(1, 2, 3), frames_per_shard=20, **options):
     rows = [("train", identity, camera, 3) for identity in identities for camera in cameras]
-    return prepare(folder, rows, flat_frames, name="tiny", frames_per_shard=20, **options)
+    return prepare(folder, rows, flat_frames, name="tiny", frames_per_shard=frames_per_shard, **options)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,11 @@ def test_what_cannot_be_started_from(first, tmp_path, options, message):
 
 def test_a_network_that_has_seen_the_test_people_is_refused(tmp_path):
     splits = tuple(IdentitySplit(train, test, 1) for train, test in (((1, 2), (3, 4)), ((3, 4), (1, 2))))
-    prepared = prepared_with(tmp_path / "prepared", (1, 2), identities=(1, 2, 3, 4), identity_splits=splits)
+    options = {"cameras": (1, 2), "identities": (1, 2, 3, 4), "identity_splits": splits}
+    prepared = prepared_with(tmp_path / "prepared", **options)
     assert run(prepared, "--out", tmp_path / "run", *OPTIONS).exit_code == 0
-    command = (prepared, "--out", tmp_path / "next", "--from", tmp_path / "run")
-    result = run(*command, "--identity-split", 1)
-    assert result.exit_code == 1 and "test people of split 1" in result.stderr
-    assert run(*command).exit_code == 0
+    command = ("--out", tmp_path / "next", "--from", tmp_path / "run")
+    for again in (prepared, prepared_with(tmp_path / "in-other-shards", frames_per_shard=7, **options)):
+        result = run(again, *command, "--identity-split", 1)
+        assert result.exit_code == 1 and "test people of split 1" in result.stderr
+    assert run(prepared, *command).exit_code == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from keyreid.cli.train import main
 from keyreid.model.network.build import build_model
 from keyreid.model.network.weights import read_config
 from keyreid.model.training.start import CAMERAS, CLASSIFIERS, read_start, start_from
+from keyreid.pipeline.commit import read_json, write_json
 from keyreid.pipeline.manifest import IdentitySplit
 
 OPTIONS = ["--preset", "demo", "--device", "cpu", "--set", "training.epochs=1", *assignments(TINY)]
@@ -55,7 +57,7 @@ def test_everything_but_classifiers_is_taken_over_and_cameras_by_name(first, tmp
         extra["origin"]["weights"]
         == json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["origin"]["weights"]
     )
-    assert "started from" in (tmp_path / "run" / "weights" / "README.md").read_text()
+    assert "started from a network trained on tiny" in (tmp_path / "run" / "weights" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("same_cameras", [False, True])
@@ -82,6 +84,7 @@ def test_a_run_resumes_only_with_the_network_that_it_started_from(first, tmp_pat
     ("options", "message"),
     [
         (["--set", "model.width=48"], r"does not fit the network; of another shape: .*leave out what changes"),
+        (["--set", "model.pretrained=hub"], r"--from and --set model.pretrained; expected one of them"),
         (["--from", "prepared"], r"prepared holds no model.safetensors"),
     ],
 )
@@ -101,3 +104,16 @@ def test_a_network_that_has_seen_the_test_people_is_refused(tmp_path):
         result = run(again, *command, "--identity-split", 1)
         assert result.exit_code == 1 and "test people of split 1" in result.stderr
     assert run(prepared, *command).exit_code == 0
+
+
+def test_the_weights_that_the_first_run_began_with_are_not_needed_again(first, tmp_path):
+    shutil.copytree(first / "run", tmp_path / "run")
+    config = tmp_path / "run" / "weights" / "config.json"
+    content = read_json(config)
+    content["model"]["pretrained"] = "/weights/gone.pth"
+    write_json(config, content)
+    recipe = tmp_path / "run" / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("pretrained: ''", "pretrained: /weights/gone.pth"))
+    assert "gone.pth" in recipe.read_text()
+    result = run(first / "prepared", "--from", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output

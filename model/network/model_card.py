@@ -102,6 +102,9 @@ def _dataset_name(extra: Mapping[str, Any]) -> str:
 def _facts(config: ModelConfig, extra: Mapping[str, Any]) -> list[tuple[str, str]]:
     start = PurePath(config.pretrained).name  # where it lay says something of a machine and nothing of the network
     starts = {"": "random weights", "hub": "timm's pretrained weights"}
+    if "origin" in extra:
+        origin = extra["origin"]
+        starts[""] = f"a network trained on {_dataset_name(origin)}, weights {origin['weights'][:16]}"
     dataset, counts = extra.get("dataset", {}), f"{config.num_identities} identities, {config.num_cameras} cameras"
     facts = [
         ("variant", config.variant),
@@ -113,11 +116,6 @@ def _facts(config: ModelConfig, extra: Mapping[str, Any]) -> list[tuple[str, str
             f"{_dataset_name(extra)}: {counts} in training, identity split {dataset.get('identity_split', 0)}",
         ),
     ]
-    if "origin" in extra:
-        origin = extra["origin"]
-        facts.append(
-            ("started from", f"a network trained on {_dataset_name(origin)}, weights {origin['weights'][:16]}")
-        )
     if config.variant == "aligned":
         facts.insert(1, ("parts", f"pooled by {config.part_pooling}, guided by {config.guidance}"))
     if "epochs" in extra:

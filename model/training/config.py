@@ -148,7 +148,8 @@ def resolve_config(
         file: see read_config.
         assignments: "section.key=value", the value as YAML has it.
         variant: "aligned" or "reference"; None keeps what the others say.
-        model: the model section of the network that the run starts from, see start.start_values.
+        model: the model section of the network that the run starts from, see start.start_values; its weights stand in
+            place of model.pretrained, which becomes "".
 
     Raises:
         SettingsError: an unknown preset, section or key (with the nearest known one), a value of another type or out
@@ -163,6 +164,10 @@ def resolve_config(
             values[section].update(entries)
     if variant is not None:
         values["model"]["variant"] = variant
+    if model is not None:
+        if any(assignment.partition("=")[0].strip() == "model.pretrained" for assignment in assignments):
+            raise SettingsError("--from and --set model.pretrained", "one of them: each says which weights come first")
+        values["model"]["pretrained"] = ""
     return RunConfig(
         name,
         NetworkSettings(**values["model"]),

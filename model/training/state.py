@@ -302,11 +302,11 @@ def build_state(
 ) -> TrainingState:
     """The state before the first step; its random weights are a function of the seed.
 
-    `adopt`, where it is given, fills the new network with weights in place of the backbone's.
+    `adopt`, where it is given, fills the new network with weights.
     """
     ranks = ranks or Ranks()
     torch.manual_seed(torch_seed("weights", config.seed))
-    model = build_model(model_config, load_backbone=adopt is None).train()
+    model = build_model(model_config).train()
     if adopt is not None:
         adopt(model)
     model.backbone.checkpoint_blocks = config.recomputed_blocks
